@@ -1,0 +1,436 @@
+"""Any OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, transformers serve, hosted ones (docs/mllm.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import concurrent.futures
+import email.utils
+import logging
+import math
+import os
+import queue
+import random
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from rsvp_ros.errors import (
+    CancelledError,
+    ConfigurationError,
+    ModelLoadError,
+    ModelRunError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
+from rsvp_ros.reasoning.mllm.base import Generation, Message
+
+_log = logging.getLogger(__name__)
+
+_CANCEL_POLL_S = 0.05
+_FIRST_BACKOFF_S = 0.5
+_LONGEST_BACKOFF_S = 8.0
+
+
+@dataclass(frozen=True)
+class OpenAiConfig:
+    """How to reach a server and what to ask of it."""
+
+    base_url: str = "http://localhost:8000/v1"
+    model: str = ""
+    """Empty: the first that the server lists."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; a server without keys needs none."""
+    connect_timeout_s: float = 5.0
+    first_token_timeout_s: float = 60.0
+    """From sending the request to the first piece of text: loading, queueing and reading the image at the server."""
+    total_timeout_s: float = 180.0
+    """The whole call, retries included."""
+    max_retries: int = 3
+    max_tokens: int = 4096
+    temperature: float = 0.0
+    image_format: Literal["jpeg", "png"] = "jpeg"
+    jpeg_quality: int = 90
+    max_pixels: int = 1_310_720
+    """Larger images are scaled down to this many pixels before they are sent (1280 x 1024); 0: never."""
+
+    def __post_init__(self):
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"base_url is {self.base_url!r}: it must be a URL such as http://localhost:8000/v1"
+            )
+        if urllib.parse.urlsplit(self.base_url).username:
+            raise ConfigurationError("base_url holds a user name or key: give it in the environment (api_key_env) instead")
+        for name in ("connect_timeout_s", "first_token_timeout_s", "total_timeout_s", "max_tokens"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be greater than 0")
+        for name in ("max_retries", "max_pixels", "temperature"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if self.image_format not in ("jpeg", "png"):
+            raise ConfigurationError(f"image_format is {self.image_format!r}: it must be 'jpeg' or 'png'")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigurationError(f"jpeg_quality is {self.jpeg_quality}: it must be 1 to 100")
+
+
+class OpenAiMllm:
+    """An `Mllm` behind HTTP. Several threads may call `generate` at once.
+
+    The client lives in an event loop of its own thread: the caller's thread only waits for pieces of text, so it can
+    leave at once when it is cancelled, whatever the network is doing (name resolution cannot be interrupted at all).
+
+    `Generation.image_size` is the size in which the image was sent; the server may scale it once more (the Qwen-VL
+    processors round to multiples of 28 or 32 pixels).
+
+    Raises ModelLoadError if the package openai is missing.
+    """
+
+    def __init__(self, config: OpenAiConfig):
+        try:
+            import openai
+        except ImportError as error:
+            raise ModelLoadError(
+                "the MLLM backend 'openai' needs the package openai: pip install 'rsvp_ros[openai]'"
+            ) from error
+        self._openai = openai
+        self._config = config
+        self._model = config.model
+        self._key = os.environ.get(config.api_key_env, "")
+        self._loop = asyncio.new_event_loop()
+        self._client = openai.AsyncOpenAI(
+            base_url=config.base_url,
+            api_key=self._key or "none",
+            max_retries=0,
+            timeout=openai.Timeout(None, connect=config.connect_timeout_s),
+        )
+        self._options = {
+            "max_tokens": config.max_tokens,
+            "temperature": config.temperature,
+            "stream_options": {"include_usage": True},
+        }
+        self._thread = threading.Thread(target=self._loop.run_forever, name="openai_mllm", daemon=True)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        return self._model or self._config.base_url
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        on_text: Callable[[str], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Generation:
+        """See `Mllm.generate`. What a thinking model thought comes first, as <think>...</think>."""
+        if self._loop.is_closed():
+            raise ModelRunError("this OpenAiMllm was closed; make a new one")
+        if cancel is not None and cancel.is_set():
+            raise CancelledError("cancelled before the MLLM server was asked")
+        chat, image_size = self._encode(messages)
+        pieces: queue.Queue[str | None] = queue.Queue()
+        answer = asyncio.run_coroutine_threadsafe(self._answer(chat, pieces.put), self._loop)
+        answer.add_done_callback(lambda _: pieces.put(None))
+        text = []
+        try:
+            while (piece := self._next(pieces, cancel)) is not None:
+                text.append(piece)
+                if on_text is not None:
+                    on_text(piece)
+        finally:
+            answer.cancel()  # no effect on an answer that is complete
+        try:
+            prompt_tokens, completion_tokens = answer.result()
+        except concurrent.futures.CancelledError:
+            raise ModelRunError("this OpenAiMllm was closed while it answered; make a new one") from None
+        return Generation("".join(text), prompt_tokens, completion_tokens, image_size)
+
+    def close(self) -> None:
+        """Close the connections and end the thread; calls still running end with an error."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _shut_down(self) -> None:
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await self._client.close()
+
+    def _next(self, pieces: queue.Queue, cancel: threading.Event | None) -> str | None:
+        while True:
+            if cancel is not None and cancel.is_set():
+                raise CancelledError(f"cancelled while the MLLM server at {self._config.base_url} was answering")
+            try:
+                return pieces.get(timeout=_CANCEL_POLL_S)
+            except queue.Empty:
+                continue
+
+    def _encode(self, messages: Sequence[Message]) -> tuple[list[dict], tuple[int, int] | None]:
+        """The conversation in the API's form, and (width, height) of the last image in it."""
+        chat, size = [], None
+        for message in messages:
+            if not message.images:
+                chat.append({"role": message.role, "content": message.text})
+                continue
+            content = []
+            for image in message.images:
+                image = _shrink(image, self._config.max_pixels)
+                size = (image.shape[1], image.shape[0])
+                content.append({"type": "image_url", "image_url": {"url": self._data_uri(image)}})
+            chat.append({"role": message.role, "content": [*content, {"type": "text", "text": message.text}]})
+        return chat, size
+
+    def _data_uri(self, image: np.ndarray) -> str:
+        jpeg = self._config.image_format == "jpeg"
+        options = [cv2.IMWRITE_JPEG_QUALITY, self._config.jpeg_quality] if jpeg else []
+        _, data = cv2.imencode(".jpg" if jpeg else ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        return f"data:image/{self._config.image_format};base64,{base64.b64encode(data).decode()}"
+
+    # From here on everything runs in the event loop.
+
+    async def _answer(self, chat: list[dict], emit: Callable[[str], None]) -> tuple[int, int]:
+        """Stream an answer to `emit`; returns the numbers of prompt and completion tokens."""
+        config = self._config
+        try:
+            return await asyncio.wait_for(self._answer_with_retries(chat, emit), config.total_timeout_s)
+        except asyncio.TimeoutError:
+            raise ServerTimeoutError(
+                f"the MLLM server at {config.base_url} did not finish its answer within total_timeout_s = "
+                f"{config.total_timeout_s:g} s: raise it, lower max_tokens, or use a faster model or server"
+            ) from None
+
+    async def _answer_with_retries(self, chat: list[dict], emit: Callable[[str], None]) -> tuple[int, int]:
+        deadline = time.monotonic() + self._config.total_timeout_s
+        attempt = 0
+        while True:
+            started = _Started(emit)
+            try:
+                return await self._attempt(chat, started)
+            except self._openai.OpenAIError as error:
+                if started.yes or not self._worth_retrying(error) or attempt == self._config.max_retries:
+                    raise await self._explain(error, started, attempt + 1) from None
+                delay = _delay_s(attempt, error)
+                if time.monotonic() + delay >= deadline:
+                    raise await self._explain(error, started, attempt + 1, delay) from None
+                _log.warning("MLLM server at %s: %s; next try in %.1f s", self._config.base_url,
+                             self._words(error), delay)
+            attempt += 1
+            await asyncio.sleep(delay)
+
+    async def _attempt(self, chat: list[dict], emit: _Started) -> tuple[int, int]:
+        if not self._model:
+            self._model = await self._before_first_token(self._first_model(), time.monotonic())
+        options = self._options
+        while True:
+            try:
+                result = await self._stream(chat, options, emit)
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
+                options = _without_refused(options, str(error))
+                if options is None:
+                    raise
+            else:
+                self._options = options
+                return result
+
+    async def _stream(self, chat: list[dict], options: dict, emit: _Started) -> tuple[int, int]:
+        config = self._config
+        tokens = (0, 0)
+        finish_reason = None
+        thinking = False
+        waiting_since = time.monotonic()
+        stream = await self._before_first_token(
+            self._client.chat.completions.create(model=self._model, messages=chat, stream=True, **options),
+            waiting_since,
+        )
+        async with stream:
+            chunks = stream.__aiter__()
+            while True:
+                try:
+                    chunk = await (
+                        chunks.__anext__() if emit.yes else self._before_first_token(chunks.__anext__(), waiting_since)
+                    )
+                    if chunk.usage is not None:
+                        tokens = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+                    for choice in chunk.choices:
+                        thought = _thought(choice.delta)
+                        if thought:
+                            emit(thought if thinking else "<think>" + thought)
+                            thinking = True
+                        if choice.delta.content:
+                            emit("</think>" + choice.delta.content if thinking else choice.delta.content)
+                            thinking = False
+                        finish_reason = choice.finish_reason or finish_reason
+                except StopAsyncIteration:
+                    break
+                except (ValueError, TypeError, AttributeError) as error:  # not JSON, or JSON of another kind
+                    raise ServerUnavailableError(
+                        f"the MLLM server at {config.base_url} streams something else than chat completions ({error}): "
+                        "is it an OpenAI-compatible server? base_url usually ends in /v1"
+                    ) from None
+        if thinking:
+            emit("</think>")
+        if finish_reason is None:
+            raise ServerUnavailableError(
+                f"the MLLM server at {config.base_url} broke off its answer: see the server's log, and ask again"
+                if emit.yes
+                else f"the MLLM server at {config.base_url} sent no answer: is it an OpenAI-compatible server? "
+                "base_url usually ends in /v1"
+            )
+        if finish_reason == "length":
+            _log.warning("the answer of %s was cut at max_tokens = %d: raise it", self.name, config.max_tokens)
+        return tokens
+
+    async def _before_first_token(self, work, since: float):
+        limit = self._config.first_token_timeout_s
+        try:
+            return await asyncio.wait_for(work, max(0.0, since + limit - time.monotonic()))
+        except asyncio.TimeoutError:
+            raise ServerTimeoutError(
+                f"the MLLM server at {self._config.base_url} sent no text within first_token_timeout_s = {limit:g} s: "
+                "it may still load the model or be busy; raise the timeout or see the server's log"
+            ) from None
+
+    async def _first_model(self) -> str:
+        models = [model.id async for model in self._client.models.list()]
+        if not models:
+            raise ServerUnavailableError(
+                f"the MLLM server at {self._config.base_url} lists no model: set the model's name"
+            )
+        return models[0]
+
+    async def _listed_models(self) -> list[str]:
+        """For messages; empty where the server does not tell."""
+        async def read() -> list[str]:
+            return [model.id async for model in self._client.models.list()]
+
+        try:
+            return await asyncio.wait_for(read(), self._config.connect_timeout_s)
+        except (self._openai.OpenAIError, asyncio.TimeoutError, ValueError):
+            return []
+
+    def _worth_retrying(self, error: Exception) -> bool:
+        openai = self._openai
+        if isinstance(error, openai.APITimeoutError):
+            return False  # it has waited already
+        if isinstance(error, openai.APIStatusError):
+            return error.status_code == 429 or error.status_code >= 500
+        return isinstance(error, openai.APIConnectionError)
+
+    def _words(self, error: Exception) -> str:
+        """What the error says, its cause first, without the key."""
+        words = str(error)
+        if error.__cause__ is not None and str(error.__cause__):
+            words = f"{words.rstrip('.')} ({error.__cause__})"
+        return words.replace(self._key, "***") if self._key else words
+
+    async def _explain(self, error: Exception, started: _Started, tries: int, delay_s: float = 0.0) -> Exception:
+        """The package's own error for one of the client library."""
+        openai, config = self._openai, self._config
+        words, where = self._words(error), f"the MLLM server at {config.base_url}"
+        if isinstance(error, openai.APITimeoutError):
+            return ServerTimeoutError(
+                f"{where} did not accept a connection within connect_timeout_s = {config.connect_timeout_s:g} s: "
+                "check the address, the network and the firewall"
+            )
+        if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
+            have = "is not accepted" if self._key else "is not set"
+            return ServerUnavailableError(
+                f"{where} asks for a valid API key ({words}); the environment variable {config.api_key_env} {have}: "
+                "export it where the node is started, or set api_key_env to the variable that holds the key"
+            )
+        if isinstance(error, openai.NotFoundError):
+            if not self._model:
+                return ServerUnavailableError(
+                    f"{where} does not list its models ({words}): set the model's name; base_url usually ends in /v1"
+                )
+            models = ", ".join(await self._listed_models())
+            known = f"it has {models}" if models else "it lists none; base_url usually ends in /v1"
+            return ServerUnavailableError(f"{where} has no model {self._model!r} ({words}): {known}")
+        if isinstance(error, openai.APIStatusError):
+            if delay_s:
+                remedy = f"it asks to wait {delay_s:.0f} s, more than total_timeout_s = {config.total_timeout_s:g} s allows"
+            elif self._worth_retrying(error):
+                remedy = f"tried {tries} times; see the server's log"
+            else:
+                remedy = f"see whether the model {self._model!r} takes images and so long a prompt"
+            return ServerUnavailableError(f"{where} answered {error.status_code} ({words}): {remedy}")
+        if started.yes:
+            return ServerUnavailableError(
+                f"{where} broke off its answer ({words}): see the server's log, and ask again"
+            )
+        return ServerUnavailableError(
+            f"{where} cannot be reached ({words}; tried {tries} times): start it (docs/mllm.md) or correct base_url"
+        )
+
+
+class _Started:
+    """Passes text on and remembers whether there was any: after that an answer cannot be asked for again."""
+
+    def __init__(self, emit: Callable[[str], None]):
+        self._emit = emit
+        self.yes = False
+
+    def __call__(self, text: str) -> None:
+        self.yes = True
+        self._emit(text)
+
+
+def _shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    if not max_pixels or height * width <= max_pixels:
+        return image
+    scale = math.sqrt(max_pixels / (height * width))
+    size = (max(1, math.floor(width * scale)), max(1, math.floor(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _thought(delta) -> str:
+    """What the model thinks, in `reasoning_content` (vLLM, SGLang, DeepSeek) or `reasoning` (Ollama, OpenRouter)."""
+    return getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
+
+
+def _without_refused(options: dict, message: str) -> dict | None:
+    """The request's options without those that the server's message refuses by name; None where it refuses none.
+
+    Some servers know no stream_options; OpenAI's reasoning models take no temperature and call the limit
+    max_completion_tokens.
+    """
+    if "stream_options" in options and ("stream_options" in message or "include_usage" in message):
+        return {name: value for name, value in options.items() if name != "stream_options"}
+    if "max_tokens" in options and "max_completion_tokens" in message:
+        kept = {name: value for name, value in options.items() if name != "max_tokens"}
+        return {**kept, "max_completion_tokens": options["max_tokens"]}
+    if "temperature" in options and "temperature" in message:
+        return {name: value for name, value in options.items() if name != "temperature"}
+    return None
+
+
+def _delay_s(attempt: int, error: Exception) -> float:
+    """Exponential back-off with jitter, at least as long as the server's Retry-After asks."""
+    backoff = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2**attempt) * random.uniform(0.5, 1.0)
+    return max(backoff, _retry_after_s(error))
+
+
+def _retry_after_s(error: Exception) -> float:
+    response = getattr(error, "response", None)
+    value = response.headers.get("Retry-After") if response is not None else None
+    if value is None:
+        return 0.0
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
