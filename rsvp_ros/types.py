@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,16 +11,26 @@ import numpy as np
 from rsvp_ros.geometry import Box
 
 
-@dataclass(frozen=True, eq=False)
 class Frame:
-    """One camera image."""
+    """One camera image, decoded when somebody first looks at it."""
 
-    image: np.ndarray
-    """uint8 H x W x 3 RGB."""
-    stamp_ns: int
-    """Time of exposure: the image's own stamp, nanoseconds."""
-    header: object = None
-    """Whatever the source wants to find again on the result (the node: std_msgs/Header)."""
+    def __init__(self, image: np.ndarray | Callable[[], np.ndarray], stamp_ns: int, header: object = None) -> None:
+        """
+        Args:
+            image: uint8 H x W x 3 RGB, or a function that decodes it and raises InvalidImageError where it cannot.
+            stamp_ns: time of exposure: the image's own stamp, nanoseconds.
+            header: whatever the source wants to find again on the result (the node: std_msgs/Header).
+        """
+        self._image = image
+        self.stamp_ns = stamp_ns
+        self.header = header
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 H x W x 3 RGB. Raises InvalidImageError where the source's data cannot be decoded."""
+        if not isinstance(self._image, np.ndarray):
+            self._image = self._image()
+        return self._image
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,560 @@
+"""The streaming system: frames and instructions in, targets out. No ROS in it.
+
+Two threads. The models' thread loads the segmenter and is the only one that runs it: for every frame, newest first, and
+in the time between frames for carrying a new result forward. The reasoner's thread waits for the MLLM. They meet when an
+answer is there: it is about a frame that is seconds old, so its targets are followed through the frames kept since,
+faster than real time, and take the place of the old ones once they have reached the present.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from rsvp_ros.errors import (
+    CancelledError,
+    InvalidImageError,
+    InvalidInstructionError,
+    ModelRunError,
+    NoImageError,
+    NoReasonerError,
+    RsvpError,
+    SupersededError,
+)
+from rsvp_ros.geometry import Box
+from rsvp_ros.reasoning.reasoner import Reasoner
+from rsvp_ros.segmentation.segmenter import Segmenter
+from rsvp_ros.tracking.tracker import MAX_ID, Tracker, TrackerConfig
+from rsvp_ros.types import Frame, Prediction, Prompt, Reasoning, ReasoningStep, RegionProposal, TargetsInFrame
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+HISTORY_FRAMES = 32  # kept while the MLLM thinks; when full, every second one is dropped
+PATIENCE_FRAMES = 3  # a new result is carried forward at least once in so many frames, however busy the camera
+
+
+@dataclass(frozen=True)
+class PerceptionConfig:
+    """How the two stages work together."""
+
+    image_timeout_s: float = 5.0
+    """An instruction waits for a first image for so long."""
+    catch_up_frames: int = 8
+    """A result is carried from the reasoned frame to the present through at most so many frames between."""
+    ask_again: bool = False
+    """When all targets of the last instruction are lost, ask the MLLM again."""
+    ask_again_interval_s: float = 10.0
+    """But not more often than this."""
+
+
+class RequestState(enum.IntEnum):
+    """The same numbers as the feedback's constants in action/FindTarget.action."""
+
+    WAITING_FOR_IMAGE = 1
+    REASONING = 2
+    CATCHING_UP = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a request. No targets: it is not in the image."""
+
+    result: TargetsInFrame
+    """The newest frame that the result was carried to, and the new targets in it."""
+    reasoning: Reasoning
+    """No steps where a box was given."""
+
+
+class Request:
+    """An instruction, or a box to follow, on its way. Made by `Perception.find`."""
+
+    def __init__(self, instruction: str, box: Box | None, keep_targets: bool) -> None:
+        self.instruction = instruction
+        self.box = box
+        self.keep_targets = keep_targets
+        self.state = RequestState.WAITING_FOR_IMAGE
+        self.frame: Frame | None = None
+        """The frame that is reasoned about, once there is one."""
+        self.steps: tuple[ReasoningStep, ...] = ()
+        """The steps so far, the last one possibly unfinished."""
+        self.reasoning: Reasoning | None = None
+        """The whole reasoning, once it is complete."""
+        self.started = time.monotonic()
+        self.stopping = threading.Event()
+        """Set when nobody waits for the result any more: whoever works on it stops."""
+        self._future: Future[Outcome] = Future()
+        self._lock = threading.Lock()
+
+    @property
+    def done(self) -> bool:
+        return self._future.done()
+
+    @property
+    def error(self) -> RsvpError | None:
+        """Why it failed; None while it runs and when it did not fail."""
+        return self._future.exception() if self._future.done() else None
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def result(self, timeout_s: float | None = None) -> Outcome:
+        """Wait for the outcome. Raises the RsvpError it ended with; TimeoutError."""
+        return self._future.result(timeout_s)
+
+    def cancel(self, error: RsvpError | None = None) -> None:
+        """End it now, with CancelledError or the error given; without effect when it is done."""
+        self._finish(error or CancelledError("the request was cancelled"))
+
+    def add_done_callback(self, callback: Callable[[Request], None]) -> None:
+        """Call `callback` once it is done, in whichever thread ended it; at once when it is."""
+        self._future.add_done_callback(lambda _: callback(self))
+
+    def _finish(self, outcome: Outcome | RsvpError) -> bool:
+        with self._lock:
+            if self._future.done():
+                return False
+            self.stopping.set()
+            # The state is set under the lock, so that of a result and a cancel only one wins; the callbacks run in it,
+            # and may therefore look at the request but not cancel it.
+            if isinstance(outcome, Outcome):
+                self._future.set_result(outcome)
+            else:
+                self._future.set_exception(outcome)
+        return True
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What happened since the start."""
+
+    received: int = 0
+    """Frames handed in."""
+    processed: int = 0
+    dropped: int = 0
+    """Frames overtaken by a newer one before they could be processed."""
+    unusable: int = 0
+    """Frames that could not be decoded."""
+    segment_s: float = 0.0
+    """Time spent in the segmenter for the last frame that had targets."""
+    targets: int = 0
+    """How many are followed."""
+
+
+@dataclass(eq=False)
+class _CatchUp:
+    """A new result on its way to the present."""
+
+    request: Request
+    reasoning: Reasoning
+    proposals: Sequence[RegionProposal]
+    tracker: Tracker
+    frames: deque[Frame]
+    """Still to go through, the reasoned one first."""
+    last: Frame
+    """The newest one gone through."""
+    final: bool = False
+    """Whether `frames` holds the very last step."""
+    waited: int = 0
+    """Live frames processed since its last step."""
+
+
+class Perception:
+    """Frames and instructions in, targets out.
+
+    Args:
+        load_segmenter: makes the segmenter; called, like the segmenter itself, in the models' thread only.
+        reasoner: stage 1; None: only boxes can be followed.
+        on_targets: gets the targets of every frame, in the models' thread.
+        on_progress: gets a request whose state or steps changed, and the new text of the MLLM, in the reasoner's thread.
+        on_problem: gets what went wrong without ending a request, in the thread in which it did.
+    """
+
+    def __init__(
+        self,
+        load_segmenter: Callable[[], Segmenter],
+        reasoner: Reasoner | None,
+        on_targets: Callable[[TargetsInFrame], None],
+        on_progress: Callable[[Request, str], None] | None = None,
+        on_problem: Callable[[RsvpError], None] | None = None,
+        config: PerceptionConfig | None = None,
+        tracker_config: TrackerConfig | None = None,
+    ) -> None:
+        self.config = config or PerceptionConfig()
+        self.reasoner = reasoner
+        self._load_segmenter = load_segmenter
+        self._on_targets = on_targets
+        self._on_progress = on_progress or (lambda request, text: None)
+        self._on_problem = on_problem or (lambda error: logger.warning("%s", error))
+        self._tracker = Tracker(tracker_config)
+        self._catch_up: _CatchUp | None = None
+        self._last_id = 0
+        self._asked_at = -float("inf")
+        self._last_instruction = ""
+
+        self._changed = threading.Condition()  # guards all that follows
+        self._slot: Frame | None = None
+        self._newest: Frame | None = None
+        self._newest_at = 0.0  # when it came, by the monotonic clock
+        self._history: list[Frame] | None = None
+        self._commands: deque[Callable[[], None]] = deque()
+        self._request: Request | None = None
+        self._inbox: Request | None = None
+        self._stopped = False
+        self._statistics = Statistics()
+
+        self._loaded: Future[Segmenter] = Future()
+        self._threads = [
+            threading.Thread(target=self._run_models, name="rsvp_models", daemon=True),
+            threading.Thread(target=self._run_reasoner, name="rsvp_reasoner", daemon=True),
+        ]
+
+    # What any thread may call.
+
+    def start(self) -> Segmenter:
+        """Load the segmenter and go; returns it, for its name. Raises ModelLoadError and ConfigurationError."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            return self._loaded.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End both threads; a request that is under way is cancelled."""
+        with self._changed:
+            self._stopped = True
+            request = self._request
+            self._changed.notify_all()
+        if request is not None:
+            request.cancel(CancelledError("the system is shutting down"))
+        for thread in self._threads:
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join()
+
+    def submit(self, frame: Frame) -> None:
+        """Hand in a frame. Never waits: a frame that was not yet looked at is replaced."""
+        with self._changed:
+            dropped = self._slot is not None
+            self._slot = self._newest = frame
+            self._newest_at = time.monotonic()
+            if self._history is not None:
+                if len(self._history) >= HISTORY_FRAMES:
+                    self._history = self._history[::2]
+                self._history.append(frame)
+            statistics = self._statistics
+            self._statistics = replace(
+                statistics, received=statistics.received + 1, dropped=statistics.dropped + dropped
+            )
+            self._changed.notify_all()
+
+    def find(self, instruction: str = "", box: Box | None = None, keep_targets: bool = False) -> Request:
+        """Find what an instruction means, or follow a box of the newest image without reasoning.
+
+        Takes the place of a request that is under way. Old targets are followed until there are new ones.
+        """
+        request = Request(instruction, box, keep_targets)
+        if box is None and self.reasoner is None:
+            request.cancel(
+                NoReasonerError(
+                    "no MLLM is configured, so instructions cannot be reasoned about: set mllm.backend to 'openai' or "
+                    "'transformers' (config/server.yaml, config/qwen3_vl_sam2.yaml), or give a box to follow"
+                )
+            )
+            return request
+        with self._changed:
+            old, self._request, self._inbox = self._request, request, request
+            self._changed.notify_all()
+        if old is not None:
+            old.cancel(SupersededError("a newer request took its place"))
+        return request
+
+    def clear(self, id: int | None = None) -> int:
+        """Stop following one target or all; cancels a request under way when all. How many targets were dropped."""
+        if id is None:
+            self._cancel_request("all targets were cleared")
+
+        def command() -> int:
+            return self._tracker.clear(id)
+
+        return self._in_models_thread(command)
+
+    def reset(self) -> None:
+        """Forget all targets and frames, as if just started."""
+        self._cancel_request("the system was reset")
+
+        def command() -> None:
+            self._tracker = Tracker(self._tracker.config)
+            self._catch_up = None
+
+        with self._changed:
+            self._slot = self._newest = self._history = None
+        self._in_models_thread(command)
+
+    def set_tracker_config(self, config: TrackerConfig) -> None:
+        """Take new thresholds from the next frame on."""
+        self._in_models_thread(lambda: self._tracker.set_config(config))
+
+    @property
+    def statistics(self) -> Statistics:
+        return self._statistics
+
+    @property
+    def request(self) -> Request | None:
+        """The request that is under way, or None."""
+        request = self._request
+        return request if request is not None and not request.done else None
+
+    def _cancel_request(self, why: str) -> None:
+        request = self.request
+        if request is not None:
+            request.cancel(CancelledError(why))
+
+    def _in_models_thread(self, command: Callable[[], Result]) -> Result:
+        """Run between two frames, and wait for it."""
+        done: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(command())
+            except Exception as error:
+                done.set_exception(error)
+
+        with self._changed:
+            if self._stopped:
+                raise CancelledError("the system is shut down")
+            self._commands.append(run)
+            self._changed.notify_all()
+        return done.result()
+
+    # The models' thread.
+
+    def _run_models(self) -> None:
+        try:
+            segmenter = self._load_segmenter()
+        except BaseException as error:
+            self._loaded.set_exception(error)
+            return
+        self._loaded.set_result(segmenter)
+        while True:
+            with self._changed:
+                while not (self._stopped or self._slot or self._commands or self._catch_up):
+                    self._changed.wait()
+                frame, self._slot = self._slot, None
+                commands = list(self._commands)
+                self._commands.clear()
+                stopped = self._stopped
+            for command in commands:
+                command()
+            if stopped:
+                return
+            if frame is not None:
+                self._process(segmenter, frame)
+            catch_up = self._catch_up
+            if catch_up is not None:
+                # A live frame goes first, but a camera that leaves no time between frames must not starve the result.
+                if frame is None or catch_up.waited >= PATIENCE_FRAMES:
+                    self._advance(segmenter, catch_up)
+                else:
+                    catch_up.waited += 1
+
+    def _process(self, segmenter: Segmenter, frame: Frame) -> None:
+        tracker = self._tracker
+        seconds = 0.0
+        if tracker.active:
+            try:
+                seconds = self._follow(segmenter, tracker, frame)
+            except InvalidImageError as error:
+                self._count(unusable=1)
+                self._on_problem(error)
+                return
+        targets = tracker.targets()
+        try:
+            self._on_targets(TargetsInFrame(frame, targets, seconds))
+        except Exception:
+            # Whatever goes wrong with one result (a subscriber's fault, a full disk) must not end the stream.
+            logger.exception("could not hand over the targets of one frame")
+        self._count(processed=1, segment_s=seconds, targets=len(targets))
+        if tracker.lost:
+            self._ask_again()
+
+    def _follow(self, segmenter: Segmenter, tracker: Tracker, frame: Frame) -> float:
+        """Find a tracker's targets in a frame; seconds spent in the segmenter."""
+        image = frame.image
+        prompts = tracker.prompts(frame.stamp_ns, image.shape[1], image.shape[0])
+        start = time.perf_counter()
+        predictions = self._segment(segmenter, image, prompts)
+        seconds = time.perf_counter() - start
+        tracker.update(predictions, frame.stamp_ns)
+        return seconds
+
+    def _segment(
+        self, segmenter: Segmenter, image: np.ndarray, prompts: Sequence[Prompt]
+    ) -> Sequence[Prediction | None]:
+        try:
+            return segmenter.segment(segmenter.encode(image), prompts)
+        except ModelRunError as error:
+            self._on_problem(error)
+        except Exception as error:
+            logger.exception("the segmenter failed")
+            self._on_problem(ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}"))
+        return [None] * len(prompts)
+
+    def _advance(self, segmenter: Segmenter, catch_up: _CatchUp) -> None:
+        """One step of carrying a new result to the present."""
+        catch_up.waited = 0
+        request, tracker = catch_up.request, catch_up.tracker
+        if request.done:  # cancelled or superseded
+            self._catch_up = None
+            return
+        first = not len(tracker)
+        if first and catch_up.proposals:
+            tracker.start(self._new_ids(len(catch_up.proposals)), catch_up.proposals, request.instruction)
+        if catch_up.frames:
+            frame = catch_up.last = catch_up.frames.popleft()
+            try:
+                self._follow(segmenter, tracker, frame)
+            except InvalidImageError as error:
+                self._on_problem(error)
+            if first:
+                tracker.keep_seen()
+        if catch_up.frames and len(tracker):
+            return
+        newest = self._newest
+        if len(tracker) and newest is not catch_up.last and not catch_up.final:
+            # Frames that came meanwhile. Only once: from there it is the live stream that goes on.
+            catch_up.frames.append(newest)
+            catch_up.final = True
+        else:
+            self._arrive(catch_up)
+
+    def _arrive(self, catch_up: _CatchUp) -> None:
+        """The new result has reached the present."""
+        self._catch_up = None
+        request = catch_up.request
+        outcome = Outcome(TargetsInFrame(catch_up.last, catch_up.tracker.targets()), catch_up.reasoning)
+        if request._finish(outcome):
+            if not request.keep_targets:
+                self._tracker = Tracker(self._tracker.config)
+            self._tracker.join(catch_up.tracker)
+            self._last_instruction = request.instruction
+
+    def _new_ids(self, count: int) -> list[int]:
+        ids = []
+        for _ in range(count):
+            self._last_id = self._last_id % MAX_ID + 1
+            ids.append(self._last_id)
+        return ids
+
+    def _ask_again(self) -> None:
+        due = time.monotonic() - self._asked_at >= self.config.ask_again_interval_s
+        if self.config.ask_again and due and self._last_instruction and self.request is None:
+            self._asked_at = time.monotonic()
+            self.find(self._last_instruction)
+
+    def _count(self, processed: int = 0, unusable: int = 0, segment_s: float = 0.0, targets: int | None = None) -> None:
+        with self._changed:
+            old = self._statistics
+            self._statistics = replace(
+                old,
+                processed=old.processed + processed,
+                unusable=old.unusable + unusable,
+                segment_s=segment_s or old.segment_s,
+                targets=old.targets if targets is None else targets,
+            )
+
+    # The reasoner's thread.
+
+    def _run_reasoner(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._stopped or self._inbox):
+                    self._changed.wait()
+                if self._stopped:
+                    return
+                request, self._inbox = self._inbox, None
+            try:
+                self._answer(request)
+            except RsvpError as error:
+                request.cancel(error)
+            except Exception as error:
+                # A fault in a model's own code ends this request, not the thread that serves all others.
+                logger.exception("reasoning failed")
+                request.cancel(ModelRunError(f"reasoning failed: {error!r}; the log holds the traceback"))
+            finally:
+                with self._changed:
+                    self._history = None
+
+    def _answer(self, request: Request) -> None:
+        frame = self._wait_for_frame(request)
+        if frame is None:
+            return
+        request.frame = frame
+        height, width = frame.image.shape[:2]
+        if request.box is not None:
+            box = request.box.clip(width, height)
+            if box.width < 1 or box.height < 1:
+                raise InvalidInstructionError(
+                    f"the box {request.box.as_tuple()} covers less than one pixel of the image, which is "
+                    f"{width} x {height}: give it in pixels of the newest image"
+                )
+            reasoning = Reasoning(request.instruction)
+            proposals: Sequence[RegionProposal] = (RegionProposal(box, request.instruction),)
+        else:
+            request.state = RequestState.REASONING
+            self._on_progress(request, "")
+
+            def on_steps(steps: tuple[ReasoningStep, ...], text: str) -> None:
+                request.steps = steps
+                self._on_progress(request, text)
+
+            reasoning = self.reasoner.reason(frame.image, request.instruction, on_steps, request.stopping)
+            proposals = reasoning.proposals
+        request.reasoning, request.steps = reasoning, reasoning.steps
+        request.state = RequestState.CATCHING_UP
+        self._on_progress(request, "")
+        with self._changed:
+            between, self._history = self._history or [], None
+            count = min(len(between), self.config.catch_up_frames)
+            chosen = [between[i] for i in np.linspace(0, len(between) - 1, count).round().astype(int)]
+            frames = deque([frame, *chosen] if proposals else ())
+
+            def command() -> None:
+                self._catch_up = _CatchUp(
+                    request, reasoning, proposals, Tracker(self._tracker.config), frames, last=frame
+                )
+
+            self._commands.append(command)
+            self._changed.notify_all()
+
+    def _wait_for_frame(self, request: Request) -> Frame | None:
+        """The newest frame, if it is not an old one; from here on, frames are kept until the answer is there.
+
+        None where nobody waits for an answer any more.
+        """
+        timeout = self.config.image_timeout_s
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while self._newest is None or time.monotonic() - self._newest_at > timeout:
+                left = deadline - time.monotonic()
+                if request.done or self._stopped:
+                    return None
+                if left <= 0:
+                    raise NoImageError(
+                        f"no image came within {timeout:g} s: check that the camera runs and that its topic and QoS are "
+                        "those that are subscribed to"
+                    )
+                self._changed.wait(min(left, 0.1))  # `cancel` does not notify: look at it now and then
+            self._history = []
+            return self._newest

@@ -1,0 +1,204 @@
+"""Following targets from frame to frame: predicted box → segmenter → new box, and whether it is still the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rsvp_ros.geometry import Box, mask_to_box
+from rsvp_ros.tracking.motion import BoxMotion
+from rsvp_ros.types import Prediction, Prompt, RegionProposal, Target, TargetState
+
+MAX_ID = 65535  # what a mono16 label image can hold
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """When a mask counts as the target, and for how long one is looked for that does not show."""
+
+    padding: float = 0.15
+    """The region given to the segmenter is the predicted box grown on every side by this share of its size."""
+    min_score: float = 0.3
+    """A mask of lower quality is not the target."""
+    min_presence: float = 0.3
+    """A region in which the description is less likely does not show the target."""
+    max_area_ratio: float = 3.0
+    """A mask whose box grew or shrank by more than this factor, from one frame to the next, is not the target."""
+    lost_after_s: float = 2.0
+    """Unseen for longer than this, by the images' stamps, a target is lost."""
+
+
+class Track:
+    """One target and what is known of it. All times are the images' stamps."""
+
+    def __init__(self, id: int, proposal: RegionProposal, instruction: str, config: TrackerConfig) -> None:
+        self.id = id
+        self.name = proposal.name
+        self.description = proposal.description
+        self.instruction = instruction
+        self.state = TargetState.OCCLUDED
+        self._region = proposal.box
+        self.config = config
+        self._motion: BoxMotion | None = None  # until it is first seen, all that is known is the region
+        self._box = proposal.box
+        self._prediction: Prediction | None = None
+        self._stamp_ns = self._seen_ns = self._found_ns = 0
+
+    @property
+    def seen(self) -> bool:
+        """Whether it has ever been seen."""
+        return self._motion is not None
+
+    def prompt(self, stamp_ns: int, width: int, height: int) -> Prompt:
+        """What to ask the segmenter of the image taken at `stamp_ns`, of this size in pixels."""
+        if self._motion is None:
+            return Prompt(_inside(self._region, width, height), self.description)
+        self._motion.predict((stamp_ns - self._stamp_ns) * 1e-9)
+        self._stamp_ns = stamp_ns
+        region = self._motion.box.pad(self.config.padding)
+        if self.state is TargetState.OCCLUDED:
+            # It may have moved while it was not seen: look as far as it may have got.
+            dx, dy = self._motion.uncertainty
+            region = Box(region.x0 - dx, region.y0 - dy, region.x1 + dx, region.y1 + dy)
+        return Prompt(_inside(region, width, height), self.description)
+
+    def update(self, prediction: Prediction | None, stamp_ns: int) -> None:
+        """Take in what the segmenter made of the last prompt; None where it failed."""
+        box = mask_to_box(prediction.mask) if prediction is not None else None
+        if prediction is not None and box is not None and self._is_target(prediction, box):
+            if self._motion is None:
+                self._motion = BoxMotion(box)
+                self._found_ns = stamp_ns
+            else:
+                self._motion.update(box)
+            self._stamp_ns = self._seen_ns = stamp_ns
+            self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
+            return
+        self._prediction = prediction
+        self.state = TargetState.OCCLUDED
+        if self._motion is not None:
+            self._box = self._motion.box
+            if (stamp_ns - self._seen_ns) * 1e-9 > self.config.lost_after_s:
+                self.state = TargetState.LOST
+
+    def jump(self, stamp_ns: int) -> None:
+        """Time jumped (a bag that starts again): go on from here."""
+        self._found_ns += stamp_ns - self._stamp_ns
+        self._seen_ns += stamp_ns - self._stamp_ns
+        self._stamp_ns = stamp_ns
+        if self._motion is not None:
+            self._motion.halt()
+
+    def rescale(self, sx: float, sy: float) -> None:
+        """The image's resolution changed by these factors."""
+        self._region = self._region.scale(sx, sy)
+        self._box = self._box.scale(sx, sy)
+        if self._motion is not None:
+            self._motion.rescale(sx, sy)
+
+    def target(self, width: int, height: int) -> Target:
+        """What to tell of it, for an image of this size."""
+        tracking = self.state is TargetState.TRACKING
+        prediction = self._prediction
+        return Target(
+            id=self.id,
+            name=self.name,
+            description=self.description,
+            state=self.state,
+            box=self._box if tracking else _inside(self._box, width, height),
+            mask=prediction.mask if tracking and prediction is not None else None,
+            score=prediction.score if prediction is not None else 0.0,
+            presence=prediction.presence if prediction is not None else 0.0,
+            instruction=self.instruction,
+            age_ns=max(self._stamp_ns - self._found_ns, 0),
+        )
+
+    def _is_target(self, prediction: Prediction, box: Box) -> bool:
+        config = self.config
+        if prediction.score < config.min_score or prediction.presence < config.min_presence:
+            return False
+        if self._motion is None:
+            return True
+        ratio = max(box.area, 1.0) / max(self._motion.box.area, 1.0)
+        return 1 / config.max_area_ratio <= ratio <= config.max_area_ratio
+
+
+class Tracker:
+    """The targets that are followed. Used by one thread."""
+
+    def __init__(self, config: TrackerConfig | None = None) -> None:
+        self.config = config or TrackerConfig()
+        self._tracks: list[Track] = []
+        self._size: tuple[int, int] | None = None
+        self._stamp_ns: int | None = None
+
+    def start(self, ids: Sequence[int], proposals: Sequence[RegionProposal], instruction: str) -> None:
+        """Look for these from the next frame on."""
+        self._tracks += [
+            Track(id, proposal, instruction, self.config) for id, proposal in zip(ids, proposals, strict=True)
+        ]
+
+    def keep_seen(self) -> None:
+        """Forget the targets that were never seen: the region that was proposed does not show them."""
+        self._tracks = [track for track in self._tracks if track.seen]
+
+    def join(self, other: Tracker) -> None:
+        """Follow all that the other follows, too."""
+        self._tracks += other._tracks
+        self._size, self._stamp_ns = other._size, other._stamp_ns
+
+    def clear(self, id: int | None = None) -> int:
+        """Forget one target, or all; how many it were."""
+        before = len(self._tracks)
+        self._tracks = [] if id is None else [track for track in self._tracks if track.id != id]
+        return before - len(self._tracks)
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    @property
+    def active(self) -> bool:
+        """Whether a frame has to be segmented at all."""
+        return any(track.state is not TargetState.LOST for track in self._tracks)
+
+    @property
+    def lost(self) -> bool:
+        """Whether there are targets and all of them are lost."""
+        return bool(self._tracks) and not self.active
+
+    def prompts(self, stamp_ns: int, width: int, height: int) -> list[Prompt]:
+        """What to ask the segmenter, one for each target that is not lost."""
+        if self._size is not None and self._size != (width, height):
+            for track in self._tracks:
+                track.rescale(width / self._size[0], height / self._size[1])
+        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+            for track in self._tracks:
+                track.jump(stamp_ns)
+        self._size, self._stamp_ns = (width, height), stamp_ns
+        return [track.prompt(stamp_ns, width, height) for track in self._active()]
+
+    def update(self, predictions: Sequence[Prediction | None], stamp_ns: int) -> None:
+        """What the segmenter answered to the last `prompts`, in the same order."""
+        for track, prediction in zip(self._active(), predictions, strict=True):
+            track.update(prediction, stamp_ns)
+
+    def targets(self) -> tuple[Target, ...]:
+        """All targets, as of the last image."""
+        width, height = self._size or (1, 1)
+        return tuple(track.target(width, height) for track in self._tracks)
+
+    def set_config(self, config: TrackerConfig) -> None:
+        """Take new thresholds, also for the targets already followed."""
+        self.config = config
+        for track in self._tracks:
+            track.config = config
+
+    def _active(self) -> list[Track]:
+        return [track for track in self._tracks if track.state is not TargetState.LOST]
+
+
+def _inside(box: Box, width: int, height: int) -> Box:
+    """Clipped to the image, and never without a pixel: a target at the border has half its box outside."""
+    x0 = min(max(box.x0, 0.0), width - 1.0)
+    y0 = min(max(box.y0, 0.0), height - 1.0)
+    return Box(x0, y0, max(min(box.x1, width), x0 + 1.0), max(min(box.y1, height), y0 + 1.0))

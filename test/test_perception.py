@@ -1,0 +1,353 @@
+"""The streaming system, with real threads, real frames and a real segmenter: one that masks what has the target's colour."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from rsvp_ros.errors import (
+    CancelledError,
+    InvalidImageError,
+    InvalidInstructionError,
+    ModelLoadError,
+    ModelRunError,
+    NoImageError,
+    NoReasonerError,
+    SupersededError,
+)
+from rsvp_ros.geometry import Box
+from rsvp_ros.perception import Perception, PerceptionConfig, RequestState
+from rsvp_ros.reasoning.mllm.base import Generation
+from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
+from rsvp_ros.tracking.tracker import TrackerConfig
+from rsvp_ros.types import Frame, Prediction, TargetState
+
+DEADLINE_S = 20.0
+SIZE = (320, 240)
+
+
+class RedSegmenter:
+    """Masks what is red in the region; presence 0 where nothing is."""
+
+    name = "red"
+    reads_text = False
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        self.fail = False
+        self.threads: set[int] = set()
+
+    def encode(self, image):
+        self.threads.add(threading.get_ident())
+        if self.fail:
+            raise ModelRunError("out of memory: use a smaller model")
+        return (image[..., 0] > 200) & (image[..., 1] < 100)
+
+    def segment(self, features, prompts):
+        time.sleep(self.delay_s)
+        predictions = []
+        for prompt in prompts:
+            mask = np.zeros_like(features)
+            region = prompt.box.to_slices(features.shape[1], features.shape[0])
+            mask[region] = features[region]
+            predictions.append(Prediction(mask, 0.9, float(mask.any())))
+        return predictions
+
+
+class ScriptedMllm:
+    """Says what it is told to, when it is let."""
+
+    name = "scripted"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.go = threading.Event()
+
+    def generate(self, messages, on_text=None, cancel=None):
+        if on_text:
+            on_text(self.text[:10])
+        while not self.go.wait(0.01):
+            if cancel is not None and cancel.is_set():
+                raise CancelledError("cancelled")
+        if on_text:
+            on_text(self.text[10:])
+        return Generation(self.text, 3, 5)
+
+    def close(self) -> None:
+        pass
+
+
+FOUND = (
+    '{"target": "the red block", "scene": "one block", "present": true, "objects": [{"name": "block", '
+    '"attributes": ["red"], "bbox_2d": [250, 250, 500, 500], "reason": "it is red"}]}'
+)
+ABSENT = '{"target": "a cat", "scene": "one block", "present": false, "objects": []}'
+
+
+def picture(x: float, y: float = 80, side: int = 50) -> np.ndarray:
+    """A red block on grey, its top left corner at (x, y)."""
+    image = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+    image[Box.from_xywh(x, y, side, side).to_slices(*SIZE)] = (250, 20, 20)
+    return image
+
+
+class Stream:
+    """A Perception and all that came out of it."""
+
+    def __init__(self, segmenter=None, mllm=None, **options) -> None:
+        self.segmenter = segmenter or RedSegmenter()
+        self.results = []
+        self.progress = []
+        self.problems = []
+        self.stamp_ns = 10**9
+        reasoner = Reasoner(mllm, ReasonerConfig()) if mllm else None
+        self.perception = Perception(
+            lambda: self.segmenter,
+            reasoner,
+            self.results.append,
+            lambda request, text: self.progress.append((request.state, request.steps, text)),
+            self.problems.append,
+            **options,
+        )
+
+    def __enter__(self):
+        self.perception.start()
+        return self
+
+    def __exit__(self, *_):
+        self.perception.close()
+        assert not [t for t in threading.enumerate() if t.name.startswith("rsvp_")]
+
+    def frame(self, image, dt_s: float = 0.1):
+        """Hand in one frame and wait for its result."""
+        self.stamp_ns += round(dt_s * 1e9)
+        return self.process(Frame(image, self.stamp_ns))
+
+    def process(self, frame):
+        self.perception.submit(frame)
+        until(lambda: self.results and self.results[-1].frame is frame)
+        return self.results[-1]
+
+
+def until(condition):
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came of it in time"
+        time.sleep(0.002)
+    return condition()
+
+
+def test_every_frame_is_answered_with_nothing_to_follow():
+    with Stream() as stream:
+        frames = [stream.frame(picture(10)).frame for _ in range(5)]
+    assert [result.frame for result in stream.results] == frames
+    assert all(result.targets == () for result in stream.results)
+
+
+def test_a_box_is_followed_without_a_reasoner():
+    with Stream() as stream:
+        stream.frame(picture(60))
+        outcome = stream.perception.find(box=Box(50, 70, 130, 150)).result(DEADLINE_S)
+        assert outcome.result.targets[0].box == Box(60, 80, 110, 130)
+        for x in range(64, 200, 4):
+            (target,) = stream.frame(picture(x)).targets
+            assert target.state is TargetState.TRACKING
+            assert target.box == Box(x, 80, x + 50, 130)
+            assert target.mask.sum() == 2500
+            assert target.id == outcome.result.targets[0].id
+    assert len(stream.segmenter.threads) == 1, "one thread owns the models"
+
+
+def test_reasoning_never_delays_a_frame_and_the_result_catches_up():
+    mllm = ScriptedMllm(FOUND)
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        request = stream.perception.find("the red block")
+        until(lambda: request.state is RequestState.REASONING)
+        for x in range(92, 192, 2):  # moves far out of the box that the answer will name
+            assert stream.frame(picture(x)).targets == ()
+        assert not request.done
+        mllm.go.set()
+        outcome = request.result(DEADLINE_S)
+        assert outcome.result.targets[0].box == Box(190, 80, 240, 130)
+        assert outcome.reasoning.proposals[0].name == "block"
+        assert outcome.reasoning.completion_tokens == 5
+        (target,) = stream.frame(picture(192)).targets
+        assert target.box == Box(192, 80, 242, 130)
+        assert stream.perception.statistics.dropped == 0
+    assert {step.name for step in stream.progress[-1][1]} >= {"target", "scene"}
+    assert "".join(text for _, _, text in stream.progress) == FOUND
+
+
+def test_old_targets_are_followed_until_there_are_new_ones():
+    mllm = ScriptedMllm(FOUND)
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        old = stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S).result.targets[0]
+        request = stream.perception.find("the red block")
+        until(lambda: request.state is RequestState.REASONING)
+        assert [t.id for t in stream.frame(picture(92)).targets] == [old.id]
+        mllm.go.set()
+        new = request.result(DEADLINE_S).result.targets[0]
+        assert new.id != old.id
+        assert [t.id for t in stream.frame(picture(94)).targets] == [new.id]
+
+
+def test_targets_may_be_kept():
+    with Stream() as stream:
+        stream.frame(picture(90))
+        first = stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S).result.targets[0]
+        second = stream.perception.find(box=Box(85, 75, 145, 135), keep_targets=True).result(DEADLINE_S)
+        assert len(second.result.targets) == 1
+        assert len(stream.frame(picture(90)).targets) == 2
+        assert stream.perception.clear(first.id) == 1
+        assert [t.id for t in stream.frame(picture(90)).targets] == [second.result.targets[0].id]
+        assert stream.perception.clear() == 1
+        assert stream.frame(picture(90)).targets == ()
+
+
+def test_not_found_is_an_answer():
+    mllm = ScriptedMllm(ABSENT)
+    mllm.go.set()
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        outcome = stream.perception.find("the cat").result(DEADLINE_S)
+        assert outcome.result.targets == ()
+        assert not outcome.reasoning.found
+
+
+def test_a_region_that_does_not_show_the_target_is_not_found():
+    with Stream() as stream:
+        stream.frame(picture(90))
+        outcome = stream.perception.find(box=Box(200, 10, 250, 40)).result(DEADLINE_S)
+        assert outcome.result.targets == ()
+        assert stream.frame(picture(90)).targets == ()
+
+
+def test_occluded_then_lost_then_asked_again():
+    mllm = ScriptedMllm(FOUND)
+    mllm.go.set()
+    config = PerceptionConfig(ask_again=True, ask_again_interval_s=0.0)
+    with Stream(mllm=mllm, config=config, tracker_config=TrackerConfig(lost_after_s=1.0)) as stream:
+        stream.frame(picture(90))
+        first = stream.perception.find("the red block").result(DEADLINE_S).result.targets[0]
+        empty = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+        states = [stream.frame(empty, 0.3).targets[0] for _ in range(3)]
+        assert [t.state for t in states] == [TargetState.OCCLUDED] * 3
+        assert all(t.mask is None for t in states)
+        assert stream.frame(picture(90)).targets[0].state is TargetState.TRACKING
+        mllm.go.clear()
+        while stream.frame(empty, 0.3).targets[0].state is TargetState.OCCLUDED:
+            pass
+        assert stream.results[-1].targets[0].state is TargetState.LOST
+        request = until(lambda: stream.perception.request)
+        until(lambda: request.state is RequestState.REASONING)
+        assert request.instruction == "the red block"
+        request.cancel()
+        assert first.instruction == "the red block"
+
+
+def test_cancel_and_supersede():
+    mllm = ScriptedMllm(FOUND)
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        first = stream.perception.find("one")
+        second = stream.perception.find("two")
+        with pytest.raises(SupersededError):
+            first.result(DEADLINE_S)
+        until(lambda: second.state is RequestState.REASONING)
+        second.cancel()
+        with pytest.raises(CancelledError):
+            second.result(DEADLINE_S)
+        assert stream.perception.request is None
+        mllm.go.set()
+        assert stream.perception.find("three").result(DEADLINE_S).result.targets
+
+
+def test_refusals():
+    with Stream(config=PerceptionConfig(image_timeout_s=0.2)) as stream:
+        with pytest.raises(NoReasonerError, match=r"mllm\.backend"):
+            stream.perception.find("the red block").result(DEADLINE_S)
+        with pytest.raises(NoImageError, match="QoS"):
+            stream.perception.find(box=Box(1, 1, 5, 5)).result(DEADLINE_S)
+        stream.frame(picture(90))
+        with pytest.raises(InvalidInstructionError, match="320 x 240"):
+            stream.perception.find(box=Box(1000, 1, 1005, 5)).result(DEADLINE_S)
+
+
+def test_a_segmenter_that_cannot_be_loaded():
+    def load():
+        raise ModelLoadError("no such folder")
+
+    perception = Perception(load, None, lambda result: None)
+    with pytest.raises(ModelLoadError):
+        perception.start()
+    assert not [t for t in threading.enumerate() if t.name.startswith("rsvp_")]
+
+
+def test_bad_frames_and_a_failing_model_do_not_end_the_stream():
+    def broken():
+        raise InvalidImageError("encoding 'foo' is unknown")
+
+    with Stream() as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        stream.perception.submit(Frame(broken, stream.stamp_ns + 1))
+        until(lambda: stream.perception.statistics.unusable == 1)
+        assert isinstance(stream.problems[-1], InvalidImageError)
+        assert stream.frame(picture(92)).targets[0].state is TargetState.TRACKING
+        stream.segmenter.fail = True
+        assert stream.frame(picture(94)).targets[0].state is TargetState.OCCLUDED
+        assert isinstance(stream.problems[-1], ModelRunError)
+        stream.segmenter.fail = False
+        assert stream.frame(picture(96)).targets[0].state is TargetState.TRACKING
+
+
+def test_changed_resolution_and_stamps_that_go_backwards():
+    with Stream() as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        double = picture(92).repeat(2, axis=0).repeat(2, axis=1)
+        (target,) = stream.frame(double).targets
+        assert target.state is TargetState.TRACKING
+        assert target.box == Box(184, 160, 284, 260)
+        (target,) = stream.process(Frame(picture(94), 5)).targets
+        assert target.state is TargetState.TRACKING
+        assert target.age_ns >= 0
+        (target,) = stream.process(Frame(picture(94), 5)).targets
+        assert target.box == Box(94, 80, 144, 130)
+
+
+def test_only_the_newest_frame_counts():
+    with Stream(RedSegmenter(delay_s=0.1)) as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        frames = [Frame(picture(90 + i), stream.stamp_ns + i + 1) for i in range(20)]
+        for frame in frames:
+            stream.perception.submit(frame)
+        until(lambda: stream.results[-1].frame is frames[-1])
+        statistics = stream.perception.statistics
+        assert statistics.dropped > 0
+        assert statistics.processed + statistics.dropped == statistics.received
+        assert len(stream.results) < len(frames)
+
+
+def test_a_busy_camera_does_not_starve_a_result():
+    """Live frames take all the time there is; a new result still arrives."""
+    mllm = ScriptedMllm(FOUND)
+    with Stream(RedSegmenter(delay_s=0.02), mllm=mllm) as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        request = stream.perception.find("the red block")
+        until(lambda: request.state is RequestState.REASONING)
+        mllm.go.set()
+        deadline = time.monotonic() + DEADLINE_S
+        while not request.done:
+            assert time.monotonic() < deadline
+            stream.stamp_ns += 10**6
+            stream.perception.submit(Frame(picture(90), stream.stamp_ns))
+            time.sleep(0.001)
+        assert request.result().result.targets
