@@ -1,0 +1,216 @@
+"""Points, positions, poses and clouds from masks and depth; real RGB-D pictures have a table's plane for a truth."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rsvp_ros.msg", reason="the messages are not built: run colcon build and source install/setup.bash")
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.ros import conversions, depth
+
+HEADER = Header(frame_id="camera_color_optical_frame")
+CAMERA = depth.CameraModel(600.0, 610.0, 320.5, 241.5, 640, 480)
+
+
+def polygon(*corners: tuple[int, int], height: int = 480, width: int = 640) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.array(corners, np.int32)], 1)
+    return mask.view(bool)
+
+
+@pytest.fixture(scope="module")
+def rgbd(shared_data):
+    """A table with objects on it: RGB, depth in metres, camera."""
+    folder = shared_data / "rgbd"
+    values = json.loads((folder / "camera_params.json").read_text())
+    info = CameraInfo(width=values["img_width"], height=values["img_height"])
+    info.k = [values["fx"], 0.0, values["x_offset"], 0.0, values["fy"], values["y_offset"], 0.0, 0.0, 1.0]
+    raw = cv2.imread(str(folder / "000000-depth.png"), cv2.IMREAD_UNCHANGED)
+    msg = Image(height=raw.shape[0], width=raw.shape[1], encoding="16UC1", step=raw.shape[1] * 2)
+    msg.data.frombytes(raw.tobytes())
+    image = cv2.cvtColor(cv2.imread(str(folder / "000000-color.png")), cv2.COLOR_BGR2RGB)
+    return image, conversions.depth_to_array(msg), depth.camera_model(info)
+
+
+# Boards of the table without an object; the objects by eye, loosely.
+TABLE = [
+    polygon((20, 60), (230, 60), (160, 130), (20, 130)),
+    polygon((10, 170), (140, 230), (60, 255), (10, 240)),
+    polygon((390, 160), (430, 170), (405, 300), (350, 300)),
+    polygon((10, 380), (150, 380), (170, 460), (10, 460)),
+]
+MUG = polygon((275, 215), (322, 212), (322, 285), (280, 288))
+SOUP = polygon((510, 325), (575, 330), (560, 405), (505, 395))
+
+
+def plane(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Unit normal towards the camera and offset of the plane that fits best: normal . p = offset."""
+    center = np.median(points, axis=0)
+    normal = np.linalg.svd(points - center, full_matrices=False)[2][2]
+    normal = -normal if normal[2] > 0 else normal
+    return normal, float(normal @ center)
+
+
+def test_a_real_table_is_flat(rgbd):
+    _, z, camera = rgbd
+    points = np.concatenate([depth.target_points(mask, z, camera).astype(float) for mask in TABLE])
+    normal, offset = plane(points)
+    distance = np.abs(points @ normal - offset)
+    assert len(points) > 5000
+    assert np.median(distance) < 0.006 and np.percentile(distance, 95) < 0.02  # metres; 0.6 to 1.5 m away
+    size = depth.target_size(points)
+    assert 0.5 < np.linalg.norm(size[:2]) < 2.0  # a table, not a toy and not a hall
+
+
+def test_real_objects_stand_on_the_real_table(rgbd):
+    _, z, camera = rgbd
+    normal, offset = plane(np.concatenate([depth.target_points(m, z, camera).astype(float) for m in TABLE]))
+    for mask, height in ((MUG, (0.02, 0.11)), (SOUP, (0.02, 0.13))):  # a mug is about 9 cm high, a soup can 10
+        position = depth.target_position(depth.target_points(mask, z, camera))
+        above = float(position @ normal - offset)
+        assert height[0] < above < height[1]
+
+
+def test_points_project_back_into_the_mask(rgbd):
+    _, z, camera = rgbd
+    points = depth.target_points(MUG, z, camera)
+    u, v = np.rint(camera.project(points)).astype(int).T
+    assert len(points) > 1000 and MUG[v, u].all()
+    np.testing.assert_allclose(points[:, 2], z[v, u])
+
+
+def test_another_resolution_of_the_depth_moves_the_position_little(rgbd):
+    _, z, camera = rgbd
+    full = depth.target_position(depth.target_points(MUG, z, camera))
+    coarse = depth.target_position(depth.target_points(MUG, z[::2, ::2], camera))
+    fine = depth.target_position(
+        depth.target_points(MUG, cv2.resize(z, (960, 720), interpolation=cv2.INTER_NEAREST), camera)
+    )
+    assert np.linalg.norm(coarse - full) < 0.003 and np.linalg.norm(fine - full) < 0.003
+
+
+def sphere_scene(center=(0.1, -0.05, 0.8), radius=0.06, wall=1.5):
+    """What a perfect depth camera sees of a ball before a wall: depth, mask of the ball."""
+    v, u = np.mgrid[0:480, 0:640]
+    ray = CAMERA.unproject(u.ravel(), v.ravel(), np.ones(u.size)).astype(float)
+    a, b, c = (ray**2).sum(1), ray @ np.array(center), np.dot(center, center) - radius**2
+    root = b**2 - a * c
+    mask = (root > 0).reshape(480, 640)
+    z = np.where(root > 0, (b - np.sqrt(np.maximum(root, 0))) / a, wall).reshape(480, 640)
+    return z.astype(np.float32), mask
+
+
+def test_a_ball_is_where_it_is():
+    z, mask = sphere_scene()
+    points = depth.target_points(mask, z, CAMERA)
+    np.testing.assert_allclose(np.linalg.norm(points - [0.1, -0.05, 0.8], axis=1), 0.06, atol=1e-4)
+    position = depth.target_position(points)
+    assert np.linalg.norm(position[:2] - [0.1, -0.05]) < 0.008 and 0.74 <= position[2] < 0.78
+    assert np.all(depth.target_size(points)[:2] > 0.09) and np.all(depth.target_size(points)[:2] < 0.12)
+
+
+def test_a_loose_mask_and_a_bad_sensor_change_nothing():
+    """The mask takes in a rim of wall, edges are mixed, a fifth has no depth, some pixels are wildly off."""
+    z, mask = sphere_scene()
+    clean = depth.target_position(depth.target_points(mask, z, CAMERA))
+    rng = np.random.default_rng(0)
+    loose = cv2.dilate(mask.view(np.uint8), np.ones((9, 9), np.uint8)).view(bool)
+    noisy = cv2.blur(z, (3, 3)) + rng.normal(0, 0.002, z.shape).astype(np.float32)
+    noisy[rng.random(z.shape) < 0.2] = np.nan
+    wild = rng.random(z.shape) < 0.03
+    noisy[wild] = rng.uniform(0.2, 5, wild.sum())
+    points = depth.target_points(loose, noisy, CAMERA)
+    assert np.linalg.norm(depth.target_position(points) - clean) < 0.005
+    assert points[:, 2].max() < 1.0  # no point of the wall
+
+
+def test_nothing_to_see_gives_nothing():
+    z, mask = sphere_scene()
+    for m, d in ((mask & False, z), (mask, np.full_like(z, np.nan))):
+        points = depth.target_points(m, d, CAMERA)
+        assert points.shape == (0, 3) and points.dtype == np.float32
+        assert depth.target_position(points) is None and depth.target_size(points) is None
+
+
+def test_a_thin_target_keeps_its_points():
+    """Eroded like the others, nothing would remain of a cable two pixels wide."""
+    mask = polygon((100, 100), (101, 100), (101, 300), (100, 300))
+    assert len(depth.target_points(mask, np.full((480, 640), 0.5, np.float32), CAMERA)) == mask.sum()
+
+
+def test_dense_targets_are_thinned_evenly():
+    mask, z = np.ones((480, 640), bool), np.full((480, 640), 1.0, np.float32)
+    points = depth.target_points(mask, z, CAMERA, max_points=1000)
+    assert len(points) == 1000
+    np.testing.assert_allclose(depth.target_position(points), [0, 0, 1], atol=0.02)
+
+
+# Camera models --------------------------------------------------------------------------------------------------------
+
+
+def test_the_rectified_matrix_is_preferred_and_an_empty_one_replaced():
+    info = CameraInfo(width=640, height=480)
+    info.k = [500.0, 0.0, 319.0, 0.0, 510.0, 239.0, 0.0, 0.0, 1.0]
+    assert depth.camera_model(info) == depth.CameraModel(500, 510, 319, 239, 640, 480)
+    info.p = [450.0, 0.0, 310.0, 0.0, 0.0, 460.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    assert depth.camera_model(info) == depth.CameraModel(450, 460, 310, 230, 640, 480)
+
+
+def test_region_of_interest_and_binning():
+    """The same point in space falls on the pixel that the cut and binned image shows it in."""
+    info = CameraInfo(width=640, height=480, binning_x=2, binning_y=2)
+    info.k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 40, 400, 400
+    camera = depth.camera_model(info)
+    assert (camera.width, camera.height) == (200, 200)
+    u, v = 340.5, 260.5  # between pixels 340 and 341 of the full image: the centre of a binned pixel
+    point = np.array([[(u - 320) / 600, (v - 240) / 600, 1.0]])
+    np.testing.assert_allclose(camera.project(point), [[(u - 100 - 0.5) / 2, (v - 40 - 0.5) / 2]])
+
+
+def test_an_uncalibrated_camera_is_named():
+    info = CameraInfo(width=640, height=480)
+    info.header.frame_id = "wrist_camera"
+    with pytest.raises(ConfigurationError, match=r"wrist_camera.*calibrat"):
+        depth.camera_model(info)
+
+
+# Messages -------------------------------------------------------------------------------------------------------------
+
+
+def test_clouds_arrive_point_by_point(rgbd):
+    image, z, camera = rgbd
+    points = depth.target_points(MUG, z, camera)
+    u, v = np.rint(camera.project(points)).astype(int).T
+    for colors in (None, image[v, u]):
+        cloud = depth.points_to_cloud(points, HEADER, colors)
+        cloud = deserialize_message(serialize_message(cloud), PointCloud2)
+        assert cloud.header == HEADER and (cloud.height, cloud.width) == (1, len(points))
+        assert len(cloud.data) == cloud.row_step == cloud.point_step * cloud.width
+        layout = {field.name: ("<f4", field.offset) for field in cloud.fields}
+        dtype = np.dtype({"names": list(layout), "formats": ["<f4"] * len(layout), "itemsize": cloud.point_step})
+        assert [dtype.fields[name][1] for name in layout] == [offset for _, offset in layout.values()]
+        read = np.frombuffer(cloud.data, dtype)
+        np.testing.assert_array_equal(np.stack([read[c] for c in "xyz"], axis=-1), points)
+        if colors is not None:
+            packed = read["rgb"].copy().view(np.uint32)
+            np.testing.assert_array_equal(np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], -1), colors)
+
+
+def test_an_empty_cloud_is_a_message_too():
+    cloud = depth.points_to_cloud(np.empty((0, 3), np.float32), HEADER, np.empty((0, 3), np.uint8))
+    assert (cloud.width, len(cloud.data)) == (0, 0)
+
+
+def test_a_pose_has_the_position_and_the_frame():
+    pose = depth.position_to_pose(np.array([0.1, -0.2, 0.9]), HEADER)
+    assert pose.header == HEADER and pose.pose.orientation.w == 1.0
+    assert (pose.pose.position.x, pose.pose.position.y, pose.pose.position.z) == (0.1, -0.2, 0.9)
