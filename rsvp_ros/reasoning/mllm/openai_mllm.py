@@ -66,7 +66,7 @@ class OpenAiConfig:
                 f"base_url is {self.base_url!r}: it must be a URL such as http://localhost:8000/v1"
             )
         if urllib.parse.urlsplit(self.base_url).username:
-            raise ConfigurationError("base_url holds a user name or key: give it in the environment (api_key_env) instead")
+            raise ConfigurationError("base_url holds a user name or a key: put the key in the environment (api_key_env)")
         for name in ("connect_timeout_s", "first_token_timeout_s", "total_timeout_s", "max_tokens"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be greater than 0")
@@ -358,7 +358,7 @@ class OpenAiMllm:
             return ServerUnavailableError(f"{where} has no model {self._model!r} ({words}): {known}")
         if isinstance(error, openai.APIStatusError):
             if delay_s:
-                remedy = f"it asks to wait {delay_s:.0f} s, more than total_timeout_s = {config.total_timeout_s:g} s allows"
+                remedy = f"it asks to wait {delay_s:.0f} s, total_timeout_s is {config.total_timeout_s:g} s"
             elif self._worth_retrying(error):
                 remedy = f"tried {tries} times; see the server's log"
             else:
