@@ -94,6 +94,7 @@ class Request:
         """Set when nobody waits for the result any more: whoever works on it stops."""
         self._future: Future[Outcome] = Future()
         self._lock = threading.Lock()
+        self._finished = False
 
     @property
     def done(self) -> bool:
@@ -121,16 +122,15 @@ class Request:
         self._future.add_done_callback(lambda _: callback(self))
 
     def _finish(self, outcome: Outcome | RsvpError) -> bool:
-        with self._lock:
-            if self._future.done():
+        with self._lock:  # of a result and a cancel, one wins
+            if self._finished:
                 return False
-            self.stopping.set()
-            # The state is set under the lock, so that of a result and a cancel only one wins; the callbacks run in it,
-            # and may therefore look at the request but not cancel it.
-            if isinstance(outcome, Outcome):
-                self._future.set_result(outcome)
-            else:
-                self._future.set_exception(outcome)
+            self._finished = True
+        self.stopping.set()
+        if isinstance(outcome, Outcome):
+            self._future.set_result(outcome)
+        else:
+            self._future.set_exception(outcome)
         return True
 
 
@@ -177,6 +177,7 @@ class Perception:
         reasoner: stage 1; None: only boxes can be followed.
         on_targets: gets the targets of every frame, in the models' thread.
         on_progress: gets a request whose state or steps changed, and the new text of the MLLM, in the reasoner's thread.
+        on_done: gets every request when it is done, in whichever thread ended it.
         on_problem: gets what went wrong without ending a request, in the thread in which it did.
     """
 
@@ -186,6 +187,7 @@ class Perception:
         reasoner: Reasoner | None,
         on_targets: Callable[[TargetsInFrame], None],
         on_progress: Callable[[Request, str], None] | None = None,
+        on_done: Callable[[Request], None] | None = None,
         on_problem: Callable[[RsvpError], None] | None = None,
         config: PerceptionConfig | None = None,
         tracker_config: TrackerConfig | None = None,
@@ -195,6 +197,7 @@ class Perception:
         self._load_segmenter = load_segmenter
         self._on_targets = on_targets
         self._on_progress = on_progress or (lambda request, text: None)
+        self._on_done = on_done or (lambda request: None)
         self._on_problem = on_problem or (lambda error: logger.warning("%s", error))
         self._tracker = Tracker(tracker_config)
         self._catch_up: _CatchUp | None = None
@@ -265,6 +268,7 @@ class Perception:
         Takes the place of a request that is under way. Old targets are followed until there are new ones.
         """
         request = Request(instruction, box, keep_targets)
+        request.add_done_callback(self._on_done)
         if box is None and self.reasoner is None:
             request.cancel(
                 NoReasonerError(
@@ -372,13 +376,14 @@ class Perception:
     def _process(self, segmenter: Segmenter, frame: Frame) -> None:
         tracker = self._tracker
         seconds = 0.0
-        if tracker.active:
-            try:
+        try:
+            frame.image  # noqa: B018  decoded here also when nothing is followed: a bad camera is told of at once
+            if tracker.active:
                 seconds = self._follow(segmenter, tracker, frame)
-            except InvalidImageError as error:
-                self._count(unusable=1)
-                self._on_problem(error)
-                return
+        except InvalidImageError as error:
+            self._count(unusable=1)
+            self._on_problem(error)
+            return
         targets = tracker.targets()
         try:
             self._on_targets(TargetsInFrame(frame, targets, seconds))

@@ -109,7 +109,7 @@ class Stream:
             reasoner,
             self.results.append,
             lambda request, text: self.progress.append((request.state, request.steps, text)),
-            self.problems.append,
+            on_problem=self.problems.append,
             **options,
         )
 

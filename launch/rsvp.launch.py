@@ -1,0 +1,129 @@
+"""Start rsvp_node: `ros2 launch rsvp_ros rsvp.launch.py input_image_topic:=/camera/color/image_raw`."""
+
+import os
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+
+BOOLEAN = ["true", "false"]
+
+
+def generate_launch_description():
+    """Every argument with its description: `ros2 launch rsvp_ros rsvp.launch.py --show-args`."""
+    share = Path(get_package_share_directory("rsvp_ros"))
+    config = share / "config"
+    arguments = [
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=str(config / "embedded.yaml"),
+            description="Parameters of the node, which choose the models: a YAML file; the package's own are embedded.yaml "
+            f"(no GPU, no network), server.yaml (an OpenAI-compatible server) and qwen3_vl_sam2.yaml (both models on this "
+            f"machine's GPU), in {config}",
+        ),
+        DeclareLaunchArgument("namespace", default_value="rsvp", description="Namespace of the node and of its topics"),
+        DeclareLaunchArgument(
+            "input_image_topic", default_value="/camera/color/image_raw", description="Images of the camera"
+        ),
+        DeclareLaunchArgument(
+            "image_transport",
+            default_value="raw",
+            choices=["raw", "compressed"],
+            description="'compressed' subscribes to <input_image_topic>/compressed",
+        ),
+        DeclareLaunchArgument(
+            "use_3d",
+            default_value="false",
+            choices=BOOLEAN,
+            description="Use depth: publish target_pose, target_points and markers in space",
+        ),
+        DeclareLaunchArgument(
+            "input_depth_topic",
+            default_value="/camera/aligned_depth_to_color/image_raw",
+            description="Depth registered to the images (16UC1 millimetres or 32FC1 metres); with use_3d",
+        ),
+        DeclareLaunchArgument(
+            "input_camera_info_topic",
+            default_value="/camera/aligned_depth_to_color/camera_info",
+            description="Intrinsics of the depth images; with use_3d",
+        ),
+        DeclareLaunchArgument(
+            "device", default_value="auto", description="Where models run: auto (a GPU where there is one), cpu, cuda, cuda:1"
+        ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            choices=BOOLEAN,
+            description="Configure and activate the node; false leaves that to a lifecycle manager",
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", choices=BOOLEAN, description="Take the time from /clock"
+        ),
+        DeclareLaunchArgument(
+            "use_respawn", default_value="false", choices=BOOLEAN, description="Start the node again when its process dies"
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="What is logged",
+        ),
+        DeclareLaunchArgument("rviz", default_value="false", choices=BOOLEAN, description="Show it all in RViz"),
+        DeclareLaunchArgument(
+            "rviz_config", default_value=str(config / "rsvp.rviz"), description="What RViz shows"
+        ),
+    ]
+    # Large images need a larger shared-memory segment than the default, and malloc need not give their memory back after
+    # each one (README, "Lost images"). What the user has set stays.
+    environment = [
+        SetEnvironmentVariable(name, os.environ.get(name, value))
+        for name, value in (
+            ("FASTDDS_DEFAULT_PROFILES_FILE", str(config / "fastdds.xml")),
+            ("MALLOC_MMAP_THRESHOLD_", "67108864"),
+            ("MALLOC_TRIM_THRESHOLD_", "268435456"),
+        )
+    ]
+
+    def boolean(name):
+        return ParameterValue(LaunchConfiguration(name), value_type=bool)
+
+    node = Node(
+        package="rsvp_ros",
+        executable="rsvp_node",
+        name="rsvp_node",
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        respawn=LaunchConfiguration("use_respawn"),
+        respawn_delay=2.0,
+        parameters=[
+            ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
+            {
+                "autostart": boolean("autostart"),
+                "use_sim_time": boolean("use_sim_time"),
+                "camera.image_transport": LaunchConfiguration("image_transport"),
+                "camera.use_3d": boolean("use_3d"),
+                "segmenter.device": LaunchConfiguration("device"),
+                "mllm.transformers.device": LaunchConfiguration("device"),
+            },
+        ],
+        remappings=[
+            ("image_raw", LaunchConfiguration("input_image_topic")),
+            ("depth_image", LaunchConfiguration("input_depth_topic")),
+            ("camera_info", LaunchConfiguration("input_camera_info_topic")),
+        ],
+        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+    )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", LaunchConfiguration("rviz_config")],
+        parameters=[{"use_sim_time": boolean("use_sim_time")}],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return LaunchDescription([*arguments, *environment, node, rviz])

@@ -1,0 +1,147 @@
+"""The camera's side of the node: subscriptions, and what to say when no images come."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from rsvp_ros.ros.conversions import compressed_to_array, depth_to_array, image_to_array, time_to_ns
+from rsvp_ros.ros.parameters import CameraConfig
+from rsvp_ros.types import Frame
+
+SILENCE_S = 3.0  # without an image for this long, something is wrong
+SLOWDOWN = 0.5  # so is a rate below this share of the best one seen
+DEPTH_KEPT = 8
+MAX_DEPTH_DELAY_NS = 60_000_000  # a depth image of another time shows another scene
+
+
+@dataclass(frozen=True)
+class CameraStatus:
+    """What the camera gives."""
+
+    topic: str
+    rate_hz: float
+    problem: str
+    """Empty where all is well."""
+
+
+class Camera:
+    """Subscribes to images, newest only, and to depth where it is wanted. Its callbacks run in the executor's thread."""
+
+    def __init__(self, node: Node, config: CameraConfig, on_frame: Callable[[Frame], None]) -> None:
+        self._node = node
+        self._on_frame = on_frame
+        reliability = ReliabilityPolicy[config.reliability.upper()]
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=reliability)
+        if config.image_transport == "compressed":
+            # Remapping image_raw moves its compressed transport along, as image_transport does it.
+            topic = node.resolve_topic_name("image_raw") + "/compressed"
+            self._type, self._decode = CompressedImage, compressed_to_array
+        else:
+            topic = "image_raw"
+            self._type, self._decode = Image, image_to_array
+        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
+        self._subscriptions = [node.create_subscription(self._type, topic, self._on_image, qos, event_callbacks=events)]
+        self._depth: deque[Image] = deque(maxlen=DEPTH_KEPT)
+        self._info: CameraInfo | None = None
+        if config.use_3d:
+            self._subscriptions += [
+                node.create_subscription(Image, "depth_image", self._depth.append, qos),
+                node.create_subscription(CameraInfo, "camera_info", self._on_info, qos),
+            ]
+        self.topic: str = self._subscriptions[0].topic_name
+        self._arrivals: deque[float] = deque(maxlen=31)
+        self._since = time.monotonic()
+        self._best_hz = 0.0
+        self._incompatible = ""
+        self._last_stamp_ns = 0
+
+    def destroy(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def depth_at(self, stamp_ns: int) -> tuple[np.ndarray, CameraInfo] | None:
+        """The depth image taken with an image (float32 metres, NaN where invalid) and the intrinsics, or None.
+
+        Raises InvalidImageError where the depth image cannot be decoded. May be called in any thread.
+        """
+        images = list(self._depth)
+        if not images or self._info is None:
+            return None
+        nearest = min(images, key=lambda image: abs(time_to_ns(image.header.stamp) - stamp_ns))
+        if abs(time_to_ns(nearest.header.stamp) - stamp_ns) > MAX_DEPTH_DELAY_NS:
+            return None
+        return depth_to_array(nearest), self._info
+
+    def status(self) -> CameraStatus:
+        """How the images come; in words what is wrong and what to do about it."""
+        now = time.monotonic()
+        rate = 0.0
+        if len(self._arrivals) > 1 and now - self._arrivals[-1] < SILENCE_S:
+            rate = (len(self._arrivals) - 1) / max(self._arrivals[-1] - self._arrivals[0], 1e-6)
+        self._best_hz = max(self._best_hz, rate if len(self._arrivals) == self._arrivals.maxlen else 0.0)
+        last = self._arrivals[-1] if self._arrivals else self._since
+        problem = ""
+        if now - last > SILENCE_S:
+            problem = self._silence()
+        elif rate and rate < SLOWDOWN * self._best_hz:
+            problem = (
+                f"images on {self.topic} come at {rate:.1f} Hz, {self._best_hz:.1f} Hz before: check the camera's load, and "
+                "for large images the shared-memory transport (README, 'Lost images')"
+            )
+        return CameraStatus(self.topic, rate, problem)
+
+    def _silence(self) -> str:
+        if self._incompatible:
+            return self._incompatible
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        if not publishers:
+            return (
+                f"no image: nothing publishes {self.topic}. Check the topic (launch argument input_image_topic) and "
+                "ROS_DOMAIN_ID; `ros2 topic list` shows what there is"
+            )
+        others = {publisher.topic_type for publisher in publishers} - {self._type_name()}
+        if others:
+            return (
+                f"no image: {self.topic} has the type {', '.join(sorted(others))}, but {self._type_name()} is expected: "
+                "set camera.image_transport or the topic"
+            )
+        return (
+            f"no image: {len(publishers)} publisher(s) on {self.topic}, but nothing comes. Is the camera paused? Are large "
+            "images lost (README, 'Lost images')?"
+        )
+
+    def _type_name(self) -> str:
+        return f"sensor_msgs/msg/{self._type.__name__}"
+
+    def _on_image(self, msg: Image | CompressedImage) -> None:
+        self._arrivals.append(time.monotonic())
+        stamp_ns = time_to_ns(msg.header.stamp)
+        if stamp_ns < self._last_stamp_ns:
+            self._node.get_logger().warning(
+                f"The stamps on {self.topic} went back by {(self._last_stamp_ns - stamp_ns) * 1e-9:.3f} s (a bag that "
+                "started again?). Targets are followed on, without their speed.",
+                throttle_duration_sec=10.0,
+            )
+        self._last_stamp_ns = stamp_ns
+        self._on_frame(Frame(partial(self._decode, msg), stamp_ns, msg))
+
+    def _on_info(self, msg: CameraInfo) -> None:
+        self._info = msg
+
+    def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        self._incompatible = (
+            f"no image: a publisher on {self.topic} offers another QoS ({event.last_policy_kind.name}) than is asked for: set "
+            "camera.reliability to 'best_effort', which connects to both"
+        )
+        self._node.get_logger().warning(self._incompatible)
+

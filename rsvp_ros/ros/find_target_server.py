@@ -1,0 +1,121 @@
+"""The action `find_target`: goals in, requests to the streaming system out, and back again.
+
+A goal's work is done in the streaming system's own threads. The executor must stay free for images and for cancelling,
+so no coroutine waits for the work (rclpy resumes a waiting one over and over): a goal is taken (ACCEPTED), its feedback is
+published as it comes, and it is EXECUTING for the moment that it takes to hand over the result.
+"""
+
+from __future__ import annotations
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from std_msgs.msg import Header
+
+from rsvp_ros.action import FindTarget
+from rsvp_ros.errors import InvalidInstructionError
+from rsvp_ros.perception import Outcome, Perception, Request
+from rsvp_ros.ros.conversions import (
+    clean_text,
+    msg_to_box,
+    reasoning_to_msg,
+    seconds_to_duration,
+    step_to_msg,
+    target_to_msg,
+)
+
+
+def not_found_reason(outcome: Outcome, instruction: str) -> str:
+    """Why there are no targets, in a sentence; empty where there are."""
+    if outcome.result.targets:
+        return ""
+    proposals = outcome.reasoning.proposals
+    if proposals:
+        names = ", ".join(repr(proposal.description) for proposal in proposals)
+        return f"the MLLM proposed where to look for {names}, but the segmenter sees it nowhere there"
+    if outcome.reasoning.steps:
+        said = next((step.text for step in outcome.reasoning.steps if step.name == "presence"), "")
+        return f"{instruction!r} is not in the image" + (f": {said}" if said else "")
+    return "the segmenter sees nothing in the box"
+
+
+class FindTargetServer:
+    """Serves `find_target` as long as the node is configured; while `perception` is None it refuses goals."""
+
+    def __init__(self, node: Node) -> None:
+        self.perception: Perception | None = None
+        self._node = node
+        self._goals: dict[Request, ServerGoalHandle] = {}
+        self._server = ActionServer(
+            node,
+            FindTarget,
+            "find_target",
+            execute_callback=self._finish,
+            goal_callback=self._on_goal,
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=self._on_cancel,
+        )
+
+    def destroy(self) -> None:
+        self._server.destroy()
+
+    def send_feedback(self, request: Request, text: str) -> None:
+        """Tell the goal that made this request, if one did, of its state and steps and of the MLLM's new text."""
+        goal = self._goals.get(request)
+        if goal is None or request.done:
+            return
+        goal.publish_feedback(
+            FindTarget.Feedback(
+                state=int(request.state), steps=[step_to_msg(step) for step in request.steps], text=clean_text(text)
+            )
+        )
+
+    def _on_goal(self, goal: FindTarget.Goal) -> GoalResponse:
+        if self.perception is None:
+            self._node.get_logger().warning("A goal was rejected: the node is not active. Activate it first.")
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    def _on_accepted(self, handle: ServerGoalHandle) -> None:
+        goal = handle.request
+        try:
+            if self.perception is None:
+                raise InvalidInstructionError("the node was deactivated")
+            box = msg_to_box(goal.bbox) if goal.use_box else None
+            request = self.perception.find(goal.instruction, box, goal.keep_targets)
+        except InvalidInstructionError as error:
+            request = Request(goal.instruction, None, goal.keep_targets)
+            request.cancel(error)
+        self._goals[request] = handle
+        self.send_feedback(request, "")
+        # In whichever thread it ends: `execute` hands over to the executor.
+        request.add_done_callback(lambda _: handle.execute())
+
+    def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+        for request, goal in list(self._goals.items()):
+            if goal.goal_id == handle.goal_id:
+                request.cancel()
+        return CancelResponse.ACCEPT
+
+    def _finish(self, handle: ServerGoalHandle) -> FindTarget.Result:
+        request = next(request for request, goal in self._goals.items() if goal is handle)
+        del self._goals[request]
+        result = FindTarget.Result(total_elapsed_time=seconds_to_duration(request.elapsed_s))
+        error = request.error
+        if error is None:
+            outcome = request.result()
+            result.header = outcome.result.frame.header.header
+            result.targets = [target_to_msg(target, result.header) for target in outcome.result.targets]
+            reasoned = request.frame.header.header if request.frame is not None else Header()
+            result.reasoning = reasoning_to_msg(outcome.reasoning, reasoned)
+            if not outcome.result.targets:
+                result.error_code = FindTarget.Result.NOT_FOUND
+                result.error_msg = clean_text(not_found_reason(outcome, request.instruction))
+            handle.succeed()
+        else:
+            result.error_code, result.error_msg = error.code, clean_text(str(error))
+            if handle.is_cancel_requested:
+                handle.canceled()
+            else:
+                handle.abort()
+        return result

@@ -1,0 +1,324 @@
+"""The lifecycle node `rsvp_node`: the streaming system on ROS topics, services and an action."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_msgs.msg import Header, String
+from std_srvs.srv import SetBool, Trigger
+
+from rsvp_ros.errors import CancelledError, ConfigurationError, RsvpError, SupersededError
+from rsvp_ros.perception import Perception, Request
+from rsvp_ros.reasoning.mllm.base import Mllm
+from rsvp_ros.reasoning.mllm.loading import load_mllm
+from rsvp_ros.reasoning.reasoner import Reasoner
+from rsvp_ros.ros import parameters
+from rsvp_ros.ros.camera import Camera
+from rsvp_ros.ros.conversions import clean_text, reasoning_to_msg
+from rsvp_ros.ros.find_target_server import FindTargetServer, not_found_reason
+from rsvp_ros.ros.outputs import Outputs
+from rsvp_ros.segmentation.loading import load_segmenter, warm_up
+from rsvp_ros.types import Frame, Reasoning, TargetsInFrame
+
+DIAGNOSTICS_PERIOD_S = 1.0
+PROBLEM_SHOWN_S = 10.0  # in diagnostics, after it last happened
+REASONING_PERIOD_S = 0.1  # while the MLLM writes, `reasoning` is published no more often
+WARM_UP_SIZE = (640, 480)
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class RsvpNode(LifecycleNode):
+    """Images and instructions in; targets, masks and reasoning out (README, "Topics").
+
+    Configuring loads the models, activating subscribes to the camera. One thread of the streaming system owns the models
+    and publishes; the executor's only takes messages.
+    """
+
+    def __init__(self, **options) -> None:
+        super().__init__("rsvp_node", **options)
+        parameters.declare(self)
+        self._perception: Perception | None = None
+        self._mllm: Mllm | None = None
+        self._segmenter_name = ""
+        self._outputs: Outputs | None = None
+        self._server: FindTargetServer | None = None
+        self._camera: Camera | None = None
+        self._inputs: list = []  # what exists only while the node is active
+        self._enabled = True
+        self._problem = ""
+        self._problem_at = -float("inf")
+        self._said: dict[str, float] = {}
+        self._reasoning_published_at = 0.0
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_timer)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.add_post_set_parameters_callback(self._on_parameters_set)
+
+    # Lifecycle.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            config = parameters.read(self)
+            start = time.monotonic()
+            if config.mllm.backend != "none":
+                self._mllm = load_mllm(getattr(config.mllm, config.mllm.backend))
+            reasoner = Reasoner(self._mllm, config.reasoner) if self._mllm is not None else None
+
+            def load():
+                segmenter = load_segmenter(config.segmenter)
+                warm_up(segmenter, *WARM_UP_SIZE)
+                return segmenter
+
+            perception = Perception(
+                load,
+                reasoner,
+                self._on_targets,
+                self._on_progress,
+                self._on_done,
+                self._report,
+                config.perception,
+                config.tracker,
+            )
+            self._segmenter_name = perception.start().name
+        except RsvpError as error:
+            self._report(error)
+            self._unload()
+            return FAILURE
+        self._perception = perception
+        self._outputs = Outputs(self, self._depth_at, self._report)
+        self._server = FindTargetServer(self)
+        mllm = self._mllm.name if self._mllm is not None else "none: only boxes can be followed"
+        self.get_logger().info(
+            f"Configured in {time.monotonic() - start:.1f} s. Segmenter: {self._segmenter_name}. MLLM: {mllm}."
+        )
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)  # the publishers
+        try:
+            config = parameters.read(self)
+        except ConfigurationError as error:
+            self._report(error)
+            return FAILURE
+        self._camera = Camera(self, config.camera, self._on_frame)
+        self._inputs = [
+            self.create_subscription(String, "instruction", self._on_instruction, 10),
+            self.create_service(Trigger, "clear", self._on_clear),
+            self.create_service(SetBool, "enable", self._on_enable),
+        ]
+        self._server.perception = self._perception
+        self._enabled = True
+        self.get_logger().info(f"Active: images from {self._camera.topic}, instructions from {self._inputs[0].topic_name}.")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_inputs()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._unload()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_inputs()
+        self._unload()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_inputs()
+        self._unload()
+        return SUCCESS
+
+    def close(self) -> None:
+        """End all threads and processes of the node, in whatever state it is."""
+        self._stop_inputs()
+        self._unload()
+
+    def _stop_inputs(self) -> None:
+        if self._camera is None:
+            return
+        self._server.perception = None
+        self._camera.destroy()
+        self._camera = None
+        subscription, *services = self._inputs
+        self.destroy_subscription(subscription)
+        for service in services:
+            self.destroy_service(service)
+        self._inputs = []
+        self._perception.reset()
+
+    def _unload(self) -> None:
+        if self._perception is not None:
+            self._perception.close()
+            self._perception = None
+        if self._mllm is not None:
+            self._mllm.close()
+            self._mllm = None
+        if self._server is not None:
+            self._server.destroy()
+            self._server = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+
+    # Inputs, in the executor's thread.
+
+    def _on_frame(self, frame: Frame) -> None:
+        if self._enabled:
+            self._perception.submit(frame)
+
+    def _on_instruction(self, msg: String) -> None:
+        self.get_logger().info(f"Instruction: {_shortened(msg.data)!r}")
+        self._perception.find(msg.data)
+
+    def _on_clear(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        count = self._perception.clear()
+        response.success, response.message = True, f"{count} target(s) cleared"
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        if not request.data:
+            self._perception.reset()
+        response.success, response.message = True, "enabled" if request.data else "disabled, targets cleared"
+        return response
+
+    def _on_set_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        names = parameters.defaults()
+        fixed = [p.name for p in changes if p.name in names and not p.name.startswith(parameters.LIVE_PARTS)]
+        if fixed and self._perception is not None:
+            reason = f"{fixed[0]} is read when the node is configured: deactivate and clean up first"
+            return SetParametersResult(successful=False, reason=reason)
+        try:
+            parameters.read(self, changes)
+        except RsvpError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _on_parameters_set(self, changes: Sequence[Parameter]) -> None:
+        if self._perception is None:
+            return
+        config = parameters.read(self)
+        self._perception.config = config.perception
+        self._perception.set_tracker_config(config.tracker)
+        if self._mllm is not None:
+            self._perception.reasoner = Reasoner(self._mllm, config.reasoner)
+
+    # Outputs, in the threads of the streaming system.
+
+    def _on_targets(self, result: TargetsInFrame) -> None:
+        if self._outputs is not None and rclpy.ok(context=self.context):
+            self._outputs.publish(result)
+
+    def _on_progress(self, request: Request, text: str) -> None:
+        if self._server is None or not rclpy.ok(context=self.context):
+            return
+        self._server.send_feedback(request, text)
+        if request.reasoning is not None:
+            if request.box is None:
+                self._publish_reasoning(request.reasoning, request, complete=True)
+        elif request.steps and time.monotonic() - self._reasoning_published_at >= REASONING_PERIOD_S:
+            self._reasoning_published_at = time.monotonic()
+            so_far = Reasoning(request.instruction, steps=request.steps, duration_s=request.elapsed_s)
+            self._publish_reasoning(so_far, request, complete=False)
+
+    def _on_done(self, request: Request) -> None:
+        error = request.error
+        if error is None:
+            reason = not_found_reason(request.result(), request.instruction)
+            count = len(request.result().result.targets)
+            self.get_logger().info(
+                f"{_shortened(request.instruction)!r}: {f'not found: {reason}' if reason else f'{count} target(s)'}, "
+                f"{request.elapsed_s:.1f} s"
+            )
+        elif not isinstance(error, (CancelledError, SupersededError)):
+            self._report(error)
+            self._publish_reasoning(Reasoning(_shortened(request.instruction)), request, complete=True, error=error)
+
+    def _publish_reasoning(
+        self, reasoning: Reasoning, request: Request, complete: bool, error: RsvpError | None = None
+    ) -> None:
+        if self._outputs is None or not rclpy.ok(context=self.context):
+            return
+        header = request.frame.header.header if request.frame is not None else Header()
+        self._outputs.reasoning.publish(reasoning_to_msg(reasoning, header, complete, error))
+
+    def _depth_at(self, stamp_ns: int):
+        camera = self._camera
+        return camera.depth_at(stamp_ns) if camera is not None else None
+
+    # Health.
+
+    def _report(self, error: RsvpError) -> None:
+        """Say what went wrong: in diagnostics while it lasts, and on the log once, and again when it still does later."""
+        self._problem, self._problem_at = str(error), time.monotonic()
+        kind = type(error).__name__
+        if time.monotonic() - self._said.get(kind + self._problem, -float("inf")) > PROBLEM_SHOWN_S:
+            self._said = {kind + self._problem: time.monotonic()}
+            self.get_logger().error(f"{kind}: {self._problem}")
+
+    def _on_timer(self) -> None:
+        status = DiagnosticStatus(name=f"{self.get_fully_qualified_name().lstrip('/')}: perception")
+        status.hardware_id = self._segmenter_name
+        level, message, values = DiagnosticStatus.OK, "ok", {}
+        if self._camera is None:
+            message = "not active" if self._perception is not None else "not configured"
+        else:
+            camera = self._camera.status()
+            statistics = self._perception.statistics
+            values = {
+                "image topic": camera.topic,
+                "image rate [Hz]": f"{camera.rate_hz:.1f}",
+                "images received": str(statistics.received),
+                "images processed": str(statistics.processed),
+                "images overtaken": str(statistics.dropped),
+                "images unusable": str(statistics.unusable),
+                "segmenter [ms]": f"{statistics.segment_s * 1e3:.1f}",
+                "targets": str(statistics.targets),
+                "segmenter": self._segmenter_name,
+                "mllm": self._mllm.name if self._mllm is not None else "none",
+            }
+            if camera.problem:
+                level, message = DiagnosticStatus.WARN, camera.problem
+                self.get_logger().warning(camera.problem, throttle_duration_sec=30.0)
+            elif not self._enabled:
+                message = "disabled"
+        if time.monotonic() - self._problem_at < PROBLEM_SHOWN_S:
+            level, message = DiagnosticStatus.ERROR, self._problem
+        status.level, status.message = level, clean_text(message)
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+        self._diagnostics.publish(
+            DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=[status])
+        )
+
+
+def _shortened(text: str, length: int = 200) -> str:
+    return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the node; with the parameter `autostart` (default true) it configures and activates itself."""
+    rclpy.init(args=args)
+    node = RsvpNode()
+    node.declare_parameter("autostart", True)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.get_parameter("autostart").value and node.trigger_configure() == SUCCESS:
+            node.trigger_activate()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.close()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()

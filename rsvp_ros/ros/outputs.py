@@ -1,0 +1,103 @@
+"""All that the node publishes about an image. What nobody listens to is not even computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
+
+from rsvp_ros.errors import RsvpError
+from rsvp_ros.msg import Reasoning, TargetArray
+from rsvp_ros.ros.conversions import array_to_image, label_image, targets_to_msg
+from rsvp_ros.ros.depth import camera_model, points_to_cloud, position_to_pose, target_points, target_position
+from rsvp_ros.ros.markers import targets_to_markers
+from rsvp_ros.types import TargetsInFrame
+from rsvp_ros.visualization import draw_targets
+
+# Reliable publishers connect to best-effort subscribers, too; none of these waits for a slow one (KEEP_LAST).
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+SOME = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Outputs:
+    """The publishers. `publish` is called by one thread, the models'."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        depth_at: Callable[[int], tuple[np.ndarray, CameraInfo] | None],
+        on_problem: Callable[[RsvpError], None],
+    ) -> None:
+        """`depth_at` gives the depth image (float32 metres) and intrinsics for the stamp of an image."""
+        self._depth_at = depth_at
+        self._on_problem = on_problem
+        create = node.create_lifecycle_publisher
+        self.targets = create(TargetArray, "targets", SOME)
+        self.reasoning = create(Reasoning, "reasoning", LATCHED)
+        self.label_image = create(Image, "label_image", NEWEST)
+        self.overlay = create(Image, "overlay", NEWEST)
+        self.markers = create(MarkerArray, "markers", NEWEST)
+        self.target_pose = create(PoseStamped, "target_pose", NEWEST)
+        self.target_points = create(PointCloud2, "target_points", NEWEST)
+        self._node = node
+
+    def destroy(self) -> None:
+        for publisher in (
+            self.targets,
+            self.reasoning,
+            self.label_image,
+            self.overlay,
+            self.markers,
+            self.target_pose,
+            self.target_points,
+        ):
+            self._node.destroy_publisher(publisher)
+
+    def publish(self, result: TargetsInFrame) -> None:
+        """Publish what is known of one image, with the image's own header."""
+        header = result.frame.header.header
+        self.targets.publish(targets_to_msg(result, header))
+        if self.label_image.get_subscription_count():
+            height, width = result.frame.image.shape[:2]
+            self.label_image.publish(array_to_image(label_image(result.targets, height, width), "mono16", header))
+        if self.overlay.get_subscription_count():
+            self.overlay.publish(array_to_image(draw_targets(result.frame.image, result.targets), "rgb8", header))
+        self._publish_in_space(result)
+
+    def _publish_in_space(self, result: TargetsInFrame) -> None:
+        markers, pose, cloud = (
+            publisher.get_subscription_count() > 0 for publisher in (self.markers, self.target_pose, self.target_points)
+        )
+        if not (markers or pose or cloud):
+            return
+        header = result.frame.header.header
+        positions: dict[int, np.ndarray] = {}
+        clouds: list[np.ndarray] = []
+        colors: list[np.ndarray] = []
+        try:
+            depth = self._depth_at(result.frame.stamp_ns)
+            if depth is not None:
+                camera = camera_model(depth[1])
+                for target in result.targets:
+                    if target.mask is None:
+                        continue
+                    points = target_points(target.mask, depth[0], camera, target.box)
+                    position = target_position(points)
+                    if position is not None:
+                        positions[target.id] = position
+                        clouds.append(points)
+        except RsvpError as error:
+            self._on_problem(error)
+        if markers:
+            self.markers.publish(targets_to_markers(result.targets, positions, header))
+        if pose and positions:
+            best = max((t for t in result.targets if t.id in positions), key=lambda t: t.presence * t.score)
+            self.target_pose.publish(position_to_pose(positions[best.id], header))
+        if cloud and clouds:
+            self.target_points.publish(points_to_cloud(np.concatenate(clouds), header))
