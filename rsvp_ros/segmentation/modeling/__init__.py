@@ -1,0 +1,1 @@
+"""The parts of the `Vlsm` network, one a file. They import torch."""

@@ -1,0 +1,85 @@
+"""Text encoder: hashed word pieces, so no vocabulary file and no unknown script."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rsvp_ros.segmentation.modeling.common import Mlp
+from rsvp_ros.segmentation.modeling.image_encoder import ViTLayer
+
+# One CJK ideograph, kana or hangul syllable is a word of its own: those scripts write no spaces.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W_]+")
+
+
+def words(text: str, limit: int) -> list[str]:
+    """The words of a text in any script, normalised (NFKC, case folded), at most `limit`."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text[: limit * 64]).casefold())[:limit]
+
+
+def word_pieces(word: str, buckets: int) -> list[int]:
+    """Hash buckets of the whole word and of its letter trigrams (fastText), so that "cups" is close to "cup"."""
+    marked = f"<{word}>"
+    pieces = [marked, *(marked[i : i + 3] for i in range(len(marked) - 2))] if len(word) > 1 else [marked]
+    return [zlib.crc32(piece.encode("utf-8", "surrogatepass")) % buckets for piece in pieces[:24]]
+
+
+@dataclass(frozen=True, eq=False)
+class TextFeatures:
+    """What is computed once for each description."""
+
+    tokens: Tensor
+    """P x words x dim."""
+    valid: Tensor
+    """P x words, bool: which tokens are words, not padding."""
+    query: Tensor
+    """P x text_dim: compared with the image's `semantic` map."""
+    given: Tensor
+    """P, bool: False where the text is empty (segment whatever the box shows)."""
+
+
+class TextEncoder(nn.Module):
+    """Descriptions to `TextFeatures`: word pieces averaged, positions, transformer layers, the mean of the words."""
+
+    def __init__(
+        self, buckets: int, piece_dim: int, dim: int, layers: int, heads: int, text_dim: int, max_words: int
+    ) -> None:
+        super().__init__()
+        self.max_words = max_words
+        self.pieces = nn.EmbeddingBag(buckets, piece_dim, mode="mean")
+        self.project = nn.Linear(piece_dim, dim)
+        self.position = nn.Parameter(torch.randn(max_words, dim) * 0.02)
+        self.layers = nn.ModuleList(ViTLayer(dim, heads, 2) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+        self.to_query = Mlp(dim, dim, text_dim)
+
+    def forward(self, texts: Sequence[str]) -> TextFeatures:
+        split = [words(text, self.max_words) for text in texts]
+        length = max(1, *(len(s) for s in split)) if split else 1
+        device = self.position.device
+        pieces: list[int] = []
+        offsets: list[int] = []
+        for text in split:
+            for i in range(length):
+                offsets.append(len(pieces))
+                if i < len(text):
+                    pieces += word_pieces(text[i], self.pieces.num_embeddings)
+        counts = torch.tensor([len(s) for s in split], device=device)
+        valid = torch.arange(length, device=device) < counts[:, None]
+        embedded = self.pieces(
+            torch.tensor(pieces, dtype=torch.long, device=device), torch.tensor(offsets, device=device)
+        )
+        x = self.project(embedded).unflatten(0, (len(split), length)) + self.position[:length]
+        bias = torch.where(valid, 0.0, -1e4)[:, None, None, :]
+        for layer in self.layers:
+            x = layer(x, bias)
+        x = self.norm(x)
+        weight = valid.to(x.dtype).unsqueeze(-1)
+        pooled = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return TextFeatures(tokens=x, valid=valid, query=self.to_query(pooled), given=counts > 0)

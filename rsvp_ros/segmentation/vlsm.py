@@ -1,0 +1,221 @@
+"""`Vlsm`: the vision-language segmentation module, stage 2 of RSVP (sec. 3.3), as one small network.
+
+An image and, for each target, a region and a description, to a mask, its quality and the presence of what is
+described. Where the paper crops the image to the region and hands it to a large pretrained model, here the region is a
+prior inside the network, so that an image is encoded once for all its targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rsvp_ros.errors import ModelLoadError
+from rsvp_ros.segmentation.modeling.common import Mlp, grid_centers, sine_encoding
+from rsvp_ros.segmentation.modeling.image_encoder import ImageEncoder, ImageFeatures, take
+from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
+from rsvp_ros.segmentation.modeling.prompt_encoder import PromptEncoder, coverage, pool
+from rsvp_ros.segmentation.modeling.text_encoder import TextEncoder, TextFeatures
+from rsvp_ros.segmentation.modeling.two_way import TwoWayBlock
+
+
+@dataclass(frozen=True)
+class VlsmConfig:
+    """The network's size. All of it is stored beside the weights in config.json."""
+
+    dim: int = 160
+    """Width of image and prompt tokens."""
+    heads: int = 5
+    image_layers: int = 2
+    """ViT layers at stride 16."""
+    stem: tuple[int, int, int] = (32, 64, 96)
+    """Channels at strides 2, 4 and 8."""
+    two_way_layers: int = 2
+    mask_dim: int = 64
+    """Channels of the mask decoder at stride 8; half of it at stride 4."""
+    text_layers: int = 1
+    text_dim: int = 96
+    """Width of the space where text and image are compared."""
+    text_buckets: int = 4096
+    """Rows of the table that word pieces are hashed into."""
+    piece_dim: int = 64
+    max_words: int = 16
+    """Words of a description that are read."""
+
+
+@dataclass(frozen=True, eq=False)
+class VlsmOutput:
+    """For P prompts, on the model's grid; logits."""
+
+    masks: Tensor
+    """P x H/4 x W/4."""
+    quality: Tensor
+    """P: the mask's IoU with the truth, estimated."""
+    presence: Tensor
+    """P: is what the text describes in the region."""
+    similarity: Tensor
+    """P x H/8 x W/8: text against image, cell by cell; 0 without a text."""
+
+
+class Vlsm(nn.Module):
+    """Image encoder, text encoder, region prior, two-way blocks, mask decoder, heads for quality and presence."""
+
+    stride = 16
+    """Sides of the input are multiples of it."""
+
+    def __init__(self, config: VlsmConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or VlsmConfig()
+        dim = config.dim
+        self.image_encoder = ImageEncoder(
+            config.stem, dim, config.image_layers, config.heads, config.mask_dim, config.text_dim
+        )
+        self.text_encoder = TextEncoder(
+            config.text_buckets, config.piece_dim, dim, config.text_layers, config.heads, config.text_dim,
+            config.max_words,
+        )  # fmt: skip
+        self.prompt_encoder = PromptEncoder(dim)
+        self.background = nn.Parameter(torch.randn(config.text_dim) * 0.02)
+        self.output_tokens = nn.Parameter(torch.randn(3, dim) * 0.5)
+        self.text_type = nn.Parameter(torch.randn(dim) * 0.02)
+        self.no_text = nn.Parameter(torch.randn(dim) * 0.02)
+        self.dense16 = nn.Linear(PromptEncoder.maps, dim)
+        self.blocks = nn.ModuleList(TwoWayBlock(dim, config.heads) for _ in range(config.two_way_layers))
+        self.mask_decoder = MaskDecoder(dim, config.mask_dim, PromptEncoder.maps)
+        self.quality_head = Mlp(dim, dim, 1)
+        self.presence_head = Mlp(dim + 3, dim, 1)
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """`images`: B x 3 x H x W, RGB from 0 to 1, sides multiples of 16."""
+        return self.image_encoder(images)
+
+    def encode_text(self, texts: Sequence[str]) -> TextFeatures:
+        """Descriptions in any language; an empty one stands for whatever the box shows."""
+        return self.text_encoder(texts)
+
+    def grounding(self, semantic: Tensor, queries: Tensor) -> Tensor:
+        """Each cell against each of V texts, and against "none of them", which comes last.
+
+        `semantic`: B x text_dim x h x w, `queries`: V x text_dim; returns logits B x (V + 1) x h x w, float32.
+        """
+        everything = torch.cat((queries, self.background[None].to(queries.dtype))).to(semantic.dtype)
+        scale = self.config.text_dim**-0.5
+        return (torch.einsum("vc,bchw->bvhw", everything, semantic) * scale).float()
+
+    def similarity(self, semantic: Tensor, text: TextFeatures) -> Tensor:
+        """How much better each prompt's text fits a cell than the background does: P x h x w, 0 without a text."""
+        query = (text.query - self.background) * text.given[:, None] * self.config.text_dim**-0.5
+        maps = (query.to(semantic.dtype)[:, None] @ semantic.flatten(2)).squeeze(1)
+        return maps.unflatten(1, semantic.shape[-2:]).float()
+
+    def decode(
+        self, features: ImageFeatures, text: TextFeatures, boxes: Tensor, image_index: Tensor | None = None
+    ) -> VlsmOutput:
+        """All prompts in one batch.
+
+        `boxes`: P x 4, pixels of the network's input; `image_index`: P, which image a prompt is about (default: the
+        first); `text`: of P descriptions.
+        """
+        if image_index is None:
+            image_index = boxes.new_zeros(boxes.shape[0], dtype=torch.long)
+        height, width = (side // 2 for side in features.stride8.shape[-2:])
+        features = take(features, image_index)
+        similarity = self.similarity(features.semantic, text)
+        dense8 = self.prompt_encoder.dense(boxes, similarity, 8)
+        dense16 = pool(dense8, 2)
+        image = features.tokens + self.dense16(dense16.flatten(2).transpose(1, 2).to(features.tokens.dtype))
+        image_position = sine_encoding(grid_centers(height, width, 16, boxes.device), self.config.dim)
+        image_position = image_position.flatten(0, 1).to(image.dtype)
+
+        count = boxes.shape[0]
+        text_tokens = torch.where(text.given[:, None, None], text.tokens + self.text_type, self.no_text)
+        tokens = torch.cat(
+            (self.output_tokens.expand(count, -1, -1), self.prompt_encoder.tokens(boxes), text_tokens), 1
+        )
+        first_word = torch.arange(text.valid.shape[1], device=boxes.device) == 0
+        shown = torch.cat(
+            (boxes.new_ones(count, 5, dtype=torch.bool), text.valid | (first_word & ~text.given[:, None])), 1
+        )
+        token_bias = torch.where(shown, 0.0, -1e4)[:, None, None]
+        token_position = tokens
+        region = (dense16[:, 0].flatten(1), dense16[:, 1].flatten(1))
+        for block in self.blocks:
+            tokens, image = block(tokens, image, token_position, image_position, token_bias, region)
+
+        image = image.transpose(1, 2).unflatten(2, (height, width))
+        masks = self.mask_decoder(image, tokens[:, 0], dense8, features.stride8, features.stride4)
+        inside = coverage(boxes, *similarity.shape[-2:], 8)
+        evidence = self._evidence(similarity, inside).to(tokens.dtype)
+        return VlsmOutput(
+            masks=masks.float(),
+            quality=self.quality_head(tokens[:, 1]).squeeze(-1).float(),
+            presence=self.presence_head(torch.cat((tokens[:, 2], evidence), 1)).squeeze(-1).float(),
+            similarity=similarity,
+        )
+
+    @staticmethod
+    def _evidence(similarity: Tensor, inside: Tensor) -> Tensor:
+        """What the presence head is told of the similarity map: its peak in the region and elsewhere, its mean."""
+        peak = torch.where(inside > 0, similarity, -10.0).flatten(1).amax(1)
+        elsewhere = torch.where(inside > 0, -10.0, similarity).flatten(1).amax(1)
+        mean = (similarity.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1e-3)
+        return torch.stack((peak.clamp(-10, 10) / 4, elsewhere.clamp(-10, 10) / 4, mean), 1)
+
+    def forward(self, images: Tensor, texts: Sequence[str], boxes: Tensor, image_index: Tensor | None = None):
+        """Images to `VlsmOutput` in one go: training and export."""
+        return self.decode(self.encode_image(images), self.encode_text(texts), boxes, image_index)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors (float16), each whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in self.state_dict().items()}
+        files = {
+            "config.json": (json.dumps(dataclasses.asdict(self.config), indent=2) + "\n").encode(),
+            "model.safetensors": safetensors.torch.save(tensors, {"format": "pt"}),
+        }
+        for name, content in files.items():
+            aside = folder / f"{name}.tmp"
+            aside.write_bytes(content)
+            os.replace(aside, folder / name)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Vlsm:
+        """Read what `save_pretrained` wrote, float32 on the CPU, in evaluation mode.
+
+        Raises ModelLoadError that names the file and what to do.
+        """
+        folder = Path(folder)
+        path = folder / "config.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            config = VlsmConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            model = cls(config)
+        except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as e:
+            raise ModelLoadError(
+                f"cannot read the VLSM's configuration {path}: {e}; give a folder that holds the config.json and"
+                " model.safetensors of a VLSM, or \"embedded\" for the one in the package"
+            ) from e
+        path = folder / "model.safetensors"
+        try:
+            tensors = safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as e:
+            raise ModelLoadError(
+                f"cannot read the VLSM's weights {path}: {e}; the file is missing or damaged: copy or train it again"
+            ) from e
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as e:
+            raise ModelLoadError(
+                f"the VLSM's weights {path} do not fit its configuration {folder / 'config.json'}: {e}; take both files"
+                " from the same training"
+            ) from e
+        return model.eval()

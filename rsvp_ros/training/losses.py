@@ -1,0 +1,73 @@
+"""Losses of the VLSM: cross-entropy and Dice for masks (RSVP, sec. 3.3), presence, quality and grounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rsvp_ros.segmentation.modeling.prompt_encoder import coverage
+from rsvp_ros.segmentation.vlsm import VlsmOutput
+from rsvp_ros.training.dataset import GROUNDING_STRIDE, MASK_STRIDE, Batch
+
+REGION_PADDING = 0.25
+"""A mask is judged, and later read, in the box grown by this share of its size on every side."""
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Means over a batch; scalars."""
+
+    cross_entropy: Tensor
+    dice: Tensor
+    presence: Tensor
+    quality: Tensor
+    grounding: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return 2 * self.cross_entropy + self.dice + 0.5 * self.presence + 0.5 * self.quality + 0.5 * self.grounding
+
+    def to_floats(self) -> dict[str, float]:
+        return {"total": self.total.item(), **{name: value.item() for name, value in vars(self).items()}}
+
+
+def region_weights(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which cells at the masks' stride count for each box: P x height x width, 0 to 1."""
+    grow = (boxes[:, 2:] - boxes[:, :2]) * REGION_PADDING + GROUNDING_STRIDE
+    grown = torch.cat((boxes[:, :2] - grow, boxes[:, 2:] + grow), 1)
+    return coverage(grown, height, width, MASK_STRIDE)
+
+
+def soft_iou(probability: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """IoU of masks cut at 0.5, within the region: P."""
+    a, b = (probability > 0.5) * weights, (truth > 0.5) * weights
+    intersection = torch.minimum(a, b).flatten(1).sum(1)
+    return intersection / torch.maximum(a, b).flatten(1).sum(1).clamp(min=1e-6)
+
+
+def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losses:
+    """`grounding`: logits of `Vlsm.grounding` for the batch's vocabulary. Masks count where the target is present."""
+    weights = region_weights(batch.boxes, *batch.masks.shape[-2:])
+    present = batch.present.float()
+    count = present.sum().clamp(min=1)
+
+    def over_present(values: Tensor) -> Tensor:
+        return (values * present).sum() / count
+
+    area = weights.flatten(1).sum(1).clamp(min=1)
+    pixelwise = F.binary_cross_entropy_with_logits(output.masks, batch.masks, reduction="none")
+    probability = output.masks.sigmoid()
+    overlap = (probability * batch.masks * weights).flatten(1).sum(1)
+    total = ((probability + batch.masks) * weights).flatten(1).sum(1)
+    iou = soft_iou(probability.detach(), batch.masks, weights)
+    known = (batch.grounding >= 0).sum().clamp(min=1)
+    return Losses(
+        cross_entropy=over_present((pixelwise * weights).flatten(1).sum(1) / area),
+        dice=over_present(1 - (2 * overlap + 1) / (total + 1)),
+        presence=F.binary_cross_entropy_with_logits(output.presence, present),
+        quality=over_present((output.quality.sigmoid() - iou).square()),
+        grounding=F.cross_entropy(grounding, batch.grounding, ignore_index=-1, reduction="sum") / known,
+    )
