@@ -1,0 +1,89 @@
+"""Which segmenter runs: read from a configuration, loaded, warmed up. torch is imported only when one is loaded."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rsvp_ros.errors import ConfigurationError, ModelLoadError
+from rsvp_ros.geometry import Box
+from rsvp_ros.segmentation.segmenter import Segmenter
+from rsvp_ros.types import Prompt
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """A segmentation model and where it runs."""
+
+    backend: str = "vlsm"
+    """"vlsm", "segment_anything" or "transformers"."""
+    model: str = "embedded"
+    """vlsm: "embedded" or a folder. segment_anything: a checkpoint file. transformers: a folder or a hub name."""
+    device: str = "auto"
+    """"auto" (the GPU where there is one), "cpu", "cuda", "cuda:1"."""
+    dtype: str = "auto"
+    """Of the image encoder: "auto" (half precision on a GPU), "float32", "bfloat16", "float16"."""
+    model_type: str = ""
+    """transformers only, to read a folder as another type than its config.json says: "sam3_tracker" makes a SAM 3
+    checkpoint a segmenter of boxes."""
+
+
+def load_segmenter(config: SegmenterConfig) -> Segmenter:
+    """The segmenter that `config` describes.
+
+    Raises ConfigurationError for an unknown backend, device, dtype or model type, ModelLoadError where the model or
+    a package that it needs cannot be loaded.
+    """
+    loaders = {"vlsm": _load_vlsm, "segment_anything": _load_segment_anything, "transformers": _load_transformers}
+    if config.backend not in loaders:
+        raise ConfigurationError(f"segmenter backend '{config.backend}' is unknown: use {', '.join(loaders)}")
+    return loaders[config.backend](config)
+
+
+def warm_up(segmenter: Segmenter, width: int, height: int) -> None:
+    """Run it once on an image of the camera's size, so that the first real frame is as fast as the others.
+
+    Raises ModelRunError.
+    """
+    features = segmenter.encode(np.zeros((height, width, 3), np.uint8))
+    region = Box(width * 0.25, height * 0.25, width * 0.75, height * 0.75)
+    segmenter.segment(features, [Prompt(region, "object" if segmenter.reads_text else "")])
+
+
+def _load_vlsm(config: SegmenterConfig) -> Segmenter:
+    module = _import("rsvp_ros.segmentation.vlsm_segmenter", "torch")
+    return module.VlsmSegmenter.from_pretrained(config.model, device=config.device, dtype=config.dtype)
+
+
+def _load_segment_anything(config: SegmenterConfig) -> Segmenter:
+    module = _import("rsvp_ros.segmentation.segment_anything_adapter", "sam")
+    return module.SegmentAnythingSegmenter.from_checkpoint(config.model, device=config.device, dtype=config.dtype)
+
+
+def _load_transformers(config: SegmenterConfig) -> Segmenter:
+    files = _import("rsvp_ros.segmentation.transformers_loading", "transformers")
+    boxes = _import("rsvp_ros.segmentation.transformers_sam", "transformers")
+    concepts = _import("rsvp_ros.segmentation.sam3", "transformers")
+    supported = sorted([*boxes.FAMILIES, *concepts.SAM3_TYPES])
+    if config.model_type and config.model_type not in supported:
+        raise ConfigurationError(f"model_type '{config.model_type}' is unknown: use one of {', '.join(supported)}")
+    model_type = config.model_type or files.read_model_type(files.resolve(config.model))
+    if model_type not in supported:
+        raise ModelLoadError(
+            f"{config.model} is a model of type '{model_type}', which is no segmenter known here: "
+            f"supported are {', '.join(supported)}"
+        )
+    segmenter = boxes.TransformersSamSegmenter if model_type in boxes.FAMILIES else concepts.Sam3Segmenter
+    return segmenter.from_pretrained(config.model, model_type, device=config.device, dtype=config.dtype)
+
+
+def _import(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if (error.name or "").startswith("rsvp_ros"):
+            raise
+        raise ModelLoadError(f"{error}: pip install 'rsvp_ros[{extra}]'") from error

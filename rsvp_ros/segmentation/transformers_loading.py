@@ -1,0 +1,106 @@
+"""Reading segmentation models of Hugging Face transformers, with errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from rsvp_ros.errors import ModelLoadError, RsvpError
+from rsvp_ros.segmentation.torch_runtime import is_out_of_memory, move_to_device
+
+
+def resolve(model: str) -> str:
+    """A local folder's path, or a name on the hub ("facebook/sam2.1-hiera-tiny").
+
+    Raises ModelLoadError where it can be neither.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.is_file():
+        raise ModelLoadError(
+            f"{path} is a file, and backend transformers reads a folder with config.json: give the folder, "
+            "or use backend segment_anything for a .pth checkpoint"
+        )
+    if model.count("/") != 1 or model.startswith(("/", ".", "~")):
+        raise ModelLoadError(
+            f"there is no folder {path}: download the model, for example "
+            "`hf download facebook/sam2.1-hiera-tiny --local-dir FOLDER`, and give FOLDER"
+        )
+    return model
+
+
+def read_model_type(model: str) -> str:
+    """`model_type` of a model's config.json. Raises ModelLoadError."""
+    with loading(model):
+        config, _ = transformers.PreTrainedConfig.get_config_dict(model)
+    if "model_type" not in config:
+        raise ModelLoadError(f"{model}: its config.json names no model_type, so it is not a transformers model")
+    return config["model_type"]
+
+
+def load_processor(class_name: str, model: str, **options: Any) -> Any:
+    """An image processor or a tokenizer. Raises ModelLoadError."""
+    with loading(model):
+        return _transformers_class(class_name).from_pretrained(model, **options)
+
+
+def load_model(class_name: str, model: str, device: torch.device) -> nn.Module:
+    """A model in float32 on its device, all of its weights read. Raises ModelLoadError."""
+    with loading(model):
+        network, info = _transformers_class(class_name).from_pretrained(
+            model, dtype=torch.float32, output_loading_info=True
+        )
+    # transformers only warns, and leaves such weights random.
+    if missing := sorted(info["missing_keys"]):
+        raise ModelLoadError(
+            f"{model}: the weights lack {len(missing)} tensors of {class_name} (the first: {missing[0]}), so they are "
+            "another architecture's or incomplete: " + _remedy(model)
+        )
+    return move_to_device(network, model, device)
+
+
+def _transformers_class(name: str) -> Any:
+    if not hasattr(transformers, name):
+        raise ModelLoadError(
+            f"transformers {transformers.__version__} has no {name}: pip install --upgrade transformers"
+        )
+    return getattr(transformers, name)
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """All failures inside leave as ModelLoadError."""
+    try:
+        yield
+    except RsvpError:
+        raise
+    except ImportError as error:
+        raise ModelLoadError(f"{model} needs a package: {error} (pip install 'rsvp_ros[transformers]')") from error
+    except Exception as error:  # what broken files make json, safetensors, pickle and the hub's client raise is endless
+        if is_out_of_memory(error):
+            raise ModelLoadError(f"{model} does not fit into memory: use a smaller model") from error
+        raise ModelLoadError(f"{model} cannot be loaded: {_reason(model, error)}: {_remedy(model)}") from error
+
+
+def _reason(model: str, error: Exception) -> str:
+    for file in sorted(Path(model).glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError as broken:
+            return f"{file} is broken ({broken}), a download that was cut short, or a Git LFS pointer"
+    return str(error) or type(error).__name__
+
+
+def _remedy(model: str) -> str:
+    if Path(model).is_dir():
+        return f"download it again, `hf download NAME --local-dir {model}`"
+    return f"while connected to the internet, run `hf download {model}` once, or give a local folder"
