@@ -14,8 +14,8 @@ from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from rsvp_ros.config import CameraConfig
 from rsvp_ros.ros.conversions import compressed_to_array, depth_to_array, image_to_array, time_to_ns
-from rsvp_ros.ros.parameters import CameraConfig
 from rsvp_ros.types import Frame
 
 SILENCE_S = 3.0  # without an image for this long, something is wrong

@@ -192,8 +192,7 @@ class RsvpNode(LifecycleNode):
         return response
 
     def _on_set_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        names = parameters.defaults()
-        fixed = [p.name for p in changes if p.name in names and not p.name.startswith(parameters.LIVE_PARTS)]
+        fixed = [change.name for change in changes if parameters.read_when_configured(change.name)]
         if fixed and self._perception is not None:
             reason = f"{fixed[0]} is read when the node is configured: deactivate and clean up first"
             return SetParametersResult(successful=False, reason=reason)

@@ -6,53 +6,14 @@ The defaults, and what values can work together, are the dataclasses' own; here 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.perception import PerceptionConfig
-from rsvp_ros.reasoning.mllm.openai_mllm import OpenAiConfig
-from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig
-from rsvp_ros.reasoning.reasoner import ReasonerConfig
-from rsvp_ros.segmentation.loading import SegmenterConfig
-from rsvp_ros.tracking.tracker import TrackerConfig
-
-
-@dataclass(frozen=True)
-class CameraConfig:
-    """Which images to take, and how."""
-
-    image_transport: str = "raw"
-    reliability: str = "best_effort"
-    use_3d: bool = False
-
-
-@dataclass(frozen=True)
-class MllmConfig:
-    """Which MLLM to ask."""
-
-    backend: str = "none"
-    openai: OpenAiConfig = field(default_factory=OpenAiConfig)
-    transformers: TransformersConfig = field(default_factory=TransformersConfig)
-
-
-@dataclass(frozen=True)
-class NodeConfig:
-    """All that the parameters say."""
-
-    camera: CameraConfig = field(default_factory=CameraConfig)
-    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
-    reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
-    mllm: MllmConfig = field(default_factory=MllmConfig)
-
+from rsvp_ros.config import Config, build, flatten
 
 LIVE_PARTS = ("perception.", "tracker.", "reasoner.")
 """What these configure is cheap to change; all else (models, subscriptions) is set up when the node is configured."""
@@ -104,6 +65,60 @@ OPTIONS: Mapping[str, Option] = {
         "A box that grew or shrank by more than this factor from one image to the next is not the target", 1.0, 100.0
     ),
     "tracker.lost_after_s": Option("Unseen for longer than this, a target is lost [s]", 0.0, 3600.0),
+    "segmenter.backend": Option(
+        "Stage 2: 'vlsm' is this package's own network, the others adapt segment-anything and transformers' SAM families",
+        choices=("vlsm", "segment_anything", "transformers"),
+    ),
+    "segmenter.model": Option(
+        "vlsm: 'embedded' or a folder; segment_anything: a checkpoint file; transformers: a folder or a hub name"
+    ),
+    "segmenter.device": Option(DEVICES),
+    "segmenter.dtype": Option("Precision of the segmenter; 'auto' is the fastest that loses no accuracy", choices=DTYPES),
+    "segmenter.model_type": Option(
+        "transformers only: read the folder as another type than its config.json says, e.g. 'sam3_tracker'"
+    ),
+    "reasoner.visual_prompt.style": Option(
+        "What is drawn on the image for the MLLM: numbered row and column bands (RSVP), numbered marks, or nothing",
+        choices=("bands", "marks", "none"),
+    ),
+    "reasoner.visual_prompt.rows": Option("How many horizontal bands", 1, 32),
+    "reasoner.visual_prompt.columns": Option("How many vertical bands", 1, 32),
+    "reasoner.family": Option(
+        "In which convention the MLLM writes coordinates (docs/mllm.md); 'auto': told by the model's name"
+    ),
+    "reasoner.turns": Option("Ask the steps of the chain of thought as separate turns, not as one structured answer"),
+    "reasoner.padding": Option("A region from bands is grown on every side by this share of its size", 0.0, 1.0),
+    "reasoner.max_targets": Option("At most so many targets of one instruction", 1, 100),
+    "reasoner.max_instruction_chars": Option("A longer instruction is refused", 1, 100_000),
+    "reasoner.reask": Option("How many times the MLLM is told what was wrong with its answer and asked again", 0, 10),
+    "mllm.backend": Option(
+        "Stage 1: 'openai' is any OpenAI-compatible server, 'transformers' a model on this machine, 'none' leaves boxes to "
+        "be followed",
+        choices=("none", "openai", "transformers"),
+    ),
+    "mllm.openai.base_url": Option("URL of the server, e.g. http://localhost:8000/v1"),
+    "mllm.openai.model": Option("Its name at the server; empty: the first that the server lists"),
+    "mllm.openai.api_key_env": Option("The environment variable that holds the key; a server without keys needs none"),
+    "mllm.openai.connect_timeout_s": Option("The server must take the connection within this time [s]", 0.1, 600.0),
+    "mllm.openai.first_token_timeout_s": Option("The answer must begin within this time [s]", 0.1, 3600.0),
+    "mllm.openai.total_timeout_s": Option("The answer must end within this time, retries included [s]", 0.1, 3600.0),
+    "mllm.openai.max_retries": Option("After a refused connection, a busy server or an error at its side", 0, 20),
+    "mllm.openai.max_tokens": Option("The longest answer, thinking included [tokens]", 1, 131_072),
+    "mllm.openai.temperature": Option("0: always the likeliest word", 0.0, 2.0),
+    "mllm.openai.image_format": Option("How the image is sent", choices=("jpeg", "png")),
+    "mllm.openai.jpeg_quality": Option("Quality of a JPEG", 1, 100),
+    "mllm.openai.max_pixels": Option("A larger image is scaled down to this many pixels; 0: never", 0, 2**31 - 1),
+    "mllm.transformers.model": Option("A folder or a hub name; loaded by AutoModelForImageTextToText"),
+    "mllm.transformers.device": Option(DEVICES),
+    "mllm.transformers.dtype": Option("Precision of the MLLM; 'auto' is the checkpoint's own", choices=DTYPES),
+    "mllm.transformers.quantization": Option("By bitsandbytes, to save memory", choices=("none", "int8", "int4")),
+    "mllm.transformers.attention": Option(
+        "Attention kernel", choices=("auto", "sdpa", "eager", "flash_attention_2")
+    ),
+    "mllm.transformers.max_pixels": Option("A larger image is scaled down to this many pixels; 0: never", 0, 2**31 - 1),
+    "mllm.transformers.max_new_tokens": Option("The longest answer, thinking included [tokens]", 1, 131_072),
+    "mllm.transformers.temperature": Option("0: always the likeliest word", 0.0, 2.0),
+    "mllm.transformers.revision": Option("Branch, tag or commit at the hub; empty: the newest"),
 }
 
 
@@ -122,43 +137,22 @@ def describe(name: str, default: object) -> ParameterDescriptor:
     return descriptor
 
 
-def defaults(config: object | None = None, prefix: str = "") -> dict[str, Any]:
-    """All parameters' names and default values."""
-    values: dict[str, Any] = {}
-    config = config or NodeConfig()
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            values |= defaults(value, f"{prefix}{item.name}.")
-        else:
-            values[prefix + item.name] = value
-    return values
-
-
 def declare(node: Node) -> None:
     """Declare all parameters on the node."""
-    for name, default in defaults().items():
+    for name, default in flatten(Config()).items():
         node.declare_parameter(name, default, describe(name, default))
 
 
-def read(node: Node, changes: Sequence[Parameter] = ()) -> NodeConfig:
+def read(node: Node, changes: Sequence[Parameter] = ()) -> Config:
     """The configuration that the parameters give, with `changes` applied.
 
     Raises ConfigurationError, naming the parameter and what it may be.
     """
-    values = {name: node.get_parameter(name).value for name in defaults()}
-    values |= {parameter.name: parameter.value for parameter in changes if parameter.name in values}
-    for name, value in values.items():
-        choices = OPTIONS[name].choices
-        if choices and value not in choices:
-            raise ConfigurationError(f"parameter {name} is {value!r}: it must be one of {', '.join(map(repr, choices))}")
-    return _build(NodeConfig(), "", values)
+    names = flatten(Config())
+    values = {name: node.get_parameter(name).value for name in names}
+    return build(values | {change.name: change.value for change in changes if change.name in names})
 
 
-def _build(config: Any, prefix: str, values: Mapping[str, Any]) -> Any:
-    fields = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        name = prefix + item.name
-        fields[item.name] = _build(value, name + ".", values) if dataclasses.is_dataclass(value) else values[name]
-    return type(config)(**fields)
+def read_when_configured(name: str) -> bool:
+    """Whether this is a parameter of the system that takes effect only when the node is configured."""
+    return name in OPTIONS and not name.startswith(LIVE_PARTS)

@@ -1,0 +1,187 @@
+"""`rsvp`: the system on files, without a robot and without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rsvp_ros import config as configuration
+from rsvp_ros.errors import ConfigurationError, InvalidImageError, NoReasonerError, RsvpError
+from rsvp_ros.geometry import Box
+from rsvp_ros.perception import Outcome, Perception
+from rsvp_ros.reasoning.mllm.loading import load_mllm
+from rsvp_ros.reasoning.reasoner import Reasoner
+from rsvp_ros.segmentation.loading import load_segmenter
+from rsvp_ros.types import Frame, ReasoningStep
+from rsvp_ros.visualization import draw_proposals, draw_targets, reasoning_panel
+
+FOUND, NOT_FOUND, FAILED = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    parser = argparse.ArgumentParser(prog="rsvp", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_segment(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except RsvpError as error:
+        print(f"rsvp {options.command}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_segment(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "segment",
+        help="find in an image what an instruction means",
+        description="Find in an image what an instruction means, and write overlay.png, one mask a target (mask_<id>.png, "
+        "255 on the target) and result.json with the reasoning. Exit status: 0 found, 1 not in the image, 2 an error.",
+    )
+    parser.add_argument("image", type=Path, help="a file that OpenCV reads: JPEG, PNG, WebP, …")
+    parser.add_argument("instruction", nargs="?", default="", help='e.g. "something to cut the rope with"')
+    parser.add_argument("--box", nargs=4, type=float, metavar=("X0", "Y0", "X1", "Y1"), help="segment what is in this box "
+                        "[px] without reasoning; the instruction then names it and may be left out")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: %(default)s)")
+    parser.add_argument("--config", type=Path, help="parameters as for the node, e.g. config/server.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one option over those of --config, e.g. mllm.openai.base_url=http://gpu:8000/v1; may be repeated",
+    )
+    parser.add_argument("--quiet", action="store_true", help="do not print the reasoning as it comes")
+    parser.set_defaults(run=_segment)
+
+
+def _segment(options: argparse.Namespace) -> int:
+    config = _config(options.config, options.set)
+    image = read_image(options.image)
+    box = Box.ordered(*options.box) if options.box else None
+    if box is None and not options.instruction:
+        raise ConfigurationError("give an instruction, or a box with --box")
+    if box is None and config.mllm.backend == "none":
+        raise NoReasonerError(
+            "an instruction needs an MLLM: give --config with mllm.backend 'openai' or 'transformers' (config/server.yaml, "
+            "config/qwen3_vl_sam2.yaml), or --set mllm.backend=openai; or give a region with --box"
+        )
+    mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False) if box is None else None
+    try:
+        outcome = find_in_image(image, options.instruction, box, config, mllm, quiet=options.quiet)
+    finally:
+        if mllm is not None:
+            mllm.close()
+    write_results(options.out, image, outcome)
+    targets = outcome.result.targets
+    for target in targets:
+        print(f"{target.name or 'target'} [{', '.join(f'{c:.0f}' for c in target.box.as_tuple())}] score {target.score:.2f}")
+    if not targets:
+        print("not in the image")
+    print(f"written to {options.out}/")
+    return FOUND if targets else NOT_FOUND
+
+
+def find_in_image(
+    image: np.ndarray, instruction: str, box: Box | None, config: configuration.Config, mllm, quiet: bool = True
+) -> Outcome:
+    """One instruction on one image (uint8 H x W x 3 RGB), through the same system that follows a camera."""
+    printed = 0
+
+    def show(request, text: str) -> None:
+        nonlocal printed
+        steps: Sequence[ReasoningStep] = request.steps
+        # The last step may still be being written.
+        finished = len(steps) if request.reasoning is not None else len(steps) - 1
+        for step in steps[printed:finished]:
+            print(f"{step.name}: {step.text}", flush=True)
+        printed = max(printed, finished)
+
+    perception = Perception(
+        lambda: load_segmenter(config.segmenter),
+        Reasoner(mllm, config.reasoner) if mllm is not None else None,
+        on_targets=lambda result: None,
+        on_progress=None if quiet else show,
+        config=config.perception,
+        tracker_config=config.tracker,
+    )
+    perception.start()
+    try:
+        perception.submit(Frame(image, 0))
+        return perception.find(instruction, box).result()
+    finally:
+        perception.close()
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file as uint8 H x W x 3 RGB. Raises InvalidImageError."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InvalidImageError(f"the image {path} cannot be read: {error.strerror}") from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise InvalidImageError(f"{path} is not an image that OpenCV reads (JPEG, PNG, WebP, TIFF, BMP, …)")
+    if min(image.shape[:2]) < 2:
+        raise InvalidImageError(f"{path} is {image.shape[1]} x {image.shape[0]} pixels: at least 2 x 2 are needed")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
+    """overlay.png, mask_<id>.png for each target, result.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    targets, reasoning = outcome.result.targets, outcome.reasoning
+    picture = draw_targets(image, targets) if targets else draw_proposals(image, reasoning.proposals)
+    if reasoning.steps:
+        panel = reasoning_panel(reasoning, picture.shape[0])
+        picture = np.concatenate([picture, panel], axis=1)
+    _write_png(folder / "overlay.png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    for target in targets:
+        _write_png(folder / f"mask_{target.id}.png", target.mask.view(np.uint8) * np.uint8(255))
+    result = {
+        "instruction": reasoning.instruction,
+        "found": bool(targets),
+        "image_size": [image.shape[1], image.shape[0]],
+        "targets": [
+            {
+                "id": target.id,
+                "name": target.name,
+                "description": target.description,
+                "box": [*target.box.as_tuple()],
+                "score": target.score,
+                "presence": target.presence,
+                "mask": f"mask_{target.id}.png",
+            }
+            for target in targets
+        ],
+        "reasoning": dataclasses.asdict(reasoning),
+    }
+    (folder / "result.json").write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+
+
+def _config(path: Path | None, changes: Sequence[str]) -> configuration.Config:
+    values = configuration.flatten(configuration.load(path) if path else configuration.Config())
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set {change!r}: write it as NAME=VALUE")
+        known = values.get(name, "")
+        values[name] = configuration.parse_value(text, type(known))
+    return configuration.build(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""All that can be configured, in one tree of dataclasses, and the YAML files that hold it (ROS 2 parameter files)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.perception import PerceptionConfig
+from rsvp_ros.reasoning.mllm.openai_mllm import OpenAiConfig
+from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig
+from rsvp_ros.reasoning.reasoner import ReasonerConfig
+from rsvp_ros.segmentation.loading import SegmenterConfig
+from rsvp_ros.tracking.tracker import TrackerConfig
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """Which images the node takes, and how."""
+
+    image_transport: str = "raw"
+    """"raw" or "compressed"."""
+    reliability: str = "best_effort"
+    """"best_effort" or "reliable"."""
+    use_3d: bool = False
+    """Take depth images, too."""
+
+    def __post_init__(self) -> None:
+        _check_choice("camera.image_transport", self.image_transport, ("raw", "compressed"))
+        _check_choice("camera.reliability", self.reliability, ("best_effort", "reliable"))
+
+
+@dataclass(frozen=True)
+class MllmConfig:
+    """Which MLLM is asked."""
+
+    backend: str = "none"
+    """"none", "openai" or "transformers"."""
+    openai: OpenAiConfig = field(default_factory=OpenAiConfig)
+    transformers: TransformersConfig = field(default_factory=TransformersConfig)
+
+    def __post_init__(self) -> None:
+        _check_choice("mllm.backend", self.backend, ("none", "openai", "transformers"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole system."""
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
+    mllm: MllmConfig = field(default_factory=MllmConfig)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value under its dotted name, as ROS names parameters: {"segmenter.model": "embedded", …}."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            values |= flatten(value, f"{prefix}{item.name}.")
+        else:
+            values[prefix + item.name] = value
+    return values
+
+
+def build(values: Mapping[str, Any]) -> Config:
+    """The configuration with these values under their dotted names, and the defaults for all others.
+
+    Raises ConfigurationError for an unknown name, a value of another type and one that the part refuses.
+    """
+    known = flatten(Config())
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigurationError(f"there is no option {name}; there are {', '.join(sorted(known))}")
+        kind = type(known[name])
+        if not (type(value) is kind or (kind is float and type(value) is int)):
+            raise ConfigurationError(f"{name} is {value!r}, but must be a {kind.__name__}")
+    return _build(Config(), "", values)
+
+
+def parse_value(text: str, kind: type) -> Any:
+    """A value typed on a command line; as it is where it is no such value, for `build` to refuse it by its name."""
+    try:
+        return text if kind is str else yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def load(path: str | Path) -> Config:
+    """Read a ROS 2 parameter file, whatever node names stand in it; options of the node alone (`autostart`) are left out.
+
+    Raises ConfigurationError where it cannot be read or does not fit.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"the configuration {path} cannot be read: {error}") from error
+    values: dict[str, Any] = {}
+
+    def collect(node: Any, prefix: str) -> None:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                collect(value, f"{prefix}.{key}" if prefix else str(key))
+        else:
+            values[prefix] = node
+
+    for parameters in _parameters_of(content):
+        collect(parameters, "")
+    values = {name: value for name, value in values.items() if name not in ("autostart", "use_sim_time")}
+    try:
+        return build(values)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the configuration {path}: {error}") from error
+
+
+def _parameters_of(node: Any) -> list[Any]:
+    if not isinstance(node, Mapping):
+        return []
+    found = [node["ros__parameters"]] if "ros__parameters" in node else []
+    return found + [item for value in node.values() for item in _parameters_of(value)]
+
+
+def _build(config: Any, prefix: str, values: Mapping[str, Any]) -> Any:
+    fields = {}
+    for item in dataclasses.fields(config):
+        value, name = getattr(config, item.name), prefix + item.name
+        if dataclasses.is_dataclass(value):
+            fields[item.name] = _build(value, name + ".", values)
+        else:
+            fields[item.name] = type(value)(values.get(name, value))
+    return type(config)(**fields)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{name} is {value!r}: it must be one of {', '.join(map(repr, choices))}")

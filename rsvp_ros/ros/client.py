@@ -1,0 +1,146 @@
+"""For robot programs: ask for a target by instruction, in three lines and without callbacks.
+
+    with Client() as rsvp:
+        found = rsvp.find("something to cut the rope with")
+        for target in found.targets:
+            mask = mask_from_msg(target, height, width)   # rsvp_ros.ros.conversions
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
+from std_srvs.srv import SetBool, Trigger
+
+from rsvp_ros import errors
+from rsvp_ros.action import FindTarget
+from rsvp_ros.geometry import Box
+from rsvp_ros.msg import TargetArray
+from rsvp_ros.ros.conversions import box_to_msg
+
+Feedback = FindTarget.Feedback
+Result = FindTarget.Result
+
+_ERRORS = {
+    error.code: error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, errors.RsvpError)
+}
+
+
+class Client:
+    """A node of its own that talks to `rsvp_node`. Its methods wait: not for use in another node's callbacks.
+
+    Args:
+        namespace: that of `rsvp_node`, as given to the launch file.
+        context: of rclpy, which must be initialised; None: the default one, initialised here where it is not yet.
+    """
+
+    def __init__(self, namespace: str = "rsvp", context: rclpy.Context | None = None) -> None:
+        self._own_context = context is None and not rclpy.ok()
+        if self._own_context:
+            rclpy.init()
+        self._node = rclpy.create_node("rsvp_client", namespace=namespace, context=context)
+        self._executor = SingleThreadedExecutor(context=self._node.context)
+        self._executor.add_node(self._node)
+        self._find = ActionClient(self._node, FindTarget, "find_target")
+        self._clear = self._node.create_client(Trigger, "clear")
+        self._enable = self._node.create_client(SetBool, "enable")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave ROS."""
+        self._find.destroy()
+        self._executor.shutdown()
+        self._node.destroy_node()
+        if self._own_context:
+            rclpy.try_shutdown()
+
+    def wait_until_active(self, timeout_s: float = 60.0) -> None:
+        """Wait for the node to be active: it serves `clear` only then. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        while not (self._clear.service_is_ready() and self._find.server_is_ready()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"rsvp_node is not active in namespace {self._node.get_namespace()} after {timeout_s:g} s: is it "
+                    "launched, in this namespace and ROS_DOMAIN_ID, and what does its log say?"
+                )
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def find(
+        self,
+        instruction: str,
+        timeout_s: float = 120.0,
+        keep_targets: bool = False,
+        on_feedback: Callable[[Feedback], None] | None = None,
+    ) -> Result:
+        """Find what an instruction means. No `targets`: it is not in the image, `error_msg` says more.
+
+        Raises the RsvpError that the node reports, and TimeoutError (the goal is then cancelled).
+        """
+        goal = FindTarget.Goal(instruction=instruction, keep_targets=keep_targets)
+        return self._send(goal, timeout_s, on_feedback)
+
+    def follow(self, box: Box, name: str = "", timeout_s: float = 30.0, keep_targets: bool = False) -> Result:
+        """Segment what is in a box of the newest image (pixels), and follow it. Raises as `find`."""
+        goal = FindTarget.Goal(instruction=name, use_box=True, bbox=box_to_msg(box), keep_targets=keep_targets)
+        return self._send(goal, timeout_s, None)
+
+    def next_targets(self, timeout_s: float = 5.0) -> TargetArray:
+        """The targets in the next image. Raises TimeoutError."""
+        future: Future = Future(executor=self._executor)
+
+        def take(msg: TargetArray) -> None:
+            if not future.done():
+                future.set_result(msg)
+
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        subscription = self._node.create_subscription(TargetArray, "targets", take, qos)
+        try:
+            return self._wait(future, timeout_s, "no targets were published")
+        finally:
+            self._node.destroy_subscription(subscription)
+
+    def clear(self, timeout_s: float = 5.0) -> None:
+        """Stop following all targets. Raises TimeoutError."""
+        self._wait(self._clear.call_async(Trigger.Request()), timeout_s, "the service clear did not answer")
+
+    def enable(self, enabled: bool, timeout_s: float = 5.0) -> None:
+        """Process images, or leave them alone. Raises TimeoutError."""
+        self._wait(self._enable.call_async(SetBool.Request(data=enabled)), timeout_s, "the service enable did not answer")
+
+    def _send(self, goal: FindTarget.Goal, timeout_s: float, on_feedback: Callable[[Feedback], None] | None) -> Result:
+        deadline = time.monotonic() + timeout_s
+        self.wait_until_active(timeout_s)
+        callback = (lambda message: on_feedback(message.feedback)) if on_feedback is not None else None
+        sent = self._find.send_goal_async(goal, feedback_callback=callback)
+        handle = self._wait(sent, deadline - time.monotonic(), "the goal was not answered")
+        if not handle.accepted:
+            raise errors.RsvpError("rsvp_node rejected the goal: it is not active")
+        answer = handle.get_result_async()
+        try:
+            result = self._wait(answer, deadline - time.monotonic(), f"no result after {timeout_s:g} s").result
+        except TimeoutError:
+            cancelled = handle.cancel_goal_async()
+            self._wait(cancelled, 2.0, "the goal could not be cancelled")
+            raise
+        if result.error_code not in (Result.NONE, Result.NOT_FOUND):
+            raise _ERRORS.get(result.error_code, errors.RsvpError)(result.error_msg)
+        return result
+
+    def _wait(self, future: Future, timeout_s: float, failure: str):
+        deadline = time.monotonic() + timeout_s
+        while not future.done():
+            if time.monotonic() > deadline:
+                raise TimeoutError(failure)
+            self._executor.spin_once(timeout_sec=0.05)
+        return future.result()

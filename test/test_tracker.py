@@ -1,0 +1,146 @@
+"""Motion and the states of a track."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsvp_ros.geometry import Box, box_to_mask
+from rsvp_ros.tracking.motion import BoxMotion
+from rsvp_ros.tracking.tracker import Tracker, TrackerConfig
+from rsvp_ros.types import Prediction, RegionProposal, TargetState
+
+WIDTH, HEIGHT = 320, 240
+STEP_NS = 100_000_000
+
+
+def seen(box: Box, score: float = 0.9, presence: float = 0.9) -> Prediction:
+    return Prediction(box_to_mask(box, WIDTH, HEIGHT), score, presence)
+
+
+def unseen() -> Prediction:
+    return Prediction(np.zeros((HEIGHT, WIDTH), bool), 0.9, 0.05)
+
+
+def tracker_on(box: Box, **config) -> Tracker:
+    tracker = Tracker(TrackerConfig(**config))
+    tracker.start([7], [RegionProposal(box.pad(0.2).clip(WIDTH, HEIGHT), "mug", ("red",))], "the red mug")
+    tracker.prompts(0, WIDTH, HEIGHT)
+    tracker.update([seen(box)], 0)
+    return tracker
+
+
+def test_motion_learns_a_constant_velocity():
+    motion = BoxMotion(Box(10, 20, 50, 60))
+    for step in range(1, 20):
+        motion.predict(0.1)
+        motion.update(Box(10 + 5 * step, 20, 50 + 5 * step, 60))
+    motion.predict(0.1)
+    assert motion.box.center[0] == pytest.approx(30 + 5 * 20, abs=0.5)
+    assert motion.box.center[1] == pytest.approx(40, abs=0.5)
+
+
+def test_motion_is_the_kalman_filter_of_the_books():
+    """Against the same filter written with matrices, on random data."""
+    rng = np.random.default_rng(0)
+    box = Box(10, 20, 50, 60)
+    motion = BoxMotion(box)
+    x = np.array([30.0, 0.0])
+    p = np.diag([motion._pp[0], motion._vv[0]])
+    measure = np.array([[1.0, 0.0]])
+    for _ in range(30):
+        dt = rng.uniform(0.01, 0.4)
+        width = motion._position[2]
+        noise = (4.0 * width) ** 2 * np.array([[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]])
+        step = np.array([[1.0, dt], [0.0, 1.0]])
+        x, p = step @ x, step @ p @ step.T + noise
+        motion.predict(dt)
+        r = (0.04 * motion._position[2]) ** 2
+        z = 30 + rng.normal(0, 3)
+        gain = p @ measure.T / (measure @ p @ measure.T + r)
+        x, p = x + gain[:, 0] * (z - x[0]), (np.eye(2) - gain @ measure) @ p
+        motion.update(Box(z - 20, 20, z + 20, 60))
+        assert motion._position[0] == pytest.approx(x[0])
+        assert motion._velocity[0] == pytest.approx(x[1])
+        assert motion._vv[0] == pytest.approx(p[1, 1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(-1, 5), st.floats(-500, 800), st.floats(-500, 800), st.floats(0, 600), st.floats(0, 600), st.booleans()
+        ),
+        max_size=30,
+    )
+)
+def test_prompts_are_always_boxes_inside_the_image(steps):
+    tracker = tracker_on(Box(100, 100, 150, 150), lost_after_s=1e9)
+    stamp = 0
+    for dt, x, y, width, height, visible in steps:
+        stamp += round(dt * 1e9)
+        (prompt,) = tracker.prompts(stamp, WIDTH, HEIGHT)
+        assert 0 <= prompt.box.x0 < prompt.box.x1 <= WIDTH
+        assert 0 <= prompt.box.y0 < prompt.box.y1 <= HEIGHT
+        box = Box.from_xywh(x, y, width, height).clip(WIDTH, HEIGHT)
+        tracker.update([seen(box) if visible else None], stamp)
+        (target,) = tracker.targets()
+        assert 0 <= target.box.x0 <= target.box.x1 <= WIDTH
+        assert 0 <= target.box.y0 <= target.box.y1 <= HEIGHT
+
+
+def test_the_prompt_leads_a_moving_target():
+    tracker = tracker_on(Box(50, 100, 90, 140))
+    for step in range(1, 8):
+        tracker.prompts(step * STEP_NS, WIDTH, HEIGHT)
+        tracker.update([seen(Box(50 + 15 * step, 100, 90 + 15 * step, 140))], step * STEP_NS)
+    (prompt,) = tracker.prompts(8 * STEP_NS, WIDTH, HEIGHT)
+    assert prompt.description == "mug, red"
+    assert prompt.box.center[0] == pytest.approx(70 + 15 * 8, abs=4)
+    # Nothing lost of the target, nothing of half its size besides.
+    assert prompt.box.x0 < 170
+    assert prompt.box.width < 60
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        unseen(),
+        None,
+        seen(Box(100, 100, 150, 150), score=0.1),
+        seen(Box(100, 100, 150, 150), presence=0.1),
+        seen(Box(0, 0, 320, 240)),
+        seen(Box(100, 100, 105, 105)),
+    ],
+    ids=["empty", "failed", "low score", "low presence", "far too large", "far too small"],
+)
+def test_what_is_not_the_target_is_occluded_then_lost_then_left_alone(prediction):
+    tracker = tracker_on(Box(100, 100, 150, 150), lost_after_s=1.0)
+    states = []
+    regions = []
+    for step in range(1, 12):
+        (prompt,) = tracker.prompts(step * STEP_NS, WIDTH, HEIGHT)
+        regions.append(prompt.box.area)
+        tracker.update([prediction], step * STEP_NS)
+        (target,) = tracker.targets()
+        assert target.mask is None
+        states.append(target.state)
+    assert states == [TargetState.OCCLUDED] * 10 + [TargetState.LOST]
+    assert regions[5] > regions[1], "the longer unseen, the further it may have got"
+    assert tracker.lost
+    assert not tracker.active
+    assert tracker.prompts(12 * STEP_NS, WIDTH, HEIGHT) == []
+
+
+def test_back_from_occlusion_with_the_same_id():
+    tracker = tracker_on(Box(100, 100, 150, 150))
+    tracker.prompts(STEP_NS, WIDTH, HEIGHT)
+    tracker.update([unseen()], STEP_NS)
+    tracker.prompts(2 * STEP_NS, WIDTH, HEIGHT)
+    tracker.update([seen(Box(104, 100, 154, 150))], 2 * STEP_NS)
+    (target,) = tracker.targets()
+    assert (target.id, target.state) == (7, TargetState.TRACKING)
+    assert target.box == Box(104, 100, 154, 150)
+    assert target.age_ns == 2 * STEP_NS
