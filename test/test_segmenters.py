@@ -150,7 +150,7 @@ def test_equals_sam_predictor(folders, segmenters, photo):
 def test_image_transform_equals_the_processor(family, size, photo):
     image = cv2.resize(photo, size[::-1])
     processor = tiny_sams.image_processor(family)
-    expected = processor(images=image, return_tensors="pt")["pixel_values"]
+    expected = processor(images=image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
     assert torch.allclose(image_transform(processor).apply_image(image, torch.device("cpu")), expected, atol=1e-5)
 
 
@@ -170,7 +170,7 @@ def test_dimensions_are_read_from_the_weights_of_published_sams(name):
         sam = build_sam(official.state_dict(), name)
     assert str(sam) == str(official)
     for ours, theirs in zip(sam.modules(), official.modules(), strict=True):
-        plain = {k: v for k, v in vars(theirs).items() if isinstance(v, (int, float, tuple, list, bool))}
+        plain = {k: v for k, v in vars(theirs).items() if isinstance(v, (int, float, tuple, list)) and k != "training"}
         assert {k: vars(ours)[k] for k in plain} == plain
 
 
@@ -438,7 +438,7 @@ def test_device_that_is_not_there(folders):
 
 def test_missing_folder_and_hub_name(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelLoadError, match="there is no folder .*nowhere.*hf download"):
+    with pytest.raises(ModelLoadError, match=r"there is no folder .*nowhere.*hf download"):
         load(tmp_path / "nowhere")
     with pytest.raises(ModelLoadError, match="there is no folder embedded"):
         load("embedded")
@@ -447,17 +447,11 @@ def test_missing_folder_and_hub_name(tmp_path, monkeypatch):
 
 
 def test_folder_that_lacks_a_file(folders, tmp_path):
-    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
-        folder = copy_of(folders("sam2"), tmp_path / name)
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"):
+        folder = copy_of(folders("sam3"), tmp_path / name)
         (folder / name).unlink()
-        with pytest.raises(ModelLoadError, match=f"(?s){name.split('.')[0]}.*hf download") as caught:
+        with pytest.raises(ModelLoadError, match=rf"{folder} has no {name}.*hf download"):
             load(folder)
-        assert str(folder) in str(caught.value)
-    folder = copy_of(folders("sam3"), tmp_path / "tokenizer")
-    for file in folder.glob("tokenizer*"):
-        file.unlink()
-    with pytest.raises(ModelLoadError, match="(?s)hf download"):
-        load(folder)
 
 
 def test_broken_files(folders, tmp_path):
@@ -470,7 +464,7 @@ def test_broken_files(folders, tmp_path):
             load(folder)
     weights.write_bytes(content)
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelLoadError, match="(?s)config.json.*hf download"):
+    with pytest.raises(ModelLoadError, match=r"(?s)config.*hf download"):
         load(folder)
 
 
@@ -478,10 +472,10 @@ def test_other_architectures(folders, tmp_path):
     folder = copy_of(folders("sam2"), tmp_path / "type")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "clip"}))
-    with pytest.raises(ModelLoadError, match="type 'clip'.*supported are edgetam.*sam3_video"):
+    with pytest.raises(ModelLoadError, match=r"type 'clip'.*supported are edgetam.*sam3_video"):
         load(folder)
     (folder / "config.json").write_text(json.dumps({"a": 1}))
-    with pytest.raises(ModelLoadError, match="no model_type"):
+    with pytest.raises(ModelLoadError, match="names no model_type"):
         load(folder)
     folder = copy_of(folders("sam2"), tmp_path / "weights")
     shutil.copy(folders("sam") / "model.safetensors", folder)
@@ -490,7 +484,7 @@ def test_other_architectures(folders, tmp_path):
     folder = copy_of(folders("sam2"), tmp_path / "shapes")
     config["mask_decoder_config"]["mlp_dim"] = 96
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelLoadError, match="(?s)cannot be loaded.*hf download"):
+    with pytest.raises(ModelLoadError, match=r"(?s)cannot be loaded.*hf download"):
         load(folder)
     folder = copy_of(folders("sam2"), tmp_path / "processor")
     (folder / "preprocessor_config.json").write_text(
@@ -501,9 +495,9 @@ def test_other_architectures(folders, tmp_path):
 
 
 def test_file_where_a_folder_is_wanted_and_the_reverse(folders):
-    with pytest.raises(ModelLoadError, match="is a file.*backend segment_anything"):
+    with pytest.raises(ModelLoadError, match=r"is a file.*backend segment_anything"):
         load(folders("segment_anything"))
-    with pytest.raises(ModelLoadError, match="is not a file.*download a SAM checkpoint"):
+    with pytest.raises(ModelLoadError, match=r"is not a file.*download a SAM checkpoint"):
         load(folders("sam2"), "segment_anything")
 
 

@@ -1,4 +1,4 @@
-"""The SAM families at a size that a test can afford: their real classes, random weights, saved as they are published."""
+"""The SAM families small enough for a test: their real classes, random weights, saved as they are published."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from transformers import (
     CLIPTokenizer,
@@ -192,7 +193,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def randomize(model: torch.nn.Module) -> torch.nn.Module:
-    """Weights of the size that training gives, the same every time: those of a fresh model hardly react to the image."""
+    """Weights as large as training makes them, always the same: a fresh model hardly reacts to the image."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -203,7 +204,10 @@ def randomize(model: torch.nn.Module) -> torch.nn.Module:
 
 def save(family: str, folder: Path) -> Path:
     """A folder as the hub has it."""
-    randomize(build(family)).save_pretrained(folder)
+    model = randomize(build(family))
+    model.save_pretrained(folder)
+    if family == "sam3_video":  # transformers 5.23 saves "tracker_model." twice over, which the published file does not
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
     image_processor(family).save_pretrained(folder)
     if family in SAM3_FAMILIES:
         save_tokenizer(folder)

@@ -102,4 +102,6 @@ def move_to_device(model: nn.Module, name: str, device: torch.device) -> nn.Modu
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelLoadError(f"{name} does not fit into {device}'s memory: use a smaller model or device cpu") from error
+        raise ModelLoadError(
+            f"{name} does not fit into {device}'s memory: use a smaller model or device cpu"
+        ) from error

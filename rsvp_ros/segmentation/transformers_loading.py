@@ -39,6 +39,7 @@ def resolve(model: str) -> str:
 
 def read_model_type(model: str) -> str:
     """`model_type` of a model's config.json. Raises ModelLoadError."""
+    _require(model, "config.json")
     with loading(model):
         config, _ = transformers.PreTrainedConfig.get_config_dict(model)
     if "model_type" not in config:
@@ -46,14 +47,24 @@ def read_model_type(model: str) -> str:
     return config["model_type"]
 
 
-def load_processor(class_name: str, model: str, **options: Any) -> Any:
-    """An image processor or a tokenizer. Raises ModelLoadError."""
+def load_image_processor(class_name: str, model: str) -> Any:
+    """Raises ModelLoadError."""
+    _require(model, "preprocessor_config.json", "processor_config.json")
     with loading(model):
-        return _transformers_class(class_name).from_pretrained(model, **options)
+        return _transformers_class(class_name).from_pretrained(model)
+
+
+def load_tokenizer(model: str) -> Any:
+    """Raises ModelLoadError."""
+    _require(model, "tokenizer.json", "vocab.json")  # without either, transformers makes up one that knows no words
+    with loading(model):
+        return transformers.AutoTokenizer.from_pretrained(model)
 
 
 def load_model(class_name: str, model: str, device: torch.device) -> nn.Module:
     """A model in float32 on its device, all of its weights read. Raises ModelLoadError."""
+    names = ("model.safetensors", "pytorch_model.bin")
+    _require(model, *names, *(f"{name}.index.json" for name in names))
     with loading(model):
         network, info = _transformers_class(class_name).from_pretrained(
             model, dtype=torch.float32, output_loading_info=True
@@ -73,6 +84,13 @@ def _transformers_class(name: str) -> Any:
             f"transformers {transformers.__version__} has no {name}: pip install --upgrade transformers"
         )
     return getattr(transformers, name)
+
+
+def _require(model: str, *names: str) -> None:
+    """Of a local folder: one of these files must be there. The hub's client checks its own."""
+    folder = Path(model)
+    if folder.is_dir() and not any((folder / name).is_file() for name in names):
+        raise ModelLoadError(f"{folder} has no {' or '.join(names)}: {_remedy(model)}")
 
 
 @contextmanager
@@ -97,7 +115,8 @@ def _reason(model: str, error: Exception) -> str:
                 pass
         except SafetensorError as broken:
             return f"{file} is broken ({broken}), a download that was cut short, or a Git LFS pointer"
-    return str(error) or type(error).__name__
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".:")
 
 
 def _remedy(model: str) -> str:

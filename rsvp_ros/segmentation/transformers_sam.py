@@ -12,7 +12,7 @@ from rsvp_ros.errors import ModelLoadError
 from rsvp_ros.segmentation.box_segmenter import BoxSegmenter
 from rsvp_ros.segmentation.sam_transform import ImageTransform
 from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype, set_encoder_dtype
-from rsvp_ros.segmentation.transformers_loading import load_model, load_processor, resolve
+from rsvp_ros.segmentation.transformers_loading import load_image_processor, load_model, resolve
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TransformersSamSegmenter(BoxSegmenter):
         target = choose_device(device)
         precision = choose_dtype(dtype, target)
         path = resolve(model)
-        transform = image_transform(load_processor(family.image_processor, path))
+        transform = image_transform(load_image_processor(family.image_processor, path))
         network = load_model(family.model, path, target)
         expected = network.config.prompt_encoder_config.image_size
         if transform.size != ((expected, expected) if isinstance(expected, int) else tuple(expected)):
