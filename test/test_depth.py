@@ -12,9 +12,14 @@ pytest.importorskip("rsvp_ros.msg", reason="the messages are not built: run colc
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
+from visualization_msgs.msg import Marker, MarkerArray
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.geometry import Box
 from rsvp_ros.ros import conversions, depth
+from rsvp_ros.ros.markers import targets_to_markers
+from rsvp_ros.types import Target, TargetState
+from rsvp_ros.visualization import target_color
 
 HEADER = Header(frame_id="camera_color_optical_frame")
 CAMERA = depth.CameraModel(600.0, 610.0, 320.5, 241.5, 640, 480)
@@ -214,3 +219,25 @@ def test_a_pose_has_the_position_and_the_frame():
     pose = depth.position_to_pose(np.array([0.1, -0.2, 0.9]), HEADER)
     assert pose.header == HEADER and pose.pose.orientation.w == 1.0
     assert (pose.pose.position.x, pose.pose.position.y, pose.pose.position.z) == (0.1, -0.2, 0.9)
+
+
+def test_markers_stand_where_the_targets_are():
+    def target(id: int, state: TargetState) -> Target:
+        return Target(id, "杯\0子", "", state, Box(0, 0, 9, 9), None, 0.9, 0.9)
+
+    targets = [target(1, TargetState.TRACKING), target(2, TargetState.OCCLUDED), target(3, TargetState.LOST)]
+    targets.append(target(4, TargetState.TRACKING))  # without depth
+    positions = {i: np.array([0.1 * i, -0.2, 0.9]) for i in (1, 2, 3)}
+    markers = targets_to_markers(targets, positions, HEADER, {1: np.array([0.08, 0.12, 0.0])}, lifetime_s=0.5)
+    markers = deserialize_message(serialize_message(markers), MarkerArray).markers
+    assert markers[0].action == Marker.DELETEALL and all(m.action == Marker.ADD for m in markers[1:])
+    assert [(m.ns, m.id) for m in markers[1:]] == [("targets", 1), ("names", 1), ("targets", 2), ("names", 2)]
+    body, name, occluded = markers[1], markers[2], markers[3]
+    assert (body.pose.position.x, body.pose.position.y, body.pose.position.z) == (0.1, -0.2, 0.9)
+    assert (body.scale.x, body.scale.y) == (0.08, 0.12) and body.scale.z > 0  # RViz refuses a scale of 0
+    np.testing.assert_allclose(np.array([body.color.r, body.color.g, body.color.b]) * 255, target_color(1), atol=0.01)
+    assert name.text == "1 杯子" and name.pose.position.y < -0.26  # above: y points down in an optical frame
+    assert "occluded" in markers[4].text and occluded.color.a < body.color.a
+    for marker in markers[1:]:
+        assert marker.header == HEADER and marker.pose.orientation.w == 1.0 and marker.lifetime.nanosec == 500_000_000
+    assert [m.action for m in targets_to_markers([], {}, HEADER).markers] == [Marker.DELETEALL]
