@@ -202,7 +202,7 @@ class Vlsm(nn.Module):
         except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as e:
             raise ModelLoadError(
                 f"cannot read the VLSM's configuration {path}: {e}; give a folder that holds the config.json and"
-                " model.safetensors of a VLSM, or \"embedded\" for the one in the package"
+                ' model.safetensors of a VLSM, or "embedded" for the one in the package'
             ) from e
         path = folder / "model.safetensors"
         try:

@@ -91,7 +91,7 @@ class TextureBank:
         self._textures = [texture(rng) for _ in range(count)]
 
     def crop(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """uint8 height x width x 3: a piece of a random texture, scaled, flipped, its brightness and colours changed."""
+        """uint8 height x width x 3: a piece of a random texture, scaled, flipped, in other light and colours."""
         source = self._textures[int(rng.integers(len(self._textures)))]
         zoom = float(np.exp(rng.uniform(np.log(0.5), np.log(1.6))))
         h = int(np.clip(height / zoom, 2, SIDE))

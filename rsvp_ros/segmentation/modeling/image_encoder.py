@@ -92,9 +92,7 @@ class ImageEncoder(nn.Module):
             tokens = layer(tokens)
         tokens = self.norm(tokens)
         context = tokens.transpose(1, 2).unflatten(2, (height, width)).to(s8.dtype)
-        coarse = F.interpolate(
-            self.semantic_coarse(context), size=s8.shape[-2:], mode="bilinear", align_corners=False
-        )
+        coarse = F.interpolate(self.semantic_coarse(context), size=s8.shape[-2:], mode="bilinear", align_corners=False)
         return ImageFeatures(
             tokens=tokens,
             stride8=self.to_stride8(s8),

@@ -1,0 +1,275 @@
+"""`VlsmSegmenter`: the project's own `Vlsm` behind the `Segmenter` protocol: images and boxes in, masks out."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rsvp_ros.errors import ConfigurationError, InvalidImageError, ModelLoadError, ModelRunError
+from rsvp_ros.geometry import Box
+from rsvp_ros.segmentation.modeling.image_encoder import ImageFeatures
+from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
+from rsvp_ros.segmentation.vlsm import Vlsm
+from rsvp_ros.types import Prediction, Prompt
+
+EMBEDDED = Path(__file__).parent / "weights" / "vlsm_embedded"
+"""The weights that the package brings along; their model card is the README.md beside them."""
+
+IMAGE_SIDE = 320
+"""Longest side of the whole image as the network sees it, pixels."""
+CROP_SIDE = 192
+"""Side of a crop around a small target as the network sees it, pixels."""
+CROP_BELOW = 64
+"""A box whose longer side is shorter than this on the network's grid is looked at again in a crop."""
+REGION_PADDING = 0.25
+"""A mask may reach out of its box by this share of the box's size, as in training."""
+MASK_STRIDE = 4
+CACHED_TEXTS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Part of an image on the network's grid: (x, y) of the image lies at ((x - left) * scale, (y - top) * scale)."""
+
+    pixels: np.ndarray
+    """uint8 h x w x 3, sides multiples of 16; what lies outside the part repeats its border."""
+    left: int
+    top: int
+    scale: tuple[float, float]
+
+
+def make_view(image: np.ndarray, area: tuple[int, int, int, int], side: int, square: bool = False) -> View:
+    """Scale the area x0, y0, x1, y1 of an image so that its longer side is `side`; pad to the grid, or to a square."""
+    x0, y0, x1, y1 = area
+    factor = side / max(x1 - x0, y1 - y0)
+    width, height = max(1, round((x1 - x0) * factor)), max(1, round((y1 - y0) * factor))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    pixels = cv2.resize(image[y0:y1, x0:x1], (width, height), interpolation=method)
+    right = (side if square else _grid_side(width)) - width
+    below = (side if square else _grid_side(height)) - height
+    if right or below:
+        pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return View(pixels, x0, y0, (width / (x1 - x0), height / (y1 - y0)))
+
+
+def _grid_side(side: int) -> int:
+    """The next multiple of the stride, at least two: a bfloat16 convolution of oneDNN gives NaN for one column."""
+    return max(2, math.ceil(side / Vlsm.stride)) * Vlsm.stride
+
+
+def crop_area(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """A square of twice the box's longer side around it, moved and cut to lie inside the image: x0, y0, x1, y1."""
+    side = max(2.0 * max(box.width, box.height), 16.0)
+    spans = []
+    for middle, size in zip(box.center, (width, height), strict=True):
+        low = min(max(middle - side / 2, 0.0), max(size - side, 0.0))
+        spans.append((math.floor(low), math.ceil(min(low + side, size))))
+    (x0, x1), (y0, y1) = spans
+    return x0, y0, x1, y1
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An encoded image; holds the image too, for crops around small targets."""
+
+    image: np.ndarray
+    view: View
+    features: ImageFeatures
+
+
+class VlsmSegmenter:
+    """Runs a `Vlsm`: see `Segmenter` for the contract.
+
+    The whole image is encoded once. A target that is small on the network's grid is looked at again in a crop around
+    its box (the paper always crops); all crops of a call are encoded in one batch, as are all prompts decoded.
+    """
+
+    reads_text = True
+
+    def __init__(self, model: Vlsm, name: str, device: str = "auto", dtype: str = "auto") -> None:
+        """`device`: "auto", "cpu", "cuda", "cuda:1", …; `dtype`: "auto", "float32", "bfloat16".
+
+        Raises ConfigurationError for other values, ModelLoadError where the device cannot take the model.
+        """
+        self.name = name
+        self.device = _device(device)
+        self.dtype = _dtype(dtype, self.device)
+        try:
+            self.model = model.eval().to(self.device, self.dtype, memory_format=torch.channels_last)
+        except RuntimeError as e:
+            raise ModelLoadError(f"cannot put {name} on device {self.device}: {e}; choose another device") from e
+        self._texts: OrderedDict[str, TextFeatures] = OrderedDict()
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path = "embedded", device: str = "auto", dtype: str = "auto"
+    ) -> VlsmSegmenter:
+        """`folder`: with config.json and model.safetensors, or "embedded" for the weights in the package.
+
+        Raises ModelLoadError (a missing, damaged or unfitting file), ConfigurationError (device, dtype).
+        """
+        path = EMBEDDED if str(folder) == "embedded" else Path(folder)
+        return cls(Vlsm.from_pretrained(path), f"vlsm ({folder})", device, dtype)
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray) -> EncodedImage:
+        """uint8 H x W x 3 RGB. It is kept, not copied: leave it unchanged as long as the result is in use.
+
+        Raises InvalidImageError for anything else, ModelRunError where the model fails.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise InvalidImageError(f"an image must be uint8 H x W x 3 with pixels, got {image.dtype} {image.shape}")
+        height, width = image.shape[:2]
+        with self._running():
+            view = make_view(image, (0, 0, width, height), IMAGE_SIDE)
+            return EncodedImage(image, view, self.model.encode_image(self._to_tensor(view.pixels[None])))
+
+    @torch.inference_mode()
+    def segment(self, features: EncodedImage, prompts: Sequence[Prompt]) -> list[Prediction]:
+        """One prediction a prompt, in order. `presence` is 1 for a description without words.
+
+        Raises ModelRunError where the model fails (out of memory).
+        """
+        if not prompts:
+            return []
+        height, width = features.image.shape[:2]
+        boxes = [prompt.box.clip(width, height) for prompt in prompts]
+        scale = max(features.view.scale)
+        small = [max(box.width, box.height) * scale < CROP_BELOW for box in boxes]
+        results: list[Prediction | None] = [None] * len(prompts)
+        with self._running():
+            whole = [i for i, is_small in enumerate(small) if not is_small]
+            if whole:
+                views = {i: (features.view, 0) for i in whole}
+                self._decode(features.features, views, boxes, prompts, features.image.shape[:2], results)
+            if len(whole) < len(prompts):
+                areas: dict[tuple[int, int, int, int], tuple[View, int]] = {}
+                views = {}
+                for i, is_small in enumerate(small):
+                    if is_small:
+                        area = crop_area(boxes[i], width, height)
+                        if area not in areas:
+                            areas[area] = make_view(features.image, area, CROP_SIDE, square=True), len(areas)
+                        views[i] = areas[area]
+                crops = np.stack([view.pixels for view, _ in areas.values()])
+                encoded = self.model.encode_image(self._to_tensor(crops))
+                self._decode(encoded, views, boxes, prompts, features.image.shape[:2], results)
+        return results
+
+    def _decode(
+        self,
+        features: ImageFeatures,
+        views: dict[int, tuple[View, int]],
+        boxes: list[Box],
+        prompts: Sequence[Prompt],
+        size: tuple[int, int],
+        results: list[Prediction | None],
+    ) -> None:
+        """Fill in the results of some prompts; `views`: a prompt's number to its view and the place in the batch."""
+        on_grid = [
+            boxes[i].translate(-view.left, -view.top).scale(*view.scale).as_tuple() for i, (view, _) in views.items()
+        ]
+        output = self.model.decode(
+            features,
+            self._text([prompts[i].description for i in views]),
+            torch.tensor(on_grid, dtype=torch.float32, device=self.device),
+            torch.tensor([place for _, place in views.values()], device=self.device),
+        )
+        masks = output.masks.cpu().numpy()
+        scores = output.quality.sigmoid().tolist()
+        presences = output.presence.sigmoid().tolist()
+        for n, (i, (view, _)) in enumerate(views.items()):
+            mask = full_size_mask(masks[n], view, boxes[i], *size)
+            reads = self._texts[prompts[i].description].given.item()
+            results[i] = Prediction(mask, scores[n] if mask.any() else 0.0, presences[n] if reads else 1.0)
+
+    def _text(self, descriptions: list[str]) -> TextFeatures:
+        """Encoded descriptions, from the cache where they were asked before: from frame to frame they stay the same."""
+        for text in descriptions:
+            if text not in self._texts:
+                self._texts[text] = self.model.encode_text([text])
+            self._texts.move_to_end(text)
+        parts = [self._texts[text] for text in descriptions]
+        longest = max(part.valid.shape[1] for part in parts)
+        result = TextFeatures(
+            tokens=torch.cat([F.pad(p.tokens, (0, 0, 0, longest - p.tokens.shape[1])) for p in parts]),
+            valid=torch.cat([F.pad(p.valid, (0, longest - p.valid.shape[1])) for p in parts]),
+            query=torch.cat([p.query for p in parts]),
+            given=torch.cat([p.given for p in parts]),
+        )
+        while len(self._texts) > max(CACHED_TEXTS, len(descriptions)):
+            self._texts.popitem(last=False)
+        return result
+
+    def _to_tensor(self, pixels: np.ndarray) -> Tensor:
+        """uint8 B x h x w x 3 to B x 3 x h x w from 0 to 1; the permuted array is channels_last as it stands."""
+        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 255
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError, cv2.error) as e:
+            raise ModelRunError(
+                f"{self.name} failed on {self.device}: {e}; if memory ran out, free some or choose device cpu"
+            ) from e
+
+
+def full_size_mask(logits: np.ndarray, view: View, box: Box, height: int, width: int) -> np.ndarray:
+    """Mask logits of a view to a bool mask of the image; computed in the padded box only, False elsewhere."""
+    sx, sy = view.scale
+    reach = Box(box.x0 - 8 / sx, box.y0 - 8 / sy, box.x1 + 8 / sx, box.y1 + 8 / sy)
+    region = box.pad(REGION_PADDING).union(reach)
+    seen = Box(view.left, view.top, view.left + view.pixels.shape[1] / sx, view.top + view.pixels.shape[0] / sy)
+    rows, columns = region.clip(seen.x1, seen.y1).to_slices(width, height)
+    mask = np.zeros((height, width), bool)
+    w, h = columns.stop - columns.start, rows.stop - rows.start
+    if w <= 0 or h <= 0:
+        return mask
+    kx, ky = sx / MASK_STRIDE, sy / MASK_STRIDE
+    # From the centre of a pixel of the region to the centre of a cell of the logits.
+    to_cells = np.array(
+        [
+            [kx, 0, (columns.start - view.left + 0.5) * kx - 0.5],
+            [0, ky, (rows.start - view.top + 0.5) * ky - 0.5],
+        ]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    fine = cv2.warpAffine(logits, to_cells, (w, h), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    mask[rows, columns] = fine > 0
+    return mask
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise ConfigurationError(f"device {name!r} is not one that torch knows: use auto, cpu or cuda") from e
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError(f"device {name!r} is asked for, but torch finds no CUDA GPU: use cpu or auto")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware has it: it is faster there, at the same accuracy (benchmark/vlsm_latency.py)."""
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        native = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
+        return torch.bfloat16 if native.get("amx_bf16") or native.get("avx512_bf16") else torch.float32
+    if name not in dtypes:
+        raise ConfigurationError(f"dtype {name!r} is unknown: use auto, float32 or bfloat16")
+    return dtypes[name]
