@@ -25,7 +25,7 @@ setup(
     description="Streaming reasoning segmentation for robots",
     license="Apache-2.0",
     packages=find_packages(include=["rsvp_ros", "rsvp_ros.*"]),
-    package_data={"": ["*.txt", "*.json", "*.yaml", "*.safetensors", "*.md"]},
+    package_data={"rsvp_ros": [f"**/*.{kind}" for kind in ("txt", "json", "yaml", "safetensors", "md")]},
     include_package_data=False,
     python_requires=">=3.10",
     install_requires=[
