@@ -1,12 +1,13 @@
-"""The prompts of stage 1: text files in `prompts/` whose $placeholders are filled in for one image and one instruction."""
+"""The prompts of stage 1: text files in `prompts/` whose $placeholders are filled in for one request."""
 
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from string import Template
 
+from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.reasoning.families import Family
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
@@ -17,13 +18,16 @@ _EXAMPLE = Box(0.08, 0.18, 0.27, 0.62)
 """Where the lamp in prompts/example.txt stands, as shares of the image's width and height."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _template(name: str) -> Template:
     return Template((_FOLDER / f"{name}.txt").read_text(encoding="utf-8").strip())
 
 
 class Prompts:
-    """All that the MLLM is told in one request, in the terms of its family and of the visual prompt it sees."""
+    """All that the MLLM is told in one request, in the terms of its family and of the visual prompt it sees.
+
+    Raises ConfigurationError where these leave the model no way to say where something is.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,10 @@ class Prompts:
         image_size: tuple[int, int],
         max_targets: int,
     ) -> None:
+        if visual_prompt.style == "none" and not family.gives_boxes:
+            raise ConfigurationError(
+                f"models of the family {family.name!r} give no boxes and need a visual prompt; use the style 'bands'"
+            )
         grid = visual_prompt.grid(*image_size)
         box = _template("box").substitute(box_key=family.box_key, box_instruction=family.box_instruction)
         explained = _template(visual_prompt.style).substitute(
