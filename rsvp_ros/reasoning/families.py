@@ -1,0 +1,149 @@
+"""How each family of MLLMs writes coordinates: a table, one entry a family.
+
+What the families write around the coordinates (JSON, tags, special tokens) is read by `parsing.py` for all of them
+alike; only what the numbers mean is a property of the family.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.geometry import Box
+
+Size = tuple[int, int]
+"""(width, height), pixels."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family's coordinates mean, and how to ask for them."""
+
+    name: str
+    scale: float | Literal["image", "model"]
+    """What the coordinates count in. A number: the image's width, and its height, count as so many; `image`: pixels of
+    the original image; `model`: pixels of the image as the model's processor resized it."""
+    axes: Literal["xy", "yx"] = "xy"
+    """Which coordinate of a corner or a point is written first."""
+    box_key: str = "bbox_2d"
+    """Name of the box in the JSON that the family is asked for."""
+    integers: bool = True
+    """Whether it counts in whole numbers."""
+    gives_boxes: bool = True
+    """False: it was trained to point, not to draw boxes."""
+    pairs_are_corners: bool = False
+    """What two points side by side, `(1,2),(3,4)`, mean: the corners of a box, or two points."""
+    input_size: Size | None = None
+    """The image must be resized to this, aspect ratio or not, before the model gets it; None: it takes any size."""
+    patterns: tuple[str, ...] = ()
+    """Regular expressions for a model's name in lower case, letters and digits only ("qwen25vl7binstruct")."""
+
+    @property
+    def box_instruction(self) -> str:
+        """One English sentence for a prompt: what the numbers of a box are."""
+        corners = {"xy": "[x1, y1, x2, y2]", "yx": "[ymin, xmin, ymax, xmax]"}[self.axes]
+        edges = {"xy": "left, top, right and bottom", "yx": "top, left, bottom and right"}[self.axes]
+        if self.scale in ("image", "model"):
+            return f"Boxes are {corners}: the {edges} edge in pixels of the image."
+        return (
+            f"Boxes are {corners}: the {edges} edge, as {'integers' if self.integers else 'numbers'} "
+            f"from 0 to {self.scale:g} relative to the image's width and height."
+        )
+
+    def pixels_per_unit(self, image_size: Size, model_image_size: Size | None = None) -> tuple[float, float]:
+        """What one unit of x, and one of y, is in pixels of the original image.
+
+        `model_image_size`: the image as the model saw it, where that is known; else what the family's processor makes
+        of the original by default.
+        """
+        width, height = image_size
+        if self.scale == "image":
+            return 1.0, 1.0
+        if self.scale == "model":
+            seen_width, seen_height = model_image_size or self.input_size or smart_resize(width, height)
+            return width / seen_width, height / seen_height
+        return width / self.scale, height / self.scale
+
+    def write_box(
+        self, box: Box, image_size: Size, model_image_size: Size | None = None
+    ) -> tuple[float, float, float, float]:
+        """A box in pixels of the original image as this family would write it."""
+        ux, uy = self.pixels_per_unit(image_size, model_image_size)
+        x0, y0, x1, y1 = (
+            round(c) if self.integers else round(c, 1) for c in (box.x0 / ux, box.y0 / uy, box.x1 / ux, box.y1 / uy)
+        )
+        return (x0, y0, x1, y1) if self.axes == "xy" else (y0, x0, y1, x1)
+
+    def read_point(
+        self, numbers: Sequence[float], image_size: Size, model_image_size: Size | None = None
+    ) -> tuple[float, float]:
+        """A point as it was written: (x, y) in pixels of the original image, neither clipped nor checked."""
+        ux, uy = self.pixels_per_unit(image_size, model_image_size)
+        x, y = numbers if self.axes == "xy" else reversed(numbers)
+        return x * ux, y * uy
+
+
+# Sources: each family's README or cookbook; where the recorded outputs are drawn on their images, they fit.
+_TABLE = (
+    # Fine-tuned models carry their base model's name too, and so stand before it.
+    Family("vision_reasoner", "model", input_size=(840, 840), patterns=("visionreasoner", "segzero")),
+    Family("robobrain2", "image", patterns=("robobrain2",)),
+    Family("rex_omni", 999, patterns=("rexomni",)),
+    Family("qwen3_vl", 1000, patterns=("qwen3",)),
+    Family("qwen2_5_vl", "model", patterns=("qwen25(vl|omni)",)),
+    Family("qwen2_vl", 1000, pairs_are_corners=True, patterns=("qwen2vl", "qvq")),
+    Family("qwen_vl", 1000, pairs_are_corners=True, patterns=("qwenvl(chat|$)",)),
+    Family("internvl", 1000, patterns=("internvl",)),
+    Family("gemini", 1000, axes="yx", box_key="box_2d", patterns=("gemini",)),
+    Family("deepseek_vl2", 999, patterns=("deepseekvl2",)),
+    Family("molmo", 100, integers=False, gives_boxes=False, patterns=("molmo",)),
+    Family("paligemma", 1024, axes="yx", box_key="box_2d", patterns=("paligemma",)),
+    Family("florence2", 999, patterns=("florence2",)),
+    Family("generic", 1000),
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in _TABLE}
+"""All families by name; `generic` is for models that have no convention of their own and follow the prompt's."""
+
+
+def family_for(model_name: str) -> Family:
+    """Guess the family from a hub name, a folder or a server's model id; `generic` where nothing fits.
+
+    The last part of a path that tells decides: a folder is named after its model more reliably than its parents are.
+    """
+    for part in reversed(re.split(r"[/\\]", model_name.lower())):
+        part = re.sub(r"[^a-z0-9]", "", part)
+        for family in _TABLE:
+            if any(re.search(pattern, part) for pattern in family.patterns):
+                return family
+    return FAMILIES["generic"]
+
+
+def find_family(name: str) -> Family:
+    """The family of this name. Raises ConfigurationError for an unknown one."""
+    try:
+        return FAMILIES[name]
+    except KeyError:
+        raise ConfigurationError(f"the MLLM family {name!r} is unknown; use one of {', '.join(FAMILIES)}") from None
+
+
+def smart_resize(
+    width: int, height: int, factor: int = 28, min_pixels: int = 56 * 56, max_pixels: int = 12_845_056
+) -> Size:
+    """The size to which Qwen2.5-VL's image processor resizes an image (defaults: its preprocessor_config.json).
+
+    Both sides become multiples of `factor` (14-pixel patches, merged 2 x 2), the area is kept between the limits and
+    the aspect ratio nearly as it was.
+    """
+    columns, rows = round(width / factor), round(height / factor)
+    area = columns * rows * factor**2
+    if area > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        columns, rows = (max(1, math.floor(side / shrink / factor)) for side in (width, height))
+    elif area < min_pixels:
+        grow = math.sqrt(min_pixels / (width * height))
+        columns, rows = (math.ceil(side * grow / factor) for side in (width, height))
+    return columns * factor, rows * factor
