@@ -247,8 +247,9 @@ def _blend(canvas: np.ndarray, x: int, y: int, alpha: np.ndarray, color: Color) 
         return
     y, x = y + top, x + left
     part = canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]]
-    weight = alpha[..., None].astype(np.int32)
-    part += ((np.array(color, np.int32) - part) * weight // 255).astype(np.uint8)  # wraps around to the right value
+    weight = alpha[..., None].astype(np.uint16)
+    weight += weight >> 7  # 0 to 256, so that a shift divides exactly and all fits into 16 bits
+    part[:] = (part * (256 - weight) + np.array(color, np.uint16) * weight) >> 8
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,11 @@
 Filling `Image.data` is the trap of ROS in Python: bytes, a memoryview or an ndarray are checked or copied element by
 element in one distribution or another (half a second for a 1080p image). `array.array.frombytes` is a plain copy in
 all of them, and reading with `np.frombuffer` copies nothing.
+
+Colours are converted by OpenCV, as cv_bridge does, with equal results (test/test_conversions.py compares them bit by
+bit where cv_bridge is installed). cv_bridge itself is not called: from Python it is several times slower
+(benchmark/conversions.py), knows fewer encodings, fails on big-endian images under NumPy 2, and is not safe to load at
+all where it was built for NumPy 1 and NumPy 2 is there.
 """
 
 from __future__ import annotations
@@ -166,7 +171,9 @@ def depth_to_array(msg: Image) -> np.ndarray:
     """
     if msg.encoding == "32FC1":
         depth = _pixels(msg, np.float32, 1, msg.height)
-        return np.where((depth > 0) & (depth < np.inf), depth, np.float32(np.nan))
+        numbers = np.finfo(np.float32)
+        valid = cv2.inRange(depth, float(numbers.tiny), float(numbers.max))
+        return cv2.copyTo(depth, valid, np.full_like(depth, np.nan))
     if msg.encoding in ("16UC1", "mono16"):
         millimetres = _pixels(msg, np.uint16, 1, msg.height)
         depth = np.multiply(millimetres, np.float32(0.001), dtype=np.float32)

@@ -72,7 +72,7 @@ def camera_model(info: CameraInfo) -> CameraModel:
 
 
 def target_points(
-    mask: np.ndarray, depth: np.ndarray, camera: CameraModel, box: Box | None = None, max_points: int = 20_000
+    mask: np.ndarray, depth: np.ndarray, camera: CameraModel, box: Box | None = None, max_points: int = 10_000
 ) -> np.ndarray:
     """The part of a target's surface that the camera sees: points N x 3 float32, in rows of the image.
 
@@ -84,7 +84,7 @@ def target_points(
         depth: float32 metres, NaN where invalid; any resolution of the same view.
         camera: of the depth image's view; scaled to its resolution.
         box: tight around the mask, where it is known already: spares a search.
-        max_points: a denser target is thinned out evenly.
+        max_points: of a target with more pixels evenly many are left out.
 
     Returns:
         N x 3, N = 0 where no pixel of the target has a depth.
@@ -103,14 +103,15 @@ def target_points(
         columns = ((np.arange(xs.start, xs.stop) + 0.5) * mask.shape[1] / width).astype(int)
         inside = mask[np.ix_(rows, columns)]
     z = depth[ys, xs]
-    valid = _interior(inside) & np.isfinite(z)
-    valid[valid] = _inliers(z[valid])
-    v, u = np.nonzero(valid)
+    v, u = np.nonzero(_interior(inside) & np.isfinite(z))
     if len(u) > max_points:
         chosen = np.linspace(0, len(u) - 1, max_points).astype(int)
         v, u = v[chosen], u[chosen]
+    z = z[v, u]
+    kept = _inliers(z)
+    u, v, z = u[kept], v[kept], z[kept]
     model = camera if (camera.width, camera.height) == (width, height) else camera.scaled(width, height)
-    return model.unproject(u + xs.start, v + ys.start, z[v, u])
+    return model.unproject(u + xs.start, v + ys.start, z)
 
 
 def _interior(mask: np.ndarray) -> np.ndarray:
