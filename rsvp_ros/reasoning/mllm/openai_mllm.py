@@ -7,7 +7,6 @@ import base64
 import concurrent.futures
 import email.utils
 import logging
-import math
 import os
 import queue
 import random
@@ -30,6 +29,7 @@ from rsvp_ros.errors import (
     ServerUnavailableError,
 )
 from rsvp_ros.reasoning.mllm.base import Generation, Message
+from rsvp_ros.reasoning.mllm.images import shrink
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class OpenAiConfig:
                 f"base_url is {self.base_url!r}: it must be a URL such as http://localhost:8000/v1"
             )
         if urllib.parse.urlsplit(self.base_url).username:
-            raise ConfigurationError("base_url holds a user name or a key: put the key in the environment (api_key_env)")
+            raise ConfigurationError("base_url holds a user name or key: keys belong in the environment (api_key_env)")
         for name in ("connect_timeout_s", "first_token_timeout_s", "total_timeout_s", "max_tokens"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be greater than 0")
@@ -184,7 +184,7 @@ class OpenAiMllm:
                 continue
             content = []
             for image in message.images:
-                image = _shrink(image, self._config.max_pixels)
+                image = shrink(image, self._config.max_pixels)
                 size = (image.shape[1], image.shape[0])
                 content.append({"type": "image_url", "image_url": {"url": self._data_uri(image)}})
             chat.append({"role": message.role, "content": [*content, {"type": "text", "text": message.text}]})
@@ -383,15 +383,6 @@ class _Started:
     def __call__(self, text: str) -> None:
         self.yes = True
         self._emit(text)
-
-
-def _shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    if not max_pixels or height * width <= max_pixels:
-        return image
-    scale = math.sqrt(max_pixels / (height * width))
-    size = (max(1, math.floor(width * scale)), max(1, math.floor(height * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _thought(delta) -> str:

@@ -1,0 +1,387 @@
+"""Any AutoModelForImageTextToText of transformers, from the hub or a local folder: Qwen-VL, InternVL, SmolVLM, …"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsvp_ros.errors import CancelledError, ConfigurationError, ModelLoadError, ModelRunError
+from rsvp_ros.reasoning.mllm.base import Generation, Message
+from rsvp_ros.reasoning.mllm.images import shrink
+
+_log = logging.getLogger(__name__)
+
+_CHOICES = {
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "quantization": ("none", "int8", "int4"),
+    "attention": ("auto", "sdpa", "eager", "flash_attention_2"),
+}
+
+
+@dataclass(frozen=True)
+class TransformersConfig:
+    """Which model to load, and how to run it."""
+
+    model: str = "Qwen/Qwen3-VL-4B-Instruct"
+    """A name on the hub, or a local folder (absolute, or starting with ./ or ~)."""
+    revision: str = ""
+    """Branch, tag or commit on the hub; empty: the newest."""
+    device: str = "auto"
+    """auto: the GPU where there is one; or cpu, cuda, cuda:1, ..."""
+    dtype: str = "auto"
+    """auto: as the weights were saved; or float32, bfloat16, float16."""
+    quantization: str = "none"
+    """none, int8 or int4 (bitsandbytes): half or a quarter of the memory of 16-bit weights."""
+    attention: str = "auto"
+    """auto: what transformers chooses; or sdpa, eager, flash_attention_2."""
+    max_pixels: int = 1_310_720
+    """Larger images are scaled down to this many pixels first (1280 x 1024); 0: never."""
+    max_new_tokens: int = 4096
+    temperature: float = 0.0
+    """0: greedy decoding, the same answer every time."""
+
+    def __post_init__(self):
+        if not self.model:
+            raise ConfigurationError("model is empty: give a name on the hub or a local folder")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigurationError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(choices)}")
+        if not self.max_new_tokens > 0:
+            raise ConfigurationError(f"max_new_tokens is {self.max_new_tokens}: it must be greater than 0")
+        for name in ("max_pixels", "temperature"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must not be negative")
+
+
+class TransformersMllm:
+    """An `Mllm` in this process; `WorkerMllm` runs one in a process of its own. One `generate` at a time.
+
+    `Generation.image_size` is the image's size after the Qwen-VL processors' scaling, read from their `image_grid_thw`;
+    with other families the size in which the image was handed to the processor.
+
+    Raises ModelLoadError.
+    """
+
+    def __init__(self, config: TransformersConfig):
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise ModelLoadError(
+                f"the MLLM backend 'transformers' cannot be imported ({error}): pip install 'rsvp_ros[transformers]'"
+            ) from error
+        self._torch, self._transformers = torch, transformers
+        self._config = config
+        source = _source(config)
+        self.name = Path(source).name if Path(source).is_dir() else source
+        try:
+            self._load(source)
+        except ModelLoadError:
+            raise
+        except Exception as error:
+            raise ModelLoadError(self._why_not_loaded(source, error)) from error
+        self._lock = threading.Lock()
+        self._cancel: threading.Event | None = None
+        self._watch_for_cancel()
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        on_text: Callable[[str], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Generation:
+        """See `Mllm.generate`. A cancel ends it within one layer of the network, even while it reads the image."""
+        with self._lock:
+            self._cancel = cancel
+            stream = _Stream(self._processor.tokenizer, self._silent, on_text)
+            try:
+                return self._generate(messages, stream)
+            except CancelledError:
+                raise
+            except Exception as error:
+                if error is stream.callers_error:
+                    raise
+                raise ModelRunError(self._why_failed(error)) from error
+            finally:
+                self._cancel = None
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._model = self._processor = None
+        if self._torch.cuda.is_available():
+            self._torch.cuda.empty_cache()
+
+    def _load(self, source: str) -> None:
+        config, transformers = self._config, self._transformers
+        hub = {"revision": config.revision} if config.revision else {}
+        options: dict[str, Any] = {"dtype": config.dtype, "device_map": {"": self._device()}, **hub}
+        if config.quantization != "none":
+            options["quantization_config"] = self._quantization()
+        if config.attention != "auto":
+            options["attn_implementation"] = config.attention
+        self._processor = transformers.AutoProcessor.from_pretrained(source, **hub)
+        if not hasattr(self._processor, "image_processor"):
+            raise ModelLoadError(
+                f"{source} has no image processor: it reads text only; choose a model for images and text, "
+                "such as Qwen/Qwen3-VL-4B-Instruct"
+            )
+        if not self._processor.chat_template and self._processor.tokenizer.chat_template:
+            self._processor.chat_template = self._processor.tokenizer.chat_template
+        if not self._processor.chat_template:
+            raise ModelLoadError(
+                f"{source} has no chat template (chat_template.jinja): choose the model's instruction-tuned variant"
+            )
+        self._model, report = transformers.AutoModelForImageTextToText.from_pretrained(
+            source, output_loading_info=True, **options
+        )
+        if report["missing_keys"]:
+            raise ModelLoadError(
+                f"the weights of {source} lack {len(report['missing_keys'])} of the model's tensors, such as "
+                f"{min(report['missing_keys'])}: they belong to another model; download it again: {_download(source)}"
+            )
+        self._model.eval()
+        # control tokens in an instruction are read as plain text, where transformers can do so
+        parameters = inspect.signature(self._processor.apply_chat_template).parameters
+        self._sanitize = {"sanitize_control_tokens": True} if "sanitize_control_tokens" in parameters else {}
+        generation = self._model.generation_config
+        ends = generation.eos_token_id
+        ends = ends if isinstance(ends, (list, tuple)) else [ends]
+        tokenizer = self._processor.tokenizer
+        self._silent = {*ends, generation.pad_token_id, generation.bos_token_id}
+        self._silent |= {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id}
+
+    def _device(self) -> str:
+        torch, device = self._torch, self._config.device
+        if device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelLoadError(
+                f"device {device!r} cannot be used ({_first_line(error)}): set it to auto or cpu"
+            ) from error
+        return device
+
+    def _quantization(self):
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError as error:
+            raise ModelLoadError(
+                f"quantization {self._config.quantization!r} needs the package bitsandbytes: pip install bitsandbytes"
+            ) from error
+        if self._config.quantization == "int8":
+            return self._transformers.BitsAndBytesConfig(load_in_8bit=True)
+        return self._transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=self._torch.bfloat16
+        )
+
+    def _watch_for_cancel(self) -> None:
+        """Look at the cancel before every layer: reading a large image takes seconds on a small machine."""
+
+        def check(*_) -> None:
+            if self._cancel is not None and self._cancel.is_set():
+                raise CancelledError(f"cancelled while {self.name} was answering")
+
+        for part in self._model.modules():
+            if isinstance(part, self._torch.nn.ModuleList):
+                for layer in part:
+                    layer.register_forward_pre_hook(check)
+
+    def _generate(self, messages: Sequence[Message], stream: _Stream) -> Generation:
+        config = self._config
+        if self._cancel is not None and self._cancel.is_set():
+            raise CancelledError(f"cancelled before {self.name} was asked")
+        chat, image_size = self._chat(messages)
+        if self._processor.apply_chat_template(chat, add_generation_prompt=True).rstrip().endswith("<think>"):
+            stream.say("<think>")  # the template has opened what the model will close
+        inputs = self._processor.apply_chat_template(
+            chat,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            **self._sanitize,
+        ).to(self._model.device, dtype=self._model.dtype)
+        if "image_grid_thw" in inputs:
+            _, rows, columns = inputs["image_grid_thw"][-1].tolist()
+            patch = self._processor.image_processor.patch_size
+            image_size = (columns * patch, rows * patch)
+        if config.temperature > 0:
+            sampling = {"do_sample": True, "temperature": config.temperature}
+        else:
+            sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        with self._torch.inference_mode():
+            self._model.generate(**inputs, max_new_tokens=config.max_new_tokens, streamer=stream, **sampling)
+        if stream.tokens >= config.max_new_tokens:
+            _log.warning("the answer of %s was cut at max_new_tokens = %d: raise it", self.name, config.max_new_tokens)
+        return Generation("".join(stream.text), inputs["input_ids"].shape[1], stream.tokens, image_size)
+
+    def _chat(self, messages: Sequence[Message]) -> tuple[list[dict], tuple[int, int] | None]:
+        """The conversation as chat templates take it, and (width, height) of the last image in it."""
+        from PIL import Image
+
+        chat: list[dict] = []
+        image_size = None
+        for message in messages:
+            content: list[dict] = []
+            for image in message.images:
+                image = shrink(image, self._config.max_pixels)
+                image_size = (image.shape[1], image.shape[0])
+                content.append({"type": "image", "image": Image.fromarray(image)})
+            chat.append({"role": message.role, "content": [*content, {"type": "text", "text": message.text}]})
+        if chat[0]["role"] == "system" and not self._reads_system(chat):
+            system, user, *rest = chat
+            chat = [{"role": "user", "content": [*user["content"][:-1], _joined(system, user)]}, *rest]
+        return chat, image_size
+
+    def _reads_system(self, chat: list[dict]) -> bool:
+        """Some chat templates refuse a system message, others leave it out."""
+        import jinja2
+
+        try:
+            prompt = self._processor.apply_chat_template(chat, add_generation_prompt=True)
+        except jinja2.TemplateError:
+            return False
+        return chat[0]["content"][0]["text"].strip() in prompt
+
+    def _why_not_loaded(self, source: str, error: Exception) -> str:
+        words = _first_line(error)
+        if self._out_of_memory(error):
+            return (
+                f"{source} does not fit into the memory ({words}): set quantization to int8 or int4 or dtype to "
+                "bfloat16, or choose a smaller model"
+            )
+        if isinstance(error, ImportError):
+            return f"{source} needs a package that is not installed ({words}): install it, or set attention to sdpa"
+        if isinstance(error, OSError) and not Path(source).is_dir():
+            return (
+                f"{source} could not be had from the hub ({words}): check the name, or download it once while there is "
+                f"a network: {_download(source)}; where there is none, copy its folder here and set model to it"
+            )
+        if "trust_remote_code" in str(error):
+            return f"{source} brings code of its own, which is not run: choose a model that transformers itself knows"
+        if "does not recognize this architecture" in str(error) or "nrecognized" in str(error):
+            return (
+                f"transformers {self._transformers.__version__} does not know {source} as a model for images and text "
+                f"({words}): pip install -U transformers, or choose another model"
+            )
+        return f"{source} could not be loaded ({type(error).__name__}: {words}): download it again: {_download(source)}"
+
+    def _why_failed(self, error: Exception) -> str:
+        if self._out_of_memory(error):
+            if self._torch.cuda.is_available():
+                self._torch.cuda.empty_cache()
+            return (
+                f"{self.name} ran out of memory ({_first_line(error)}): lower max_pixels (it is "
+                f"{self._config.max_pixels}) or max_new_tokens, or set quantization to int8 or int4"
+            )
+        return f"{self.name} failed ({type(error).__name__}: {_first_line(error)})"
+
+    def _out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, (MemoryError, self._torch.OutOfMemoryError)) or "allocate memory" in str(error)
+
+
+class _Stream:
+    """Turns tokens into text as they come (transformers' streamer protocol), in the thread that generates.
+
+    A token may be a part of a letter: text that ends in a replacement character is held back until it is complete.
+    Special tokens are kept, since many families write boxes with them; `silent` ones (end, padding) are not.
+    """
+
+    def __init__(self, tokenizer, silent: set[int | None], on_text: Callable[[str], None] | None):
+        self.text: list[str] = []
+        self.tokens = 0
+        self.callers_error: Exception | None = None
+        self._tokenizer = tokenizer
+        self._silent = silent
+        self._on_text = on_text
+        self._prompt_is_next = True
+        self._pending: list[int] = []
+        """The last tokens that were said, for the spaces between words, and those that were not said yet."""
+        self._said = 0
+        """How many of `_pending` were said."""
+
+    def put(self, tokens) -> None:
+        if self._prompt_is_next:
+            self._prompt_is_next = False
+            return
+        for token in tokens.flatten().tolist():
+            self.tokens += 1
+            if token not in self._silent:
+                self._pending.append(token)
+                self._say_pending(complete=False)
+
+    def end(self) -> None:
+        self._say_pending(complete=True)
+
+    def say(self, text: str) -> None:
+        self.text.append(text)
+        if self._on_text is not None:
+            try:
+                self._on_text(text)
+            except Exception as error:
+                self.callers_error = error
+                raise
+
+    def _say_pending(self, complete: bool) -> None:
+        before = self._decode(self._pending[: self._said])
+        after = self._decode(self._pending)
+        if len(after) <= len(before) or (after.endswith("\ufffd") and not complete):
+            return
+        self.say(after[len(before) :])
+        self._pending = self._pending[self._said :]
+        self._said = len(self._pending)
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _joined(system: dict, user: dict) -> dict:
+    return {"type": "text", "text": f"{system['content'][0]['text']}\n\n{user['content'][-1]['text']}"}
+
+
+def _source(config: TransformersConfig) -> str:
+    """The hub's name, or the path of a local folder that has all its files."""
+    model = config.model
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        if model.startswith(("/", ".", "~")):
+            raise ModelLoadError(f"there is no model folder {model}: correct it, or download it: {_download(model)}")
+        return model
+    for what, names in _REQUIRED_FILES.items():
+        if not any(list(folder.glob(name)) for name in names):
+            raise ModelLoadError(
+                f"the model folder {model} lacks {what}: {' or '.join(names)}; download it again: {_download(model)}"
+            )
+    for index in folder.glob("*.index.json"):
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        if missing:
+            raise ModelLoadError(
+                f"the model folder {model} lacks {len(missing)} of {len(shards)} weight files, such as {missing[0]}; "
+                f"download it again: {_download(model)}"
+            )
+    return str(folder)
+
+
+_REQUIRED_FILES = {
+    "its configuration": ("config.json",),
+    "its weights": ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin"),
+    "its tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "*.spm"),
+    "its image preprocessor": ("processor_config.json", "preprocessor_config.json"),
+}
+
+
+def _download(model: str) -> str:
+    local = Path(model).expanduser().is_dir() or model.startswith(("/", ".", "~"))
+    return f"hf download NAME --local-dir {model}" if local else f"hf download {model}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

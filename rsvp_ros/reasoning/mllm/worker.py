@@ -1,0 +1,242 @@
+"""An MLLM in a process of its own, so that reasoning takes neither the GIL nor the time of the segmenting process."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, Pipe
+from typing import TYPE_CHECKING, Any
+
+from rsvp_ros.errors import CancelledError, ModelLoadError, ModelRunError, RsvpError
+from rsvp_ros.reasoning.mllm.base import Generation, Message
+
+if TYPE_CHECKING:
+    from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig
+
+_log = logging.getLogger(__name__)
+
+_CANCEL_POLL_S = 0.05
+_PARENT_POLL_S = 1.0
+_NICENESS = 5
+"""The segmenter's threads go first where there are too few cores."""
+
+
+class WorkerMllm:
+    """Runs the model of `config` in another process, with lowered priority and its own torch threads.
+
+    The process is started as a plain interpreter, not by multiprocessing, which would import the main module a second
+    time: that may be a node's script without a guard. It ends when the pipe to this process breaks, so it never
+    outlives it, however this one ends. If it dies, the call that runs ends with ModelRunError and the next call starts
+    it again.
+
+    Half of the cores are the model's, unless the environment sets OMP_NUM_THREADS.
+
+    Raises ModelLoadError.
+    """
+
+    def __init__(self, config: TransformersConfig):
+        self._config = config
+        self._calls = itertools.count(1)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._start()
+        try:
+            self.name = self._wait_until_loaded(None)
+        except BaseException:
+            self._stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Process ID of the worker."""
+        return self._process.pid
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        on_text: Callable[[str], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Generation:
+        """See `Mllm.generate`. Calls from several threads wait for each other."""
+        while not self._lock.acquire(timeout=_CANCEL_POLL_S):
+            _check(cancel)
+        try:
+            if self._closed:
+                raise ModelRunError("this MLLM was closed; load it again")
+            if self._process.poll() is not None:
+                _log.warning("the process of the MLLM %s %s; it is started again", self.name, self._how_it_ended())
+                self._stop()
+                self._start()
+            if not self._loaded:
+                self._wait_until_loaded(cancel)
+            return self._ask(messages, on_text, cancel)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """End the process; a call that still runs ends with ModelRunError."""
+        self._closed = True
+        self._process.kill()
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> None:
+        self._loaded = False
+        self._connection, theirs = Pipe()
+        environment = {
+            "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // 2)),
+            **({} if sys.stderr.isatty() else {"TQDM_DISABLE": "1"}),  # no progress bars in a log
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        }
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import work; work({theirs.fileno()}, {os.getpid()})"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        with contextlib.suppress(OSError):  # it died at once: reading will tell
+            self._connection.send(self._config)
+
+    def _stop(self) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _wait_until_loaded(self, cancel: threading.Event | None) -> str:
+        try:
+            kind, content = self._receive(cancel)
+        except ModelRunError as error:
+            raise ModelLoadError(str(error)) from None
+        if kind == "error":
+            self._stop()
+            raise content
+        self._loaded = True
+        return content
+
+    def _ask(
+        self,
+        messages: Sequence[Message],
+        on_text: Callable[[str], None] | None,
+        cancel: threading.Event | None,
+    ) -> Generation:
+        call = next(self._calls)
+        running = True
+        try:
+            self._send("generate", call, tuple(messages))
+            while True:
+                kind, of_call, content = self._receive(cancel)
+                if of_call != call:
+                    continue  # the rest of a call that was cancelled
+                if kind == "text":
+                    if on_text is not None:
+                        on_text(content)
+                    continue
+                running = False
+                if kind == "error":
+                    raise content
+                return content
+        finally:
+            if running:
+                with contextlib.suppress(ModelRunError):
+                    self._send("cancel", call, None)
+
+    def _send(self, *message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:
+            raise self._death() from None
+
+    def _receive(self, cancel: threading.Event | None) -> tuple:
+        try:
+            while not self._connection.poll(_CANCEL_POLL_S):
+                _check(cancel)
+            _check(cancel)
+            return self._connection.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+
+    def _death(self) -> ModelRunError:
+        if self._closed:
+            return ModelRunError("this MLLM was closed while it answered; load it again")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5.0)
+        return ModelRunError(
+            f"the process of the MLLM {self._config.model} {self._how_it_ended()}; the next request starts it again. "
+            "If memory ran out (see `dmesg`): set quantization, lower max_pixels, or choose a smaller model"
+        )
+
+    def _how_it_ended(self) -> str:
+        code = self._process.poll()
+        killed = code is not None and code < 0
+        return f"was killed by {signal.Signals(-code).name}" if killed else f"ended with code {code}"
+
+
+def _check(cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise CancelledError("cancelled while the MLLM was answering")
+
+
+def work(descriptor: int, parent: int) -> None:
+    """The other process: load the model, then answer until the pipe breaks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process by its own end
+    os.nice(_NICENESS)
+    connection = Connection(descriptor)
+    config = connection.recv()
+    requests: queue.Queue[tuple[int, tuple[Message, ...]]] = queue.Queue()
+    cancels: dict[int, threading.Event] = {}
+    threading.Thread(target=_listen, args=(connection, parent, requests, cancels), daemon=True).start()
+    try:
+        from rsvp_ros.reasoning.mllm.loading import load_mllm
+
+        mllm = load_mllm(config, isolated=False)
+    except Exception as error:
+        connection.send(("error", _portable(error, ModelLoadError)))
+        return
+    connection.send(("loaded", mllm.name))
+    while True:
+        call, messages = requests.get()
+
+        def on_text(text: str, call: int = call) -> None:
+            connection.send(("text", call, text))
+
+        try:
+            connection.send(("answer", call, mllm.generate(messages, on_text, cancels[call])))
+        except Exception as error:
+            connection.send(("error", call, _portable(error, ModelRunError)))
+        finally:
+            del cancels[call]
+
+
+def _listen(connection: Connection, parent: int, requests: queue.Queue, cancels: dict[int, threading.Event]) -> None:
+    """Take in requests and cancels; leave when the parent is gone.
+
+    The parent's end of the pipe may live on in a process that it forked, so its process ID is looked at, too.
+    """
+    try:
+        while True:
+            while not connection.poll(_PARENT_POLL_S):
+                if os.getppid() != parent:
+                    os._exit(0)
+            kind, call, messages = connection.recv()
+            if kind == "generate":
+                cancels[call] = threading.Event()
+                requests.put((call, messages))
+            elif call in cancels:
+                cancels[call].set()
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _portable(error: Exception, kind: type[RsvpError]) -> RsvpError:
+    """An exception that the other side can unpickle."""
+    return type(error)(str(error)) if isinstance(error, RsvpError) else kind(f"{type(error).__name__}: {error}")
