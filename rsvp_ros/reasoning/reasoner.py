@@ -18,7 +18,7 @@ from rsvp_ros.reasoning.families import Family, family_for, find_family
 from rsvp_ros.reasoning.mllm.base import Generation, Message, Mllm
 from rsvp_ros.reasoning.parsing import Answer, parse_answer, partial_steps
 from rsvp_ros.reasoning.prompts import Prompts
-from rsvp_ros.reasoning.proposals import propose
+from rsvp_ros.reasoning.proposals import DEFAULT_PADDING, propose
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.types import Reasoning, ReasoningStep, RegionProposal
 
@@ -46,8 +46,8 @@ class ReasonerConfig:
     turns: bool = False
     """False: all five steps in one structured answer. True: each step a turn of a conversation; slower by the turns'
     prompts, better with models that lose the thread of a long instruction."""
-    padding: float = 0.2
-    """How far a proposal from bands or marks is grown on each side, by its own size, so that edges are not cut."""
+    padding: float = DEFAULT_PADDING
+    """How far a proposal is grown on each side, by its own size, so that edges are not cut; see `propose`."""
     max_targets: int = 10
     max_instruction_chars: int = 2000
     reask: int = 1
