@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rsvp_ros.errors import ConfigurationError, InvalidImageError, ModelLoadError, ModelRunError
+from rsvp_ros.errors import InvalidImageError
 from rsvp_ros.geometry import Box
 from rsvp_ros.segmentation.modeling.image_encoder import ImageFeatures
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
+from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype, move_to_device, running
 from rsvp_ros.segmentation.vlsm import Vlsm
 from rsvp_ros.types import Prediction, Prompt
 
@@ -97,17 +97,14 @@ class VlsmSegmenter:
     reads_text = True
 
     def __init__(self, model: Vlsm, name: str, device: str = "auto", dtype: str = "auto") -> None:
-        """`device`: "auto", "cpu", "cuda", "cuda:1", …; `dtype`: "auto", "float32", "bfloat16".
+        """`device`: "auto", "cpu", "cuda", "cuda:1", …; `dtype`: "auto", "float32", "bfloat16", "float16".
 
-        Raises ConfigurationError for other values, ModelLoadError where the device cannot take the model.
+        Raises ConfigurationError for other values, ModelLoadError where the model does not fit the device's memory.
         """
         self.name = name
-        self.device = _device(device)
-        self.dtype = _dtype(dtype, self.device)
-        try:
-            self.model = model.eval().to(self.device, self.dtype, memory_format=torch.channels_last)
-        except RuntimeError as e:
-            raise ModelLoadError(f"cannot put {name} on device {self.device}: {e}; choose another device") from e
+        self.device = choose_device(device)
+        self.dtype = _choose_dtype(dtype, self.device)
+        self.model = move_to_device(model.to(self.dtype, memory_format=torch.channels_last), name, self.device)
         self._texts: OrderedDict[str, TextFeatures] = OrderedDict()
 
     @classmethod
@@ -121,7 +118,6 @@ class VlsmSegmenter:
         path = EMBEDDED if str(folder) == "embedded" else Path(folder)
         return cls(Vlsm.from_pretrained(path), f"vlsm ({folder})", device, dtype)
 
-    @torch.inference_mode()
     def encode(self, image: np.ndarray) -> EncodedImage:
         """uint8 H x W x 3 RGB. It is kept, not copied: leave it unchanged as long as the result is in use.
 
@@ -130,11 +126,10 @@ class VlsmSegmenter:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise InvalidImageError(f"an image must be uint8 H x W x 3 with pixels, got {image.dtype} {image.shape}")
         height, width = image.shape[:2]
-        with self._running():
+        with running(self.name):
             view = make_view(image, (0, 0, width, height), IMAGE_SIDE)
             return EncodedImage(image, view, self.model.encode_image(self._to_tensor(view.pixels[None])))
 
-    @torch.inference_mode()
     def segment(self, features: EncodedImage, prompts: Sequence[Prompt]) -> list[Prediction]:
         """One prediction a prompt, in order. `presence` is 1 for a description without words.
 
@@ -147,7 +142,7 @@ class VlsmSegmenter:
         scale = max(features.view.scale)
         small = [max(box.width, box.height) * scale < CROP_BELOW for box in boxes]
         results: list[Prediction | None] = [None] * len(prompts)
-        with self._running():
+        with running(self.name):
             whole = [i for i, is_small in enumerate(small) if not is_small]
             if whole:
                 views = {i: (features.view, 0) for i in whole}
@@ -215,15 +210,6 @@ class VlsmSegmenter:
         """uint8 B x h x w x 3 to B x 3 x h x w from 0 to 1; the permuted array is channels_last as it stands."""
         return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 255
 
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError, cv2.error) as e:
-            raise ModelRunError(
-                f"{self.name} failed on {self.device}: {e}; if memory ran out, free some or choose device cpu"
-            ) from e
-
 
 def full_size_mask(logits: np.ndarray, view: View, box: Box, height: int, width: int) -> np.ndarray:
     """Mask logits of a view to a bool mask of the image; computed in the padded box only, False elsewhere."""
@@ -250,26 +236,12 @@ def full_size_mask(logits: np.ndarray, view: View, box: Box, height: int, width:
     return mask
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as e:
-        raise ConfigurationError(f"device {name!r} is not one that torch knows: use auto, cpu or cuda") from e
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelLoadError(f"device {name!r} is asked for, but torch finds no CUDA GPU: use cpu or auto")
-    return device
+def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """As for other models, but bfloat16 on a CPU that has it, too: faster there, at the same accuracy.
 
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware has it: it is faster there, at the same accuracy (benchmark/vlsm_latency.py)."""
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-        native = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
-        return torch.bfloat16 if native.get("amx_bf16") or native.get("avx512_bf16") else torch.float32
-    if name not in dtypes:
-        raise ConfigurationError(f"dtype {name!r} is unknown: use auto, float32 or bfloat16")
-    return dtypes[name]
+    The measurement is benchmark/vlsm_latency.py.
+    """
+    native = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
+    if name == "auto" and device.type == "cpu" and (native.get("amx_bf16") or native.get("avx512_bf16")):
+        return torch.bfloat16
+    return choose_dtype(name, device)

@@ -129,16 +129,17 @@ def unknown_text(rng: np.random.Generator, color: str) -> str:
 # --- boxes ------------------------------------------------------------------------------------------------------------
 
 
-def jitter(rng: np.random.Generator, box: Box, amount: float) -> Box:
-    """Each side moved by up to `amount` times the box's width or height."""
-    dx, dy = rng.uniform(-amount, amount, (2, 2)) * np.array([[box.width], [box.height]])
+def jitter(rng: np.random.Generator, box: Box, low: float, high: float) -> Box:
+    """Each side moved, in or out, by `low` to `high` times the box's width or height."""
+    share = rng.uniform(low, high, (2, 2)) * rng.choice((-1.0, 1.0), (2, 2))
+    dx, dy = share * np.array([[box.width], [box.height]])
     return Box.ordered(box.x0 + dx[0], box.y0 + dy[0], box.x1 + dx[1], box.y1 + dy[1])
 
 
 def _tight(rng: np.random.Generator, box: Box, scene: Scene) -> Box:
     height, width = scene.ids.shape
     wide = box.pad(rng.uniform(0, 0.12)) if rng.random() < 0.3 else box
-    return jitter(rng, wide, rng.uniform(0.0, 0.15)).clip(width, height)
+    return jitter(rng, wide, 0.0, rng.uniform(0.0, 0.15)).clip(width, height)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
@@ -206,9 +207,9 @@ def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample
             return None
         if kind is PromptKind.PAIR_TEXT:
             near = min(others, key=lambda t: float(np.hypot(*np.subtract(t.box.center, target.box.center))))
-            box = jitter(rng, target.box.union(near.box), 0.05).clip(width, height)
+            box = jitter(rng, target.box.union(near.box), 0.0, 0.05).clip(width, height)
         else:
-            box = jitter(rng, target.box.pad(rng.uniform(0.3, 1.6)), 0.25).clip(width, height)
+            box = jitter(rng, target.box.pad(rng.uniform(0.3, 1.6)), 0.0, 0.25).clip(width, height)
             if len(_inside(scene, box)) < 2:
                 return None
     if kind is PromptKind.UNKNOWN_TEXT:
@@ -232,12 +233,20 @@ def sample_prompts(rng: np.random.Generator, scene: Scene, count: int) -> list[S
     return samples
 
 
-def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int) -> list[Sample]:
-    """Up to `count` boxes in dead leaves; a quarter with words that mean nothing here, so that the box decides."""
+def pair_prompt(rng: np.random.Generator, scene: Scene, target: Thing) -> Sample | None:
+    """The whole image and the target's colour and kind; None where another thing has both."""
+    if sum((t.kind, t.color) == (target.kind, target.color) for t in scene.things) > 1:
+        return None
+    height, width = scene.ids.shape
+    return Sample(PromptKind.WHOLE_TEXT, Box(0, 0, width, height), pair_text(rng, target.kind, target.color), target.id)
+
+
+def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int, unknown_words: float = 0.25) -> list[Sample]:
+    """Up to `count` boxes in dead leaves; a share of them with words that mean nothing, so that the box decides."""
     samples = []
     for index in rng.permutation(len(scene.things))[:count]:
         thing = scene.things[index]
-        text = unknown_text(rng, "") if rng.random() < 0.25 else ""
+        text = unknown_text(rng, "") if rng.random() < unknown_words else ""
         samples.append(Sample(PromptKind.LEAF, _tight(rng, thing.box, scene), text, thing.id))
     return samples
 

@@ -264,7 +264,8 @@ def draw_curve(log: Path, out: Path) -> None:
     right.set(xlabel="step", ylabel="held-out mean IoU, or share right", ylim=(0, 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=8)
     figure.savefig(out, dpi=90)
 
 

@@ -1,0 +1,162 @@
+"""The images that the project draws itself: exact, named, repeatable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rsvp_ros.geometry import mask_to_box
+from rsvp_ros.training.dataset import (
+    PromptKind,
+    collate,
+    description,
+    leaf_prompts,
+    make_scene,
+    sample_prompts,
+    unknown_text,
+)
+from rsvp_ros.training.drawn_scenes import COLORS, KINDS, dead_leaves, household_scene, is_held_out, sample_color
+from rsvp_ros.training.textures import TextureBank
+
+
+@pytest.fixture(scope="module")
+def bank() -> TextureBank:
+    return TextureBank(np.random.default_rng(0), 12)
+
+
+@pytest.mark.parametrize("draw", [household_scene, dead_leaves])
+def test_a_scene_follows_from_its_generator(draw, bank):
+    one, two, other = (draw(np.random.default_rng(seed), bank, 96, 128) for seed in (1, 1, 2))
+    assert np.array_equal(one.image, two.image) and np.array_equal(one.ids, two.ids) and one.things == two.things
+    assert not np.array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize("draw", [household_scene, dead_leaves])
+def test_things_are_where_the_scene_says(draw, bank):
+    for seed in range(12):
+        scene = draw(np.random.default_rng(seed), bank, 128, 96)
+        assert scene.image.shape == (128, 96, 3) and scene.image.dtype == np.uint8
+        assert scene.ids.shape == (128, 96)
+        for thing in scene.things:
+            mask = scene.mask(thing)
+            assert mask_to_box(mask) == thing.box
+            assert np.count_nonzero(mask) == thing.area
+
+
+def test_every_kind_and_color_is_drawn_in_its_color(bank):
+    """Pixels of a thing are nearest to its own colour more often than to any other (parts have other colours)."""
+    hits: dict[str, list[bool]] = {name: [] for name in COLORS}
+    kinds = set()
+    rng = np.random.default_rng(3)
+    centers = {name: np.mean([sample_color(rng, name) for _ in range(40)], 0) for name in COLORS}
+    for seed in range(150):
+        scene = household_scene(np.random.default_rng(seed), bank, 128, 128)
+        for thing in scene.things:
+            kinds.add(thing.kind)
+            median = np.median(scene.image[scene.mask(thing)], 0)
+            nearest = sorted(centers, key=lambda name, m=median: float(np.linalg.norm(centers[name] - m)))
+            hits[thing.color].append(thing.color in nearest[:3])
+    assert kinds == set(KINDS)
+    assert all(len(found) > 10 and np.mean(found) > 0.6 for found in hits.values()), hits
+
+
+def test_held_out_pairs_are_never_drawn_in_training(bank):
+    held_out = [(k, c) for k in KINDS for c in COLORS if is_held_out(k, c)]
+    assert 5 < len(held_out) < 40
+    seen = [
+        is_held_out(t.kind, t.color)
+        for seed in range(80)
+        for t in household_scene(np.random.default_rng(seed), bank, 96, 96).things
+    ]
+    assert not any(seen)
+    allowed = [
+        is_held_out(t.kind, t.color)
+        for seed in range(80)
+        for t in household_scene(np.random.default_rng(seed), bank, 96, 96, held_out_pairs=True).things
+    ]
+    assert any(allowed)
+
+
+def test_a_description_fits_the_target_alone(bank):
+    rng = np.random.default_rng(5)
+    checked = 0
+    for seed in range(60):
+        things = household_scene(np.random.default_rng(seed), bank, 128, 128).things
+        for target in things:
+            others = [t for t in things if t is not target]
+            text = description(rng, target, others)
+            rivals = [t for t in others if (t.kind, t.color) == (target.kind, target.color)]
+            assert (text is None) == bool(rivals)
+            if text is None:
+                continue
+            checked += 1
+            says_kind = any(name in text for name in KINDS[target.kind])
+            says_color = any(name in text for name in COLORS[target.color][3])
+            assert says_kind or says_color
+            if not says_color:
+                assert all(t.kind != target.kind for t in others)
+            if not says_kind:
+                assert all(t.color != target.color for t in others)
+    assert checked > 200
+
+
+def test_prompts_of_every_kind_with_the_right_answers(bank):
+    seen = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        scene = household_scene(rng, bank, 128, 128)
+        for sample in sample_prompts(rng, scene, 8):
+            seen.add(sample.kind)
+            assert 0 <= sample.box.x0 <= sample.box.x1 <= 128 and 0 <= sample.box.y0 <= sample.box.y1 <= 128
+            assert (sample.target == 0) == (sample.kind is PromptKind.ABSENT)
+            assert bool(sample.text) or sample.kind in (PromptKind.BOX, PromptKind.SHIFTED)
+            if sample.kind is PromptKind.BOX:
+                thing = next(t for t in scene.things if t.id == sample.target)
+                assert sample.box.iou(thing.box) > 0.3
+            if sample.kind is PromptKind.ABSENT:  # nothing in the region has both words
+                inside = [t for t in scene.things if t.box.intersection(sample.box) > 0.15 * t.box.area]
+                for t in inside:
+                    names_kind = any(name in sample.text for name in KINDS[t.kind])
+                    names_color = any(name in sample.text for name in COLORS[t.color][3])
+                    assert not (names_kind and names_color) or _by_part(sample.text, t)
+    assert seen == set(PromptKind) - {PromptKind.LEAF}
+
+
+def _by_part(text: str, thing) -> bool:
+    """Whether a name is found only as part of a longer one of another kind ("can" in "tin can", "cup" in "cupcake")."""
+    longer = [n for kind, names in KINDS.items() if kind != thing.kind for n in names if n in text]
+    return any(name in other for name in KINDS[thing.kind] for other in longer)
+
+
+def test_unknown_words_are_unknown():
+    rng = np.random.default_rng(0)
+    known = {name for names in KINDS.values() for name in names}
+    for _ in range(300):
+        assert not known & set(unknown_text(rng, "red").replace(",", "").split())
+
+
+def test_a_batch_matches_its_scenes(bank):
+    rng = np.random.default_rng(11)
+    scenes = [make_scene(rng, bank, (96, 128), household, 4) for household in (True, False)]
+    batch = collate(rng, scenes)
+    count = sum(len(samples) for _, samples in scenes)
+    assert batch.images.shape == (2, 3, 96, 128)
+    assert batch.masks.shape == (count, 24, 32) and batch.boxes.shape == (count, 4) and len(batch.texts) == count
+    flat = [(i, s) for i, (_, samples) in enumerate(scenes) for s in samples]
+    for n, (i, sample) in enumerate(flat):
+        assert batch.image_index[n] == i
+        truth = scenes[i][0].ids == sample.target if sample.target else np.zeros((96, 128), bool)
+        assert batch.masks[n].numpy().mean() == pytest.approx(truth.mean(), abs=1e-6)
+        assert bool(batch.present[n]) == (sample.target > 0)
+    household, leaves = batch.grounding
+    assert (leaves == -1).all(), "dead leaves have no names, also no background"
+    pairs = {(t.kind, t.color) for t in scenes[0][0].things}
+    assert len(batch.vocabulary) == len(pairs)
+    assert household.max() == len(pairs) and (household == len(pairs)).float().mean() > 0.2
+
+
+def test_leaves_are_prompted_by_their_boxes(bank):
+    rng = np.random.default_rng(2)
+    scene = dead_leaves(rng, bank, 128, 128)
+    samples = leaf_prompts(rng, scene, 4, unknown_words=0.0)
+    assert 0 < len(samples) <= 4 and all(s.kind is PromptKind.LEAF and s.text == "" and s.target for s in samples)
