@@ -45,7 +45,7 @@ class ReasonerConfig:
     """Whose convention of coordinates the MLLM keeps to, a name in `families.FAMILIES`; "auto": told by its name."""
     turns: bool = False
     """False: all five steps in one structured answer. True: each step a turn of a conversation; slower by the turns'
-    prompts, better with models that lose the thread of a long instruction."""
+    prompts, for models that do not keep to a long instruction."""
     padding: float = DEFAULT_PADDING
     """How far a proposal is grown on each side, by its own size, so that edges are not cut; see `propose`."""
     max_targets: int = 10
