@@ -1,0 +1,175 @@
+"""`ros2 launch rsvp_ros rsvp.launch.py` and the `ros2` commands of a user, where ROS 2's launch stack is present."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+REASON = "ROS 2's launch stack and command line are not in this environment (they are not on PyPI)"
+launch = pytest.importorskip("launch", reason=REASON)
+launch_pytest = pytest.importorskip("launch_pytest", reason=REASON)
+pytest.importorskip("launch_ros", reason=REASON)
+if shutil.which("ros2") is None:
+    pytest.skip(REASON, allow_module_level=True)
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from mllm_server import RecordedServer, Reply
+from node_harness import Robot, until
+from std_msgs.msg import String
+from test_node import ANSWER, table
+
+from rsvp_ros.action import FindTarget
+
+NAMESPACE = "launched"
+
+
+@pytest.fixture
+def server():
+    with RecordedServer(Reply(ANSWER, piece_delay_s=0.02), models=["qwen3-vl"]) as server:
+        yield server
+
+
+@pytest.fixture
+def params_file(tmp_path, server):
+    path = tmp_path / "server.yaml"
+    path.write_text(
+        "/**:\n  ros__parameters:\n    mllm:\n      backend: openai\n      openai:\n"
+        f"        base_url: {server.url}\n        max_retries: 0\n"
+    )
+    return path
+
+
+@pytest.fixture
+def robot():
+    robot = Robot(NAMESPACE)
+    robot.show(table())
+    yield robot
+    robot.close()
+
+
+def launch_file() -> str:
+    return os.path.join(get_package_share_directory("rsvp_ros"), "launch", "rsvp.launch.py")
+
+
+@launch_pytest.fixture
+def description(params_file):
+    """The launch file as another one includes it."""
+    arguments = {
+        "params_file": str(params_file),
+        "namespace": NAMESPACE,
+        "input_image_topic": f"/{NAMESPACE}/image_raw",
+        "device": "cpu",
+    }
+    included = IncludeLaunchDescription(PythonLaunchDescriptionSource(launch_file()), launch_arguments=arguments.items())
+    return launch.LaunchDescription([included, launch_pytest.actions.ReadyToTest()])
+
+
+@pytest.mark.launch(fixture=description)
+def test_the_included_launch_file_brings_up_a_node_that_finds_targets(robot):
+    until(lambda: robot.targets, "images processed")
+    robot.instructions.publish(String(data="the red block"))
+    assert robot.tracked(5)
+    assert until(lambda: [r for r in robot.reasonings if r.complete], "reasoning")[-1].found
+    result = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block"))).result
+    assert [target.class_name for target in result.targets] == ["block"]
+
+
+class Command:
+    """A `ros2` command in a process group of its own, and what it prints."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            ["ros2", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.output = ""
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+    def wait_for(self, *texts: str) -> str:
+        def found() -> bool:
+            self.output += self.process.stdout.read() or ""
+            return all(text in self.output for text in texts)
+
+        try:
+            until(found, f"{texts}")
+        except AssertionError as error:
+            raise AssertionError(f"{error} in the output of {self.process.args}:\n{self.output[-4000:]}") from None
+        return self.output
+
+    def interrupt(self) -> int:
+        """As Ctrl-C does; the exit status."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        deadline = time.monotonic() + 30
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"SIGINT did not end it:\n{self.output[-4000:]}"
+            self.output += self.process.stdout.read() or ""
+            time.sleep(0.05)
+        self.output += self.process.stdout.read() or ""
+        return self.process.returncode
+
+
+def test_the_commands_of_a_user(robot, params_file):
+    arguments = [f"params_file:={params_file}", f"namespace:={NAMESPACE}", f"input_image_topic:=/{NAMESPACE}/image_raw"]
+    with Command("launch", "rsvp_ros", "rsvp.launch.py", *arguments) as launched:
+        launched.wait_for("Active: images from")
+        with Command("lifecycle", "get", f"/{NAMESPACE}/rsvp_node") as command:
+            command.wait_for("active [3]")
+        goal = "{instruction: the red block}"
+        with Command("action", "send_goal", "--feedback", f"/{NAMESPACE}/find_target", "rsvp_ros/action/FindTarget", goal) as c:
+            output = c.wait_for("Feedback:", "name: presence", "class_name: block", "SUCCEEDED")
+            assert output.index("Feedback:") < output.index("SUCCEEDED")
+        with Command("topic", "echo", "--truncate-length", "20", f"/{NAMESPACE}/targets") as command:
+            command.wait_for("class_name: block", "state: 1", "frame_id: test_camera_optical_frame")
+        with Command("topic", "echo", "--qos-durability", "transient_local", f"/{NAMESPACE}/reasoning") as command:
+            command.wait_for("instruction: the red block", "complete: true")
+        with Command("param", "describe", f"/{NAMESPACE}/rsvp_node", "tracker.lost_after_s") as command:
+            command.wait_for("Unseen for longer than this")
+        with Command("param", "set", f"/{NAMESPACE}/rsvp_node", "tracker.lost_after_s", "3.0") as command:
+            command.wait_for("successful")
+        with Command("param", "set", f"/{NAMESPACE}/rsvp_node", "segmenter.model", "x") as command:
+            command.wait_for("deactivate and clean up first")
+        for transition, state in (("deactivate", "inactive [2]"), ("cleanup", "unconfigured [1]")):
+            with Command("lifecycle", "set", f"/{NAMESPACE}/rsvp_node", transition) as command:
+                command.wait_for("Transitioning successful")
+            with Command("lifecycle", "get", f"/{NAMESPACE}/rsvp_node") as command:
+                command.wait_for(state)
+        for transition in ("configure", "activate"):
+            with Command("lifecycle", "set", f"/{NAMESPACE}/rsvp_node", transition) as command:
+                command.wait_for("Transitioning successful")
+        count = len(robot.targets)
+        until(lambda: len(robot.targets) > count + 5, "images processed again")
+        assert launched.interrupt() == 0
+        assert "process has finished cleanly" in launched.output
+        assert "Traceback" not in launched.output
+
+
+def test_every_argument_is_described():
+    with Command("launch", "rsvp_ros", "rsvp.launch.py", "--show-args") as command:
+        output = command.wait_for("'rviz_config'")
+        command.process.wait(30)
+        output += command.process.stdout.read() or ""
+    assert "No description given" not in output
+    for name in ("params_file", "namespace", "input_image_topic", "device", "use_sim_time", "autostart", "log_level", "rviz"):
+        assert f"'{name}'" in output
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_daemon_left():
+    """ros2 starts a daemon in each domain; this one goes with the tests."""
+    yield
+    subprocess.run(["ros2", "daemon", "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=60)

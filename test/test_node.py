@@ -1,0 +1,441 @@
+"""The node does its main job: pictures from a camera and an instruction in; targets, masks and reasoning out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
+pytest.importorskip("rsvp_ros.msg", reason="the package is not built: make setup")
+
+from action_msgs.msg import GoalStatus
+from diagnostic_msgs.msg import DiagnosticStatus
+from mllm_server import RecordedServer, Reply, unused_url
+from node_harness import FRAME_ID, REPOSITORY, running, stamps_of, until
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from tiny_mllm import build_tiny_mllm, serve_tiny_mllm
+
+from rsvp_ros.action import FindTarget
+from rsvp_ros.geometry import Box, box_to_mask
+from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
+from rsvp_ros.ros.conversions import mask_from_msg
+
+CODES = FindTarget.Result
+
+
+def record(shared_data: Path, name: str) -> tuple[dict, np.ndarray]:
+    """A recorded MLLM output and its photograph, RGB."""
+    entry = json.loads((shared_data / "mllm_outputs" / f"{name}.json").read_text())
+    image = cv2.imread(str(shared_data / "mllm_outputs" / entry["image_file"]), cv2.IMREAD_COLOR)
+    return entry, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def server_parameters(url: str) -> dict:
+    return {"mllm": {"backend": "openai", "openai": {"base_url": url, "max_retries": 0}}}
+
+
+def assert_follows(robot, boxes: list[Box], size: tuple[int, int]) -> None:
+    """Targets lie in the boxes (pixels), under the images' own headers, and no image is skipped."""
+    arrays = robot.tracked(20)
+    stamps = stamps_of(arrays)
+    first = robot.stamps.index(stamps[0])
+    assert stamps == robot.stamps[first : first + len(stamps)], "every image is answered, in order, under its own stamp"
+    for array in arrays:
+        assert array.header.frame_id == FRAME_ID
+        assert (array.image_width, array.image_height) == size
+        assert len(array.targets) == len(boxes)
+        for target, box in zip(array.targets, boxes, strict=True):
+            assert target.state == Target.STATE_TRACKING
+            mask = mask_from_msg(target, array.image_height, array.image_width)
+            inside = np.count_nonzero(mask & box_to_mask(box.pad(0.05), *size)) / np.count_nonzero(mask)
+            assert inside > 0.95, f"{inside:.0%} of the mask lies in the recorded box"
+            assert np.count_nonzero(mask) > 0.1 * box.area
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "boxes"),
+    [
+        # In pixels, worked out by hand from the records' own conventions.
+        ("deepseekvl2_giraffe", "deepseek-vl2-tiny", [Box(420.3, 293.5, 724, 978.4)]),
+        ("paligemma_cats", "paligemma-3b-mix", [Box(336.3, 21.6, 638.8, 372.7), Box(0, 51.6, 320, 479.1)]),
+    ],
+)
+def test_a_recorded_answer_over_http(shared_data, name, model, boxes):
+    entry, photograph = record(shared_data, name)
+    with RecordedServer(Reply(entry["raw_output"], piece_delay_s=0.02), models=[model]) as server:
+        with running(f"recorded_{name}", server_parameters(server.url)) as (_, robot):
+            robot.show(photograph)
+            until(lambda: robot.targets, "images processed")
+            robot.instructions.publish(String(data=entry["prompt"]))
+            assert_follows(robot, boxes, photograph.shape[1::-1])
+            reasoning = until(lambda: [r for r in robot.reasonings if r.complete], "reasoning")[-1]
+            assert reasoning.found
+            assert reasoning.raw_text == entry["raw_output"]
+            assert reasoning.model
+            assert reasoning.instruction == entry["prompt"]
+            assert reasoning.header.frame_id == FRAME_ID
+            assert len(reasoning.proposals) == len(boxes)
+        content = server.requests[0]["messages"][-1]["content"]
+        assert any(part["type"] == "image_url" for part in content)
+
+
+def test_a_tiny_model_on_transformers_serve(shared_data, tmp_path):
+    entry, photograph = record(shared_data, "paligemma_cats")
+    folder = tmp_path / "paligemma-tiny"  # the family is told by the model's name, here its folder
+    folder.mkdir()
+    build_tiny_mllm(folder, entry["raw_output"])
+    with serve_tiny_mllm(folder) as url:
+        parameters = server_parameters(url)
+        parameters["mllm"]["openai"] |= {"model": str(folder), "max_tokens": 256}
+        with running("served", parameters) as (_, robot):
+            robot.show(photograph)
+            until(lambda: robot.targets, "images processed")
+            robot.instructions.publish(String(data=entry["prompt"]))
+            boxes = [Box(336.3, 21.6, 638.8, 372.7), Box(0, 51.6, 320, 479.1)]
+            assert_follows(robot, boxes, photograph.shape[1::-1])
+            reasoning = until(lambda: [r for r in robot.reasonings if r.complete], "reasoning")[-1]
+            assert reasoning.raw_text.strip() == entry["raw_output"].strip()
+
+
+ANSWER = json.dumps(
+    {
+        "target": "the red block",
+        "scene": "a red block on a grey table",
+        "present": True,
+        "objects": [
+            {"name": "block", "attributes": ["red"], "rows": [4, 5], "columns": [3, 4, 5], "reason": "it is red"}
+        ],
+    }
+)
+ABSENT = json.dumps({"target": "a cat", "scene": "a red block", "present": False, "objects": []})
+
+
+def table(x: int = 100, y: int = 80, width: int = 320, height: int = 240) -> np.ndarray:
+    image = np.full((height, width, 3), (120, 125, 130), np.uint8)
+    image[y : y + 50, x : x + 60] = (210, 30, 30)
+    return image
+
+
+@pytest.fixture(scope="module")
+def server():
+    with RecordedServer(ANSWER, models=["qwen3-vl"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def session(server):
+    """One node for all that follows: loading torch costs seconds."""
+    with running("session", server_parameters(server.url)) as (node, robot):
+        yield node, robot
+
+
+@pytest.fixture
+def robot(session, server):
+    """The robot, with the node following nothing and a server that finds the block."""
+    _, robot = session
+    server.script[:] = [Reply(ANSWER)]
+    robot.show(table())
+    robot.call(robot.enable, SetBool.Request(data=True))
+    robot.call(robot.clear, Trigger.Request())
+    count = len(robot.targets)
+    until(lambda: len(robot.targets) > count + 1 and not robot.targets[-1].targets, "images without a target")
+    robot.feedback.clear()
+    yield robot
+
+
+def follow(x: float, y: float, width: float, height: float, **options) -> FindTarget.Goal:
+    box = BoundingBox2D(center_x=x + width / 2, center_y=y + height / 2, size_x=width, size_y=height)
+    return FindTarget.Goal(use_box=True, bbox=box, **options)
+
+
+def test_an_action_streams_its_steps_and_gives_the_target(robot, server):
+    server.script[:] = [Reply(ANSWER, piece_delay_s=0.02)]
+    answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+    assert answer.status == GoalStatus.STATUS_SUCCEEDED
+    result = answer.result
+    assert (result.error_code, result.error_msg) == (CODES.NONE, "")
+    assert [target.class_name for target in result.targets] == ["block"]
+    assert result.targets[0].description == "block, red"
+    assert result.header.frame_id == FRAME_ID
+    assert result.reasoning.found
+    assert result.reasoning.raw_text == ANSWER
+    assert result.total_elapsed_time.sec + result.total_elapsed_time.nanosec > 0
+    states = [feedback.state for feedback in robot.feedback]
+    assert states == sorted(states)
+    assert {FindTarget.Feedback.REASONING, FindTarget.Feedback.CATCHING_UP} <= set(states)
+    assert "".join(feedback.text for feedback in robot.feedback) == ANSWER
+    streamed = [feedback for feedback in robot.feedback if feedback.state == FindTarget.Feedback.REASONING]
+    assert len({len(feedback.steps) for feedback in streamed}) > 1, "the steps come one after the other"
+    until(lambda: robot.targets[-1].targets and robot.targets[-1].targets[0].id == result.targets[0].id, "same target")
+
+
+def test_a_box_is_followed_as_it_moves(robot):
+    result = robot.result_of(robot.send(follow(90, 70, 80, 70))).result
+    assert result.error_code == CODES.NONE
+    for x in range(100, 200, 5):
+        count = len(robot.targets)
+        robot.show(table(x))
+        until(lambda count=count: len(robot.targets) > count, "image processed")
+    target = until(lambda: robot.targets[-1].targets, "targets")[0]
+    assert target.state == Target.STATE_TRACKING
+    assert target.bbox.center_x == pytest.approx(195 + 30, abs=12)
+    assert target.id == result.targets[0].id
+
+
+def test_not_found_is_a_success_that_says_so(robot, server):
+    server.script[:] = [Reply(ABSENT)]
+    answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the cat")))
+    assert answer.status == GoalStatus.STATUS_SUCCEEDED
+    assert answer.result.error_code == CODES.NOT_FOUND
+    assert "the cat" in answer.result.error_msg
+    assert not answer.result.reasoning.found
+    assert not answer.result.targets
+
+
+def test_cancel_and_supersede(robot, server):
+    server.script[:] = [Reply(ANSWER, hang_at=1)]
+    first = robot.send(FindTarget.Goal(instruction="one"))
+    second = robot.send(FindTarget.Goal(instruction="two"))
+    answer = robot.result_of(first)
+    assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, CODES.SUPERSEDED)
+    until(lambda: any(feedback.text for feedback in robot.feedback), "first words")
+    until(second.cancel_goal_async().done, "answer to the cancel")
+    answer = robot.result_of(second)
+    assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_CANCELED, CODES.CANCELLED)
+    server.script[:] = [Reply(ANSWER)]
+    assert robot.result_of(robot.send(FindTarget.Goal(instruction="three"))).result.targets
+
+
+def test_a_goal_may_add_to_the_targets(robot):
+    first = robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets[0].id
+    second = robot.result_of(robot.send(follow(95, 75, 70, 60, keep_targets=True))).result.targets[0].id
+    until(lambda: [target.id for target in robot.targets[-1].targets] == [first, second], "both targets")
+
+
+def test_outputs_are_made_for_those_who_listen(robot):
+    labels = robot.listen(Image, "label_image")
+    overlays = robot.listen(Image, "overlay")
+    target = robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets[0]
+    image = until(lambda: [m for m in labels if max(m.data)], "label image")[-1]
+    assert image.encoding == "mono16"
+    pixels = np.frombuffer(image.data, np.uint16).reshape(image.height, image.width)
+    assert set(np.unique(pixels)) == {0, target.id}
+    overlay = until(lambda: overlays, "overlay")[-1]
+    assert (overlay.encoding, overlay.width, overlay.height) == ("rgb8", 320, 240)
+    assert image.header.frame_id == overlay.header.frame_id == FRAME_ID
+
+
+def test_disabled_it_leaves_the_images_alone(robot):
+    assert robot.call(robot.enable, SetBool.Request(data=False)).success
+    count = len(robot.targets)
+    stamp = len(robot.stamps)
+    until(lambda: len(robot.stamps) > stamp + 10, "images")
+    assert len(robot.targets) <= count + 1  # one may have been on its way
+    assert robot.call(robot.enable, SetBool.Request(data=True)).success
+    until(lambda: len(robot.targets) > count + 5, "images processed again")
+
+
+def bad(**fields) -> Image:
+    image = Image(encoding="rgb8", width=320, height=240, step=960, data=bytes(320 * 240 * 3))
+    image.header.stamp.sec = 5
+    for name, value in fields.items():
+        setattr(image, name, value)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (bad(encoding="rgb123"), "rgb123"),
+        (bad(width=0, height=0, step=0, data=b""), "0 x 0"),
+        (bad(width=1, height=1, step=3, data=b"abc"), "1 x 1"),
+        (bad(data=b"too short"), "rgb8"),
+    ],
+    ids=["encoding", "no pixels", "one pixel", "buffer"],
+)
+def test_bad_images_are_named_and_no_image_of_a_target_is_lost(session, robot, image, words):
+    node, _ = session
+    robot.result_of(robot.send(follow(90, 70, 80, 70)))
+    until(lambda: robot.targets[-1].targets, "target")
+    robot.diagnostics.clear()
+    stamp = len(robot.stamps)
+    robot.show(image)
+    until(lambda: len(robot.stamps) > stamp + 3, "bad images shown")
+    status = until(
+        lambda: [
+            s for d in robot.diagnostics for s in d.status if s.level == DiagnosticStatus.ERROR and words in s.message
+        ],
+        f"diagnostics that name {words}",
+    )
+    assert status[0].name.startswith("session/rsvp_node")
+    assert words in node.log
+    robot.show(table())
+    first = len(robot.stamps)
+    until(lambda: len(robot.stamps) > first + 12, "good images")
+    good = robot.stamps[first + 1 : first + 10]
+    published = until(lambda: [a for a in robot.targets if stamps_of([a])[0] in good][8:], "targets again") and [
+        array for array in robot.targets if stamps_of([array])[0] in good
+    ]
+    assert all(array.targets and array.targets[0].state == Target.STATE_TRACKING for array in published)
+
+
+def test_a_changed_resolution_and_stamps_that_go_back(session, robot):
+    node, _ = session
+    identity = robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets[0].id
+    robot.show(table().repeat(2, axis=0).repeat(2, axis=1))
+    array = until(lambda: robot.targets[-1].image_width == 640 and robot.targets[-1], "larger images")
+    assert array.targets[0].id == identity
+    until(lambda: robot.targets[-1].targets[0].bbox.center_x == pytest.approx(260, abs=24), "target in larger images")
+    past = bad(data=table().tobytes())
+    robot.show(past)
+    array = until(lambda: robot.targets[-1].header.stamp.sec == 5 and robot.targets[-1], "images of the past")
+    assert array.targets[0].id == identity
+    assert array.targets[0].state == Target.STATE_TRACKING
+    node.wait_for_log("went back")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "words"), [("", "empty"), (" \n\t", "empty"), ("x" * 100_000, "100000")], ids=["empty", "blank", "100 kB"]
+)
+def test_bad_instructions(session, robot, instruction, words):
+    answer = robot.result_of(robot.send(FindTarget.Goal(instruction=instruction)))
+    assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, CODES.INVALID_INSTRUCTION)
+    assert words in answer.result.error_msg
+    robot.reasonings.clear()
+    robot.instructions.publish(String(data=instruction))
+    reasoning = until(lambda: [r for r in robot.reasonings if r.error_code], "refusal on the topic")[-1]
+    assert reasoning.error_code == CODES.INVALID_INSTRUCTION
+    assert len(reasoning.instruction) < 1000
+
+
+@pytest.mark.parametrize(
+    "box", [(10, 10, 0, 0), (float("nan"), 5, 5, 5), (900, 900, 20, 20), (10, 10, -5, 5)], ids=str
+)
+def test_bad_boxes(robot, box):
+    answer = robot.result_of(robot.send(follow(*box)))
+    assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, CODES.INVALID_INSTRUCTION)
+    assert answer.result.error_msg
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (Reply(status=500), CODES.SERVER_UNAVAILABLE),
+        (Reply(status=401), CODES.SERVER_UNAVAILABLE),
+        (Reply(ANSWER, disconnect_at=3), CODES.SERVER_UNAVAILABLE),
+        (Reply("I cannot help with that."), CODES.PARSE),
+    ],
+    ids=["500", "401", "disconnect", "nonsense"],
+)
+def test_a_bad_server_is_named_and_no_image_of_a_target_is_lost(session, robot, server, reply, code):
+    node, _ = session
+    identity = robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets[0].id
+    until(lambda: robot.targets[-1].targets, "target")
+    start = robot.targets[-1]
+    server.script[:] = [reply]
+    answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+    assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, code)
+    assert answer.result.error_msg
+    if code == CODES.SERVER_UNAVAILABLE:
+        assert server.url.split("//")[1].split("/")[0] in answer.result.error_msg
+    until(lambda: answer.result.error_msg.splitlines()[0] in node.log, "error on the log")
+    arrays = robot.targets[robot.targets.index(start) :]
+    stamps = stamps_of(arrays)
+    first = robot.stamps.index(stamps[0])
+    assert stamps == robot.stamps[first : first + len(stamps)]
+    assert all([target.id for target in array.targets] == [identity] for array in arrays)
+
+
+def test_a_dead_and_a_hanging_server():
+    with running("dead", server_parameters(unused_url())) as (_, robot):
+        robot.show(table())
+        answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+        assert answer.result.error_code == CODES.SERVER_UNAVAILABLE
+        assert robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets
+    with RecordedServer(Reply(ANSWER, hang_at=0)) as server:
+        parameters = server_parameters(server.url)
+        parameters["mllm"]["openai"]["first_token_timeout_s"] = 0.5
+        with running("hanging", parameters) as (_, robot):
+            robot.show(table())
+            answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+            assert answer.result.error_code == CODES.SERVER_TIMEOUT
+
+
+def test_without_a_camera_and_without_an_mllm():
+    parameters = {"perception": {"image_timeout_s": 0.5}}
+    with running("alone", parameters) as (node, robot):
+        answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+        assert answer.result.error_code == CODES.NO_REASONER
+        assert "mllm.backend" in answer.result.error_msg
+        answer = robot.result_of(robot.send(follow(1, 1, 20, 20)))
+        assert answer.result.error_code == CODES.NO_IMAGE
+        node.wait_for_log("no image: ")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"segmenter": {"model": "/no/such/folder"}}, "/no/such/folder"),
+        ({"mllm": {"backend": "telepathy"}}, "telepathy"),
+        ({"segmenter": {"device": "cuda:77"}}, "cuda:77"),
+        ({"reasoner": {"family": "martian"}}, "martian"),
+    ],
+    ids=["folder", "backend", "device", "family"],
+)
+def test_a_wrong_parameter_is_named_and_the_node_lives(parameters, words):
+    with running("wrong", parameters, active=False) as (node, robot):
+        node.wait_for_log(words)
+        status = until(
+            lambda: [s for d in robot.diagnostics for s in d.status if words in s.message], "diagnostics that name it"
+        )
+        assert status[0].level == DiagnosticStatus.ERROR
+        assert node.process.poll() is None
+
+
+def test_ctrl_c_ends_it_cleanly(server):
+    with running("ending", server_parameters(server.url)) as (node, robot):
+        robot.show(table())
+        robot.result_of(robot.send(follow(90, 70, 80, 70)))
+        log = node.log
+        assert node.stop() == 0
+        assert "Traceback" not in log
+
+
+def test_every_parameter_is_described():
+    from rsvp_ros.config import Config, flatten
+    from rsvp_ros.ros.parameters import OPTIONS, describe
+
+    defaults = flatten(Config())
+    assert set(OPTIONS) == set(defaults)
+    for name, default in defaults.items():
+        option = OPTIONS[name]
+        assert describe(name, default).description
+        if option.choices:
+            assert default in option.choices
+        if option.low is not None:
+            assert option.low <= default <= option.high
+
+
+def test_the_configurations_that_are_shipped_fit():
+    from rsvp_ros.config import load
+
+    files = sorted((REPOSITORY / "config").glob("*.yaml"))
+    assert {file.stem for file in files} >= {"embedded", "qwen3_vl_sam2", "server"}
+    for file in files:
+        load(file)
+
+
+def test_reasoning_is_latched(robot):
+    robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+
+    late: list[Reasoning] = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    robot.node.create_subscription(Reasoning, "reasoning", late.append, latched)
+    assert until(lambda: late, "the last reasoning")[0].complete
