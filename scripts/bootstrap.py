@@ -424,10 +424,6 @@ def colcon_build(ros: Ros, inputs: str) -> None:
     if is_done("build", inputs) and is_linked and (ROOT / "install" / "setup.bash").exists():
         return
     with step("build", "colcon build", inputs):
-        if modules and not is_linked:
-            # CMake cannot put links where copies are
-            shutil.rmtree(ROOT / "build", ignore_errors=True)
-            shutil.rmtree(ROOT / "install", ignore_errors=True)
         command = "colcon build --symlink-install --packages-select rsvp_ros --event-handlers console_direct+"
         if not ros.prefix:
             command = f"source '{VENV}/setup.bash' && {command}"
