@@ -269,20 +269,20 @@ def test_exif_orientation_is_ignored():
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "reason"),
     [
-        b"",
-        b"not an image",
-        bytes(compressed(photo(480, 640), ".jpg").data[:4000]),
-        bytes(compressed(photo(480, 640), ".png").data[:60]),
-        bytes(compressed(np.zeros((1, 9, 3), np.uint8), ".png").data),
+        (b"", "0 bytes: it cannot be decoded"),
+        (b"not an image", "12 bytes: it cannot be decoded"),
+        (bytes(compressed(photo(480, 640), ".jpg").data[:4000]), "4000 bytes: it ends in the middle"),
+        (bytes(compressed(photo(480, 640), ".png").data[:60]), "60 bytes: it cannot be decoded"),
+        (bytes(compressed(np.zeros((1, 9, 3), np.uint8), ".png").data), "9 x 1"),
     ],
     ids=["empty", "text", "jpeg-cut-off", "png-cut-off", "one-row"],
 )
-def test_corrupt_compressed_images_are_refused(data):
+def test_corrupt_compressed_images_are_refused(data, reason):
     msg = CompressedImage(format="jpeg")
     msg.data.frombytes(data)
-    with pytest.raises(InvalidImageError, match="compressed image with format 'jpeg'"):
+    with pytest.raises(InvalidImageError, match=f"compressed image with format 'jpeg' and .*{reason}"):
         conversions.compressed_to_array(msg)
 
 

@@ -137,6 +137,16 @@ def test_a_loose_mask_and_a_bad_sensor_change_nothing():
     assert points[:, 2].max() < 1.0  # no point of the wall
 
 
+def test_the_rim_of_a_mask_is_left_out():
+    """A wall 1.5 cm behind a box is too near to be told by its depth, but a mask takes it in at its rim only."""
+    z = np.full((480, 640), 1.015, np.float32)
+    z[100:200, 100:200] = 1.0
+    mask = np.zeros((480, 640), bool)
+    mask[98:202, 98:202] = True
+    points = depth.target_points(mask, z, CAMERA)
+    assert len(points) == 100 * 100 and (points[:, 2] == 1.0).all()
+
+
 def test_nothing_to_see_gives_nothing():
     z, mask = sphere_scene()
     for m, d in ((mask & False, z), (mask, np.full_like(z, np.nan))):

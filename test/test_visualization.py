@@ -53,6 +53,8 @@ def test_a_hole_in_a_mask_stays_a_hole(photo):
     hole = disc(480, 640, 300, 250, 30)
     after = draw_targets(photo, [target(mask=mask)])
     np.testing.assert_array_equal(after[hole], photo[hole])
+    rim = disc(480, 640, 300, 250, 42) & ~disc(480, 640, 300, 250, 37)
+    assert (after[rim] == target_color(1)).all(-1).mean() > 0.2  # it has a contour of its own
 
 
 def test_states_look_different(photo):
@@ -207,6 +209,14 @@ def test_text_stays_on_the_page(height, text):
     written = changed(panel, np.full_like(panel, visualization.PAPER))
     written[:, :8] = False  # the coloured edge
     assert written.any() and not written[:, -3:].any() and not written[-2:].any() and not written[:2].any()
+
+
+def test_lines_break_between_words_and_between_chinese_characters():
+    words = "scissors are on the left of the mug and cut ropes well"
+    lines = visualization._wrap(words, 14, False, 150)
+    assert len(lines) > 2 and " ".join(lines) == words
+    lines = visualization._wrap("剪刀在杯子的左边，能剪断绳子" * 3, 14, False, 150)
+    assert len(lines) > 2 and "".join(lines) == "剪刀在杯子的左边，能剪断绳子" * 3
 
 
 def test_short_text_is_larger_than_long_text():

@@ -144,7 +144,8 @@ def compressed_to_array(msg: CompressedImage) -> np.ndarray:
     if "compressedDepth" in msg.format:
         raise InvalidImageError(f"{what}: this is a depth image; give the colour camera's topic")
     data = np.frombuffer(msg.data, np.uint8)
-    # OpenCV fills the missing part of a JPEG with grey and says nothing; the end marker cannot occur within its data.
+    # Older OpenCV (4.6, as in Ubuntu 24.04) fills the missing part of a JPEG with grey and says nothing. The end marker
+    # cannot occur within a JPEG's data.
     cut_off = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data.tobytes()
     image = None
     if data.size and not cut_off:
