@@ -19,7 +19,7 @@ from rsvp_ros.reasoning.families import Family, Size
 from rsvp_ros.reasoning.lenient_json import Array, Object, Value
 from rsvp_ros.types import ReasoningStep
 
-MAX_CHARACTERS = 2_000_000
+MAX_CHARACTERS = 2**20
 """Longer answers are refused; one that lists a thousand masks is shorter."""
 MAX_ID = 9999
 """Of a band or a mark."""
@@ -167,8 +167,10 @@ _STEP_KEYS = {
 _CORNER_KEYS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 _NUMBER = re.compile(r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,3})?")
 _IDS = re.compile(r"(\d{1,9})(?:\s{0,3}(?:-|\u2013|\u2014|~|\.\.|to|through)\s{0,3}(\d{1,9}))?")
-_YES = {"yes", "true", "y", "1", "present", "visible", "ja", "oui", "si", "s\u00ed", "sim", "\u662f", "\u6709", "\u306f\u3044"}
-_NO = {"no", "false", "n", "0", "absent", "not", "none", "nein", "non", "n\u00e3o", "\u5426", "\u6ca1\u6709", "\u3044\u3044\u3048"}
+_YES = {"yes", "true", "1", "present", "visible", "ja", "oui", "si", "s\u00ed", "sim"}
+_YES |= {"\u662f", "\u6709", "\u306f\u3044"}
+_NO = {"no", "false", "0", "absent", "not", "none", "nein", "non", "n\u00e3o"}
+_NO |= {"\u5426", "\u6ca1\u6709", "\u3044\u3044\u3048"}
 
 
 def _from_objects(body: str, values: list[Array | Object], family: Family | None, partial: bool = False) -> _Reading:

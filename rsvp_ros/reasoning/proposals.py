@@ -24,14 +24,14 @@ DOUBT = 0.5
 def propose(answer: Answer, grid: RegionGrid, padding: float = DEFAULT_PADDING) -> tuple[RegionProposal, ...]:
     """Turn what was found into regions of the image that `grid` divides, one for each finding, all inside the image.
 
-    - Bands, or marks (cells of the grid, counted row by row): their bounding region, grown by `padding`. Where only rows
-      are given, the region spans all columns, and the other way round.
+    - Bands, or marks (cells of the grid, counted row by row): their bounding region, grown by `padding`. Where only
+      rows are given, the region spans all columns, and the other way round.
     - A box: grown by a quarter of `padding`.
-    - Both: the score is their agreement, the mean of two shares: how much of the box lies in the region, and the overlap
-      (IoU) of the region with that of the bands which the box spans. Where at least half of the box lies in the region
-      they mean the same place and the box says more exactly where. Where not, one of them is wrong and nothing tells
-      which (models trained to draw boxes are better at boxes, others at reading IDs), so the proposal holds both: stage 2
-      can still find the target by its description in a region too large, but never in one that leaves it out.
+    - Both: the score is their agreement, the mean of two shares: how much of the box lies in the region, and the
+      overlap (IoU) of the region with that of the bands which the box spans. Where at least half of the box lies in the
+      region they mean the same place and the box says more exactly where. Where not, one of them is wrong and nothing
+      tells which (models trained to draw boxes are better at boxes, others at reading IDs), so the proposal holds both:
+      stage 2 can still find the target by its description in a region too large, but never in one that leaves it out.
     - A point only: a box as large as one cell of the grid around it, moved into the image at its border.
 
     IDs that are not on the grid are dropped. Empty where the target is not in the image. Raises ParseError where the
