@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from rsvp_ros.errors import CancelledError, ConfigurationError, ModelLoadError, ModelRunError
 from rsvp_ros.reasoning.mllm.base import Generation, Message
 from rsvp_ros.reasoning.mllm.images import shrink
+from rsvp_ros.reasoning.mllm.model_folder import download_command, find_model_folder
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ class TransformersConfig:
     """Which model to load, and how to run it."""
 
     model: str = "Qwen/Qwen3-VL-4B-Instruct"
-    """A name on the hub, or a local folder (absolute, or starting with ./ or ~)."""
+    """A name on the hub, or a local folder."""
     revision: str = ""
-    """Branch, tag or commit on the hub; empty: the newest."""
+    """Branch, tag or commit on the hub; empty: main."""
     device: str = "auto"
     """auto: the GPU where there is one; or cpu, cuda, cuda:1, ..."""
     dtype: str = "auto"
@@ -69,6 +69,7 @@ class TransformersMllm:
     """
 
     def __init__(self, config: TransformersConfig):
+        folder = find_model_folder(config.model, config.revision)
         try:
             import torch
             import transformers
@@ -78,14 +79,13 @@ class TransformersMllm:
             ) from error
         self._torch, self._transformers = torch, transformers
         self._config = config
-        source = _source(config)
-        self.name = Path(source).name if Path(source).is_dir() else source
+        self.name = folder.name if Path(config.model).expanduser().is_dir() else config.model
         try:
-            self._load(source)
+            self._load(folder)
         except ModelLoadError:
             raise
         except Exception as error:
-            raise ModelLoadError(self._why_not_loaded(source, error)) from error
+            raise ModelLoadError(self._why_not_loaded(error)) from error
         self._lock = threading.Lock()
         self._cancel: threading.Event | None = None
         self._watch_for_cancel()
@@ -117,33 +117,33 @@ class TransformersMllm:
         if self._torch.cuda.is_available():
             self._torch.cuda.empty_cache()
 
-    def _load(self, source: str) -> None:
+    def _load(self, folder: Path) -> None:
         config, transformers = self._config, self._transformers
-        hub = {"revision": config.revision} if config.revision else {}
-        options: dict[str, Any] = {"dtype": config.dtype, "device_map": {"": self._device()}, **hub}
+        options: dict[str, Any] = {"dtype": config.dtype, "device_map": {"": self._device()}}
         if config.quantization != "none":
             options["quantization_config"] = self._quantization()
         if config.attention != "auto":
             options["attn_implementation"] = config.attention
-        self._processor = transformers.AutoProcessor.from_pretrained(source, **hub)
+        self._processor = transformers.AutoProcessor.from_pretrained(folder)
         if not hasattr(self._processor, "image_processor"):
             raise ModelLoadError(
-                f"{source} has no image processor: it reads text only; choose a model for images and text, "
+                f"{config.model} has no image processor: it reads text only; choose a model for images and text, "
                 "such as Qwen/Qwen3-VL-4B-Instruct"
             )
         if not self._processor.chat_template and self._processor.tokenizer.chat_template:
             self._processor.chat_template = self._processor.tokenizer.chat_template
         if not self._processor.chat_template:
             raise ModelLoadError(
-                f"{source} has no chat template (chat_template.jinja): choose the model's instruction-tuned variant"
+                f"{config.model} has no chat template (chat_template.jinja): choose its instruction-tuned variant"
             )
         self._model, report = transformers.AutoModelForImageTextToText.from_pretrained(
-            source, output_loading_info=True, **options
+            folder, output_loading_info=True, **options
         )
         if report["missing_keys"]:
             raise ModelLoadError(
-                f"the weights of {source} lack {len(report['missing_keys'])} of the model's tensors, such as "
-                f"{min(report['missing_keys'])}: they belong to another model; download it again: {_download(source)}"
+                f"the weights of {config.model} lack {len(report['missing_keys'])} of the model's tensors, such as "
+                f"{min(report['missing_keys'])}: they belong to another model; download it again: "
+                f"{download_command(config.model)}"
             )
         self._model.eval()
         # control tokens in an instruction are read as plain text, where transformers can do so
@@ -250,28 +250,26 @@ class TransformersMllm:
             return False
         return chat[0]["content"][0]["text"].strip() in prompt
 
-    def _why_not_loaded(self, source: str, error: Exception) -> str:
-        words = _first_line(error)
+    def _why_not_loaded(self, error: Exception) -> str:
+        words, model = _first_line(error), self._config.model
         if self._out_of_memory(error):
             return (
-                f"{source} does not fit into the memory ({words}): set quantization to int8 or int4 or dtype to "
+                f"{model} does not fit into the memory ({words}): set quantization to int8 or int4 or dtype to "
                 "bfloat16, or choose a smaller model"
             )
         if isinstance(error, ImportError):
-            return f"{source} needs a package that is not installed ({words}): install it, or set attention to sdpa"
-        if isinstance(error, OSError) and not Path(source).is_dir():
-            return (
-                f"{source} could not be had from the hub ({words}): check the name, or download it once while there is "
-                f"a network: {_download(source)}; where there is none, copy its folder here and set model to it"
-            )
+            return f"{model} needs a package that is not installed ({words}): install it, or set attention to sdpa"
         if "trust_remote_code" in str(error):
-            return f"{source} brings code of its own, which is not run: choose a model that transformers itself knows"
+            return f"{model} brings code of its own, which is not run: choose a model that transformers itself knows"
         if "does not recognize this architecture" in str(error) or "nrecognized" in str(error):
             return (
-                f"transformers {self._transformers.__version__} does not know {source} as a model for images and text "
+                f"transformers {self._transformers.__version__} does not know {model} as a model for images and text "
                 f"({words}): pip install -U transformers, or choose another model"
             )
-        return f"{source} could not be loaded ({type(error).__name__}: {words}): download it again: {_download(source)}"
+        return (
+            f"{model} could not be loaded ({type(error).__name__}: {words}): "
+            f"download it again: {download_command(model)}"
+        )
 
     def _why_failed(self, error: Exception) -> str:
         if self._out_of_memory(error):
@@ -344,43 +342,6 @@ class _Stream:
 
 def _joined(system: dict, user: dict) -> dict:
     return {"type": "text", "text": f"{system['content'][0]['text']}\n\n{user['content'][-1]['text']}"}
-
-
-def _source(config: TransformersConfig) -> str:
-    """The hub's name, or the path of a local folder that has all its files."""
-    model = config.model
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        if model.startswith(("/", ".", "~")):
-            raise ModelLoadError(f"there is no model folder {model}: correct it, or download it: {_download(model)}")
-        return model
-    for what, names in _REQUIRED_FILES.items():
-        if not any(list(folder.glob(name)) for name in names):
-            raise ModelLoadError(
-                f"the model folder {model} lacks {what}: {' or '.join(names)}; download it again: {_download(model)}"
-            )
-    for index in folder.glob("*.index.json"):
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-        if missing:
-            raise ModelLoadError(
-                f"the model folder {model} lacks {len(missing)} of {len(shards)} weight files, such as {missing[0]}; "
-                f"download it again: {_download(model)}"
-            )
-    return str(folder)
-
-
-_REQUIRED_FILES = {
-    "its configuration": ("config.json",),
-    "its weights": ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin"),
-    "its tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "*.spm"),
-    "its image preprocessor": ("processor_config.json", "preprocessor_config.json"),
-}
-
-
-def _download(model: str) -> str:
-    local = Path(model).expanduser().is_dir() or model.startswith(("/", ".", "~"))
-    return f"hf download NAME --local-dir {model}" if local else f"hf download {model}"
 
 
 def _first_line(error: Exception) -> str:

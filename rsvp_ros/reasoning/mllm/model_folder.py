@@ -1,0 +1,82 @@
+"""Where the files of a transformers model are: in a local folder, in the hub's cache, or still on the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rsvp_ros.errors import ModelLoadError
+
+_REQUIRED = {
+    "its configuration": ("config.json",),
+    "its weights": ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin"),
+    "its tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
+    "its image preprocessor": ("processor_config.json", "preprocessor_config.json"),
+}
+_NOT_NEEDED = ["*.gguf", "*.onnx", "*.pth", "onnx/*", "original/*"]
+
+
+def find_model_folder(model: str, revision: str = "") -> Path:
+    """The folder with all files of a model.
+
+    Args:
+        model: a local folder, or a name on the hub. What the hub's cache holds is used without asking the network: a
+            robot's start must not depend on it. Else the model is downloaded.
+        revision: branch, tag or commit on the hub; empty: its main branch.
+
+    Raises ModelLoadError, naming what is missing.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        problem = _missing(folder)
+        if problem:
+            raise ModelLoadError(f"the folder of the model {model} lacks {problem}: {download_command(model)}")
+        return folder
+    if model.startswith(("/", ".", "~")):
+        raise ModelLoadError(f"there is no model folder {model}: correct it, or download it: {download_command(model)}")
+    return _from_hub(model, revision)
+
+
+def download_command(model: str) -> str:
+    """What to type to have the model's files."""
+    local = model.startswith(("/", ".", "~")) or Path(model).is_dir()
+    return f"hf download NAME --local-dir {model}" if local else f"hf download {model}"
+
+
+def _from_hub(model: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, revision=revision or None, local_files_only=True))
+        if not _missing(folder):
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    except ValueError as error:
+        raise ModelLoadError(f"{model} is neither a local folder nor a name on the hub: {error}") from error
+    try:
+        folder = Path(snapshot_download(model, revision=revision or None, ignore_patterns=_NOT_NEEDED))
+    except Exception as error:  # network, name, licence, disk: the hub's client has a class for each
+        raise ModelLoadError(
+            f"{model} is not in the hub's cache and could not be downloaded ({str(error).splitlines()[0]}): check the "
+            f"name, download it once where there is a network: {download_command(model)}, or copy its folder here and "
+            "set model to that"
+        ) from error
+    problem = _missing(folder)
+    if problem:
+        raise ModelLoadError(f"{model} on the hub lacks {problem}: choose a model that transformers can load")
+    return folder
+
+
+def _missing(folder: Path) -> str:
+    """What the folder lacks, in words; empty if nothing."""
+    for what, names in _REQUIRED.items():
+        if not any(any(folder.glob(name)) for name in names):
+            return f"{what} ({' or '.join(names)})"
+    for index in folder.glob("*.index.json"):
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        if missing:
+            return f"{len(missing)} of its {len(shards)} weight files, such as {missing[0]}"
+    return ""
