@@ -147,9 +147,7 @@ def _draw_contour(canvas: np.ndarray, mask: np.ndarray, box: Box, color: Color, 
     _draw_lines(canvas, contours, True, color, scale)
 
 
-def _draw_lines(
-    canvas: np.ndarray, lines: Sequence[np.ndarray], closed: bool, color: Color, scale: _Scale
-) -> None:
+def _draw_lines(canvas: np.ndarray, lines: Sequence[np.ndarray], closed: bool, color: Color, scale: _Scale) -> None:
     """Polylines with a dark seam, to be seen on any background; without the seam where it would be all there is."""
     if scale.line > 1:
         cv2.polylines(canvas, lines, closed, INK, scale.line + max(2, scale.line // 2), cv2.LINE_AA)
@@ -387,9 +385,7 @@ class _Line:
     dot: Color | None = None
 
 
-def reasoning_panel(
-    reasoning: Reasoning, height: int, width: int | None = None, complete: bool = True
-) -> np.ndarray:
+def reasoning_panel(reasoning: Reasoning, height: int, width: int | None = None, complete: bool = True) -> np.ndarray:
     """A page with the instruction, the steps of the chain of thought and what was found; to stand beside the picture.
 
     The text is as large as the page allows; what does not fit at the smallest readable size is cut with an ellipsis.

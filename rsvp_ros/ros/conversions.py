@@ -327,9 +327,7 @@ def target_to_msg(target: types.Target, header: Header) -> Target:
         height, width = target.mask.shape
         ys, xs = target.box.to_slices(width, height)
         crop = target.mask[ys, xs]
-        msg.mask_roi = RegionOfInterest(
-            x_offset=xs.start, y_offset=ys.start, width=crop.shape[1], height=crop.shape[0]
-        )
+        msg.mask_roi = RegionOfInterest(x_offset=xs.start, y_offset=ys.start, width=crop.shape[1], height=crop.shape[0])
         msg.mask = array_to_image(crop.view(np.uint8) * np.uint8(255), "mono8", header)
     return msg
 
