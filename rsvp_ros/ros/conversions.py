@@ -5,7 +5,7 @@ element in one distribution or another (half a second for a 1080p image). `array
 all of them, and reading with `np.frombuffer` copies nothing.
 
 Colours are converted by OpenCV, as cv_bridge does, with equal results (test/test_conversions.py compares them bit by
-bit where cv_bridge is installed). cv_bridge itself is not called: from Python it is several times slower
+bit where cv_bridge is installed). cv_bridge itself is not called: from Python it is up to five times slower
 (benchmark/conversions.py), knows fewer encodings, fails on big-endian images under NumPy 2, and is not safe to load at
 all where it was built for NumPy 1 and NumPy 2 is there.
 """
