@@ -65,7 +65,10 @@ def _from_hub(model: str, revision: str) -> Path:
         ) from error
     problem = _missing(folder)
     if problem:
-        raise ModelLoadError(f"{model} on the hub lacks {problem}: choose a model that transformers can load")
+        raise ModelLoadError(
+            f"{model}, as the hub's cache has it, lacks {problem}: download the rest where there is a network: "
+            f"{download_command(model)}; if the hub lacks it, too, choose a model that transformers can load"
+        )
     return folder
 
 
