@@ -385,8 +385,10 @@ def test_without_a_camera_and_without_an_mllm():
         ({"mllm": {"backend": "telepathy"}}, "telepathy"),
         ({"segmenter": {"device": "cuda:77"}}, "cuda:77"),
         ({"reasoner": {"family": "martian"}}, "martian"),
+        ({"tracker": {"padding": "wide"}}, "tracker.padding is 'wide'"),
+        ({"tracker": {"padding": 7.0}}, "from 0 to 1"),
     ],
-    ids=["folder", "backend", "device", "family"],
+    ids=["folder", "backend", "device", "family", "type", "range"],
 )
 def test_a_wrong_parameter_is_named_and_the_node_lives(parameters, words):
     with running("wrong", parameters, active=False) as (node, robot):

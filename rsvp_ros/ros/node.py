@@ -44,7 +44,7 @@ class RsvpNode(LifecycleNode):
 
     def __init__(self, **options) -> None:
         super().__init__("rsvp_node", **options)
-        parameters.declare(self)
+        self._wrong_parameters = parameters.declare(self)
         self._perception: Perception | None = None
         self._mllm: Mllm | None = None
         self._segmenter_name = ""
@@ -53,6 +53,7 @@ class RsvpNode(LifecycleNode):
         self._camera: Camera | None = None
         self._inputs: list = []  # what exists only while the node is active
         self._enabled = True
+        self._not_configured = ""  # why
         self._problem = ""
         self._problem_at = -float("inf")
         self._said: dict[str, float] = {}
@@ -65,9 +66,11 @@ class RsvpNode(LifecycleNode):
     # Lifecycle.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        start = time.monotonic()
         try:
+            if self._wrong_parameters:
+                raise ConfigurationError("; ".join(self._wrong_parameters.values()))
             config = parameters.read(self)
-            start = time.monotonic()
             if config.mllm.backend != "none":
                 self._mllm = load_mllm(getattr(config.mllm, config.mllm.backend))
             reasoner = Reasoner(self._mllm, config.reasoner) if self._mllm is not None else None
@@ -90,8 +93,10 @@ class RsvpNode(LifecycleNode):
             self._segmenter_name = perception.start().name
         except RsvpError as error:
             self._report(error)
+            self._not_configured = str(error)
             self._unload()
             return FAILURE
+        self._not_configured = ""
         self._perception = perception
         self._outputs = Outputs(self, self._depth_at, self._report)
         self._server = FindTargetServer(self)
@@ -197,12 +202,15 @@ class RsvpNode(LifecycleNode):
             reason = f"{fixed[0]} is read when the node is configured: deactivate and clean up first"
             return SetParametersResult(successful=False, reason=reason)
         try:
-            parameters.read(self, changes)
+            if any(change.name in parameters.OPTIONS for change in changes):
+                parameters.read(self, changes)
         except RsvpError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _on_parameters_set(self, changes: Sequence[Parameter]) -> None:
+        for change in changes:
+            self._wrong_parameters.pop(change.name, None)
         if self._perception is None:
             return
         config = parameters.read(self)
@@ -292,6 +300,8 @@ class RsvpNode(LifecycleNode):
                 message = "disabled"
         if time.monotonic() - self._problem_at < PROBLEM_SHOWN_S:
             level, message = DiagnosticStatus.ERROR, self._problem
+        if self._not_configured:
+            level, message = DiagnosticStatus.ERROR, f"not configured: {self._not_configured}"
         status.level, status.message = level, clean_text(message)
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         self._diagnostics.publish(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -137,10 +138,25 @@ def describe(name: str, default: object) -> ParameterDescriptor:
     return descriptor
 
 
-def declare(node: Node) -> None:
-    """Declare all parameters on the node."""
+def declare(node: Node) -> dict[str, str]:
+    """Declare all parameters on the node.
+
+    A value from the outside that has the wrong type or is out of range is left at its default; what is wrong with it, by
+    the parameter's name, is returned, so that the node can live and say so.
+    """
+    problems = {}
     for name, default in flatten(Config()).items():
-        node.declare_parameter(name, default, describe(name, default))
+        descriptor = describe(name, default)
+        try:
+            node.declare_parameter(name, default, descriptor)
+        except (InvalidParameterTypeException, InvalidParameterValueException):
+            value = node._parameter_overrides[name].value
+            wanted = type(default).__name__
+            if descriptor.floating_point_range or descriptor.integer_range:
+                wanted += f" from {OPTIONS[name].low:g} to {OPTIONS[name].high:g}"
+            problems[name] = f"parameter {name} is {value!r}: it must be a {wanted}"
+            node.declare_parameter(name, default, descriptor, ignore_override=True)
+    return problems
 
 
 def read(node: Node, changes: Sequence[Parameter] = ()) -> Config:
