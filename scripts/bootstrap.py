@@ -30,7 +30,7 @@ STAMPS = VENV / "rsvp_ros_setup"
 LOGS = ROOT / "log" / "setup"
 REQUIREMENTS = ROOT / "requirements"
 PYTHONS = ((3, 10), (3, 13))
-DISK_GB = 10
+DISK_GB = 12
 
 # What this script leaves to the shell that called it, unless ROS 2 is sourced there.
 ROS_VARIABLES = (
@@ -417,7 +417,8 @@ def colcon_build(ros: Ros, inputs: str) -> None:
     installed = [p for f in folders for p in sorted((ROOT / f).rglob("*")) if p.is_file() and p.suffix != ".pyc"]
     contents = [ROOT / "package.xml", ROOT / "CMakeLists.txt", *sorted((ROOT / "msg").glob("*.msg"))]
     contents += sorted((ROOT / "action").glob("*.action"))
-    inputs = digest(inputs, str(ROOT), os.environ.get("AMENT_PREFIX_PATH") if ros.prefix else "", *map(str, installed))
+    env = environment(ros)
+    inputs = digest(inputs, str(ROOT), env.get("AMENT_PREFIX_PATH"), *map(str, installed))
     inputs = digest(inputs, *contents)
     modules = list(ROOT.glob("install/rsvp_ros/lib/python3.*/site-packages/rsvp_ros/__init__.py"))
     is_linked = bool(modules) and all(module.is_symlink() for module in modules)
@@ -427,10 +428,10 @@ def colcon_build(ros: Ros, inputs: str) -> None:
         command = "colcon build --symlink-install --packages-select rsvp_ros --event-handlers console_direct+"
         if not ros.prefix:
             command = f"source '{VENV}/setup.bash' && {command}"
-        run("build", ["bash", "-c", command], environment(ros))
+        run("build", ["bash", "-c", command], env)
         check = "import rclpy, rsvp_ros.msg, rsvp_ros.action as a; rsvp_ros.msg.Target(), a.FindTarget.Goal()"
         command = f"source '{VENV}/bin/activate' && source '{ROOT}/install/setup.bash' && cd / && python -c '{check}'"
-        run("check", ["bash", "-c", command], environment(ros))
+        run("check", ["bash", "-c", command], env)
 
 
 # ------------------------------------------------------------------------------------------------ all of it
