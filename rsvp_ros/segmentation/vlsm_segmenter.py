@@ -79,6 +79,18 @@ def crop_area(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
 
 
 @dataclass(frozen=True, eq=False)
+class _Target:
+    """One prompt and the view in which it is looked at."""
+
+    view: View
+    place: int
+    """Of the view in the batch of encoded ones."""
+    box: Box
+    """Pixels of the image, clipped to it."""
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
 class EncodedImage:
     """An encoded image; holds the image too, for crops around small targets."""
 
@@ -139,54 +151,44 @@ class VlsmSegmenter:
             return []
         height, width = features.image.shape[:2]
         boxes = [prompt.box.clip(width, height) for prompt in prompts]
+        texts = [prompt.description for prompt in prompts]
         scale = max(features.view.scale)
-        small = [max(box.width, box.height) * scale < CROP_BELOW for box in boxes]
-        results: list[Prediction | None] = [None] * len(prompts)
+        whole, close = [], []
+        for i, box in enumerate(boxes):
+            (close if max(box.width, box.height) * scale < CROP_BELOW else whole).append(i)
+        results: dict[int, Prediction] = {}
         with running(self.name):
-            whole = [i for i, is_small in enumerate(small) if not is_small]
             if whole:
-                views = {i: (features.view, 0) for i in whole}
-                self._decode(features.features, views, boxes, prompts, features.image.shape[:2], results)
-            if len(whole) < len(prompts):
-                areas: dict[tuple[int, int, int, int], tuple[View, int]] = {}
-                views = {}
-                for i, is_small in enumerate(small):
-                    if is_small:
-                        area = crop_area(boxes[i], width, height)
-                        if area not in areas:
-                            areas[area] = make_view(features.image, area, CROP_SIDE, square=True), len(areas)
-                        views[i] = areas[area]
-                crops = np.stack([view.pixels for view, _ in areas.values()])
-                encoded = self.model.encode_image(self._to_tensor(crops))
-                self._decode(encoded, views, boxes, prompts, features.image.shape[:2], results)
-        return results
+                targets = [_Target(features.view, 0, boxes[i], texts[i]) for i in whole]
+                results |= dict(zip(whole, self._decode(features.features, targets, height, width), strict=True))
+            if close:
+                areas = {i: crop_area(boxes[i], width, height) for i in close}
+                crops = {a: make_view(features.image, a, CROP_SIDE, square=True) for a in set(areas.values())}
+                place = {area: n for n, area in enumerate(crops)}
+                pixels = np.stack([crop.pixels for crop in crops.values()])
+                targets = [_Target(crops[areas[i]], place[areas[i]], boxes[i], texts[i]) for i in close]
+                encoded = self.model.encode_image(self._to_tensor(pixels))
+                results |= dict(zip(close, self._decode(encoded, targets, height, width), strict=True))
+        return [results[i] for i in range(len(prompts))]
 
-    def _decode(
-        self,
-        features: ImageFeatures,
-        views: dict[int, tuple[View, int]],
-        boxes: list[Box],
-        prompts: Sequence[Prompt],
-        size: tuple[int, int],
-        results: list[Prediction | None],
-    ) -> None:
-        """Fill in the results of some prompts; `views`: a prompt's number to its view and the place in the batch."""
-        on_grid = [
-            boxes[i].translate(-view.left, -view.top).scale(*view.scale).as_tuple() for i, (view, _) in views.items()
-        ]
+    def _decode(self, features: ImageFeatures, targets: list[_Target], height: int, width: int) -> list[Prediction]:
+        """Predictions for the targets, all in one batch, with masks of the image's size."""
+        on_grid = [t.box.translate(-t.view.left, -t.view.top).scale(*t.view.scale).as_tuple() for t in targets]
+        text = self._text([target.text for target in targets])
         output = self.model.decode(
             features,
-            self._text([prompts[i].description for i in views]),
+            text,
             torch.tensor(on_grid, dtype=torch.float32, device=self.device),
-            torch.tensor([place for _, place in views.values()], device=self.device),
+            torch.tensor([target.place for target in targets], device=self.device),
         )
         masks = output.masks.cpu().numpy()
         scores = output.quality.sigmoid().tolist()
-        presences = output.presence.sigmoid().tolist()
-        for n, (i, (view, _)) in enumerate(views.items()):
-            mask = full_size_mask(masks[n], view, boxes[i], *size)
-            reads = self._texts[prompts[i].description].given.item()
-            results[i] = Prediction(mask, scores[n] if mask.any() else 0.0, presences[n] if reads else 1.0)
+        presences = torch.where(text.given, output.presence.sigmoid(), 1.0).tolist()
+        predictions = []
+        for target, logits, score, presence in zip(targets, masks, scores, presences, strict=True):
+            mask = full_size_mask(logits, target.view, target.box, height, width)
+            predictions.append(Prediction(mask, score if mask.any() else 0.0, presence))
+        return predictions
 
     def _text(self, descriptions: list[str]) -> TextFeatures:
         """Encoded descriptions, from the cache where they were asked before: from frame to frame they stay the same."""
