@@ -293,6 +293,14 @@ def test_warm_up_runs_every_part(family, segmenters):
     assert (len(encoder), len(decoder)) == (1, 1)
 
 
+def test_default_is_the_embedded_vlsm(photo):
+    segmenter = load_segmenter(SegmenterConfig(device="cpu"))
+    assert segmenter.reads_text
+    warm_up(segmenter, 64, 48)
+    (prediction,) = segmenter.segment(segmenter.encode(photo), [Prompt(BOXES[0], "mug")])
+    assert prediction.mask.shape == (480, 640)
+
+
 @pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))])
 def test_other_arrays_are_refused(image, segmenters):
     with pytest.raises(InvalidImageError, match="uint8 H x W x 3"):

@@ -59,14 +59,14 @@ def _load_vlsm(config: SegmenterConfig) -> Segmenter:
 
 
 def _load_segment_anything(config: SegmenterConfig) -> Segmenter:
-    module = _import("rsvp_ros.segmentation.segment_anything_adapter", "sam")
+    module = _import("rsvp_ros.segmentation.segment_anything_adapter", "'rsvp_ros[sam]'")
     return module.SegmentAnythingSegmenter.from_checkpoint(config.model, device=config.device, dtype=config.dtype)
 
 
 def _load_transformers(config: SegmenterConfig) -> Segmenter:
-    files = _import("rsvp_ros.segmentation.transformers_loading", "transformers")
-    boxes = _import("rsvp_ros.segmentation.transformers_sam", "transformers")
-    concepts = _import("rsvp_ros.segmentation.sam3", "transformers")
+    files = _import("rsvp_ros.segmentation.transformers_loading", "'rsvp_ros[transformers]'")
+    boxes = _import("rsvp_ros.segmentation.transformers_sam", "'rsvp_ros[transformers]'")
+    concepts = _import("rsvp_ros.segmentation.sam3", "'rsvp_ros[transformers]'")
     supported = sorted([*boxes.FAMILIES, *concepts.SAM3_TYPES])
     if config.model_type and config.model_type not in supported:
         raise ConfigurationError(f"model_type '{config.model_type}' is unknown: use one of {', '.join(supported)}")
@@ -80,10 +80,10 @@ def _load_transformers(config: SegmenterConfig) -> Segmenter:
     return segmenter.from_pretrained(config.model, model_type, device=config.device, dtype=config.dtype)
 
 
-def _import(module: str, extra: str) -> Any:
+def _import(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         if (error.name or "").startswith("rsvp_ros"):
             raise
-        raise ModelLoadError(f"{error}: pip install 'rsvp_ros[{extra}]'") from error
+        raise ModelLoadError(f"{error}: pip install {package}") from error

@@ -75,7 +75,7 @@ def _to_float32(value):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or numpy failed for lack of memory; on the CPU torch has no class for it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 @contextmanager
