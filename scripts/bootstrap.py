@@ -294,7 +294,7 @@ def install_packages(ros: Ros, version: str) -> str:
         if not list(VENV.glob("lib/python3.*/site-packages/torch")):
             check_disk()
         if ros.prefix:
-            files = missing_requirements(files, environment(ros))
+            files = missing_requirements(files[:-1], environment(ros))
         *requirements, constraints = files
         command = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "-c", constraints]
         for file in requirements:
@@ -303,12 +303,13 @@ def install_packages(ros: Ros, version: str) -> str:
     return inputs
 
 
-def missing_requirements(files: list[Path], env: dict[str, str]) -> list[Path]:
+def missing_requirements(requirements: list[Path], env: dict[str, str]) -> list[Path]:
     """The requirements that a sourced ROS 2 environment lacks, as files for pip.
 
-    Its NumPy stays, whatever the pin, for its messages and cv_bridge are compiled against it.
+    Its NumPy stays, whatever the pin, for its messages and cv_bridge are compiled against it. What the requirements
+    pull in is not pinned here: it has to go with what is there.
     """
-    lines = [line.strip() for file in files[:-1] for line in file.read_text().splitlines()]
+    lines = [line.strip() for file in requirements for line in file.read_text().splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not shutil.which("colcon", path=env["PATH"]):
         lines.append("colcon-common-extensions")
@@ -329,13 +330,11 @@ def missing_requirements(files: list[Path], env: dict[str, str]) -> list[Path]:
     if int(numpy.split(".")[0]) < 2:
         # the last version for NumPy 1
         missing = [re.sub(r"^opencv-python-headless==.*", "opencv-python-headless==4.11.0.86", m) for m in missing]
-    pinned = {re.split("==", line)[0] for line in missing}
-    constraints = files[-1].read_text().splitlines()
-    kept = [c for c in constraints if re.split("==", c)[0] not in {*pinned, *there, "numpy"}]
     LOGS.mkdir(parents=True, exist_ok=True)
     outputs = [LOGS / "requirements.txt", LOGS / "constraints.txt"]
     outputs[0].write_text("\n".join(missing) + "\n")
-    outputs[1].write_text("\n".join([*kept, f"numpy=={numpy}"]) + "\n")
+    # launch_pytest breaks with later ones
+    outputs[1].write_text(f"numpy=={numpy}\npytest<8.4\n")
     return outputs
 
 
