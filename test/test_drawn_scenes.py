@@ -158,5 +158,9 @@ def test_a_batch_matches_its_scenes(bank):
 def test_leaves_are_prompted_by_their_boxes(bank):
     rng = np.random.default_rng(2)
     scene = dead_leaves(rng, bank, 128, 128)
-    samples = leaf_prompts(rng, scene, 4, unknown_words=0.0)
+    samples = leaf_prompts(rng, scene, 4, with_text=0.0)
     assert 0 < len(samples) <= 4 and all(s.kind is PromptKind.LEAF and s.text == "" and s.target for s in samples)
+    texts = [s for seed in range(30) for s in leaf_prompts(np.random.default_rng(seed), scene, 4, with_text=1.0)]
+    names = [name for names in KINDS.values() for name in names]
+    assert all(s.text and s.judged != any(name in s.text for name in names) for s in texts if "box" not in s.text)
+    assert {s.judged for s in texts} == {True, False}

@@ -46,7 +46,7 @@ def held_out_scenes(
         rng = np.random.default_rng((seed, number, 7))
         if number % 2:
             scene = dead_leaves(rng, bank, *size)
-            yield scene, [(s.kind.value, s) for s in leaf_prompts(rng, scene, prompts, unknown_words=0.0)]
+            yield scene, [(s.kind.value, s) for s in leaf_prompts(rng, scene, prompts, with_text=0.0)]
             continue
         scene = household_scene(rng, bank, *size, held_out_pairs=True)
         samples = [(s.kind.value, s) for s in sample_prompts(rng, scene, prompts)]

@@ -50,6 +50,8 @@ class Sample:
     text: str
     target: int
     """Id of the thing meant; 0 where it is absent."""
+    judged: bool = True
+    """Whether presence can be learnt from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,8 @@ class Batch:
     """P x H/4 x W/4 float32: share of each cell that the target covers."""
     present: Tensor
     """P, bool."""
+    judged: Tensor
+    """P, bool: whether `present` is known to be right."""
     vocabulary: list[str]
     """V texts, each names one pair of kind and colour that is in the batch."""
     grounding: Tensor
@@ -241,13 +245,22 @@ def pair_prompt(rng: np.random.Generator, scene: Scene, target: Thing) -> Sample
     return Sample(PromptKind.WHOLE_TEXT, Box(0, 0, width, height), pair_text(rng, target.kind, target.color), target.id)
 
 
-def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int, unknown_words: float = 0.25) -> list[Sample]:
-    """Up to `count` boxes in dead leaves; a share of them with words that mean nothing, so that the box decides."""
+def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int, with_text: float = 0.5) -> list[Sample]:
+    """Up to `count` boxes in dead leaves, where no text can be right: the box decides.
+
+    A share `with_text` has words: half of them unknown ones, half the names of kinds. The latter teach that a tight box
+    counts for more than a word in pictures unlike the household scenes; they teach nothing about presence.
+    """
     samples = []
     for index in rng.permutation(len(scene.things))[:count]:
         thing = scene.things[index]
-        text = unknown_text(rng, "") if rng.random() < unknown_words else ""
-        samples.append(Sample(PromptKind.LEAF, _tight(rng, thing.box, scene), text, thing.id))
+        text, judged = "", True
+        if rng.random() < with_text:
+            judged = rng.random() < 0.5
+            kind, color = list(KINDS)[rng.integers(len(KINDS))], list(COLORS)[rng.integers(len(COLORS))]
+            known = KINDS[kind][0] if rng.random() < 0.5 else pair_text(rng, kind, color)
+            text = unknown_text(rng, "") if judged else known
+        samples.append(Sample(PromptKind.LEAF, _tight(rng, thing.box, scene), text, thing.id, judged))
     return samples
 
 
@@ -269,7 +282,7 @@ def collate(rng: np.random.Generator, scenes: list[tuple[Scene, list[Sample]]]) 
     """Scenes of one size and their prompts as tensors."""
     pairs = sorted({(t.kind, t.color) for scene, _ in scenes for t in scene.things if t.kind})
     number = {pair: i for i, pair in enumerate(pairs)}
-    boxes, index, texts, kinds, masks, present, grounding = [], [], [], [], [], [], []
+    boxes, index, texts, kinds, masks, present, judged, grounding = [], [], [], [], [], [], [], []
     half = GROUNDING_STRIDE // 2
     for i, (scene, samples) in enumerate(scenes):
         height, width = scene.ids.shape
@@ -290,6 +303,7 @@ def collate(rng: np.random.Generator, scenes: list[tuple[Scene, list[Sample]]]) 
             texts.append(sample.text)
             kinds.append(sample.kind)
             present.append(sample.target > 0)
+            judged.append(sample.judged)
     return Batch(
         images=torch.from_numpy(np.stack([scene.image for scene, _ in scenes])).permute(0, 3, 1, 2),
         boxes=torch.tensor(boxes, dtype=torch.float32),
@@ -298,6 +312,7 @@ def collate(rng: np.random.Generator, scenes: list[tuple[Scene, list[Sample]]]) 
         kinds=kinds,
         masks=torch.from_numpy(np.stack(masks)),
         present=torch.tensor(present),
+        judged=torch.tensor(judged),
         vocabulary=[pair_text(rng, *pair) for pair in pairs],
         grounding=torch.from_numpy(np.stack(grounding)),
     )

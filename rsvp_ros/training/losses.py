@@ -67,7 +67,7 @@ def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losse
     return Losses(
         cross_entropy=over_present((pixelwise * weights).flatten(1).sum(1) / area),
         dice=over_present(1 - (2 * overlap + 1) / (total + 1)),
-        presence=F.binary_cross_entropy_with_logits(output.presence, present),
+        presence=F.binary_cross_entropy_with_logits(output.presence, present, batch.judged.float()),
         quality=over_present((output.quality.sigmoid() - iou).square()),
         grounding=F.cross_entropy(grounding, batch.grounding, ignore_index=-1, reduction="sum") / known,
     )
