@@ -30,7 +30,7 @@ test: setup
 	@$(ENVIRONMENT) && $(ISOLATION) python -m pytest $(ARGS)
 
 demo: setup
-	@$(ENVIRONMENT) && python -m rsvp_ros.demo $(ARGS)
+	@$(ENVIRONMENT) && $(ISOLATION) python -m rsvp_ros.ros.demo $(ARGS)
 
 lint: setup
 	@$(ENVIRONMENT) && python -m ruff check .
