@@ -105,15 +105,7 @@ def _byte_level(data: bytes) -> str:
 
 def build_processor(pieces: Sequence[str] = ()) -> Qwen3VLProcessor:
     """Qwen3-VL's processor for small images, with a tokenizer of single bytes that can also write `pieces`."""
-    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = dict.fromkeys([*SPECIAL_TOKENS, *bytes_, *pieces])
-    bpe = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    bpe.add_special_tokens(SPECIAL_TOKENS)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
-    )
+    tokenizer = byte_tokenizer(SPECIAL_TOKENS, pieces, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     size = {"shortest_edge": 64 * 64, "longest_edge": _MAX_PIXELS}
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=_PATCH, merge_size=2, temporal_patch_size=2, size=size),
@@ -121,6 +113,16 @@ def build_processor(pieces: Sequence[str] = ()) -> Qwen3VLProcessor:
         video_processor=Qwen3VLVideoProcessor(patch_size=_PATCH, size=size),
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def byte_tokenizer(special_tokens: Sequence[str], pieces: Sequence[str] = (), **names: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that reads byte by byte and can also write `pieces`; `names`: which special token is what."""
+    words = dict.fromkeys([*special_tokens, *sorted(pre_tokenizers.ByteLevel.alphabet()), *pieces])
+    bpe = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens(list(special_tokens))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, clean_up_tokenization_spaces=False, **names)
 
 
 def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:

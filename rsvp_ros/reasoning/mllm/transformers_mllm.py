@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -146,9 +145,6 @@ class TransformersMllm:
                 f"{download_command(config.model)}"
             )
         self._model.eval()
-        # control tokens in an instruction are read as plain text, where transformers can do so
-        parameters = inspect.signature(self._processor.apply_chat_template).parameters
-        self._sanitize = {"sanitize_control_tokens": True} if "sanitize_control_tokens" in parameters else {}
         generation = self._model.generation_config
         ends = generation.eos_token_id
         ends = ends if isinstance(ends, (list, tuple)) else [ends]
@@ -206,7 +202,6 @@ class TransformersMllm:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            **self._sanitize,
         ).to(self._model.device, dtype=self._model.dtype)
         if "image_grid_thw" in inputs:
             _, rows, columns = inputs["image_grid_thw"][-1].tolist()
@@ -234,11 +229,22 @@ class TransformersMllm:
                 image = shrink(image, self._config.max_pixels)
                 image_size = (image.shape[1], image.shape[0])
                 content.append({"type": "image", "image": Image.fromarray(image)})
-            chat.append({"role": message.role, "content": [*content, {"type": "text", "text": message.text}]})
+            text = message.text if message.role == "assistant" else self._without_control_tokens(message.text)
+            chat.append({"role": message.role, "content": [*content, {"type": "text", "text": text}]})
         if chat[0]["role"] == "system" and not self._reads_system(chat):
             system, user, *rest = chat
             chat = [{"role": "user", "content": [*user["content"][:-1], _joined(system, user)]}, *rest]
         return chat, image_size
+
+    def _without_control_tokens(self, text: str) -> str:
+        """An instruction must not end its own turn, nor stand for an image: a space makes such a token plain text.
+
+        (`sanitize_control_tokens` of transformers 5.23 breaks the processor of Idefics3 and SmolVLM.)
+        """
+        for token in self._processor.tokenizer.added_tokens_decoder.values():
+            if token.special:
+                text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+        return text
 
     def _reads_system(self, chat: list[dict]) -> bool:
         """Some chat templates refuse a system message, others leave it out."""
