@@ -1,8 +1,8 @@
 """`make demo`: the real node, a camera that films a drawn tabletop, and what the node made of it, as a video.
 
-    python -m rsvp_ros.ros.demo [--out out/demo] [--seconds 12]
+    python -m rsvp_ros.ros.demo [--out out/demo] [--seconds 12] [--params-file config/embedded.yaml]
 
-The node runs in a process of its own with config/embedded.yaml. This process is the camera and the robot program: it
+The node runs in a process of its own. This process is the camera and the robot program: it
 gives a box for each of the two things that move, as a click in RViz would. It knows the true masks, and says how well
 the node's agree with them. Exit status 0 only where both were found and followed.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
-from ament_index_python.packages import get_package_prefix
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 from rclpy.executors import SingleThreadedExecutor
@@ -42,6 +42,7 @@ from rsvp_ros.visualization import INK, PAPER, target_color
 
 RATE_HZ = 10
 NAMESPACE = "rsvp"
+CONFIG = Path(get_package_share_directory("rsvp_ros")) / "config"
 START_UP_S = 180.0
 """The node may need this long until it is active: on a slow disk torch alone takes a minute."""
 CLICKS_AT_S = 0.5
@@ -56,14 +57,13 @@ class DemoError(Exception):
 
 
 class NodeProcess:
-    """`rsvp_node` with config/embedded.yaml, until `stop`."""
+    """`rsvp_node` with the parameters in a file, until `stop`."""
 
-    def __init__(self, log: Path) -> None:
-        prefix = Path(get_package_prefix("rsvp_ros"))
-        parameters = prefix / "share" / "rsvp_ros" / "config" / "embedded.yaml"
+    def __init__(self, params_file: Path, log: Path) -> None:
         self._log = log
-        command = [sys.executable, str(prefix / "lib" / "rsvp_ros" / "rsvp_node"), "--ros-args"]
-        command += ["-r", f"__ns:=/{NAMESPACE}", "--params-file", str(parameters)]
+        executable = Path(get_package_prefix("rsvp_ros")) / "lib" / "rsvp_ros" / "rsvp_node"
+        command = [sys.executable, str(executable), "--ros-args"]
+        command += ["-r", f"__ns:=/{NAMESPACE}", "--params-file", str(params_file)]
         with log.open("w") as file:
             self.started = time.monotonic()
             # A session of its own: Ctrl-C in the terminal reaches the demo alone, which then ends the node in order.
@@ -355,7 +355,7 @@ def run(out: Path, seconds: float, node: NodeProcess) -> None:
         raise DemoError(f"not followed: {', '.join(lost)}")
     print(
         "\nHere boxes said what to follow. An instruction in words needs an MLLM, which this demo does without. With\n"
-        "one on an OpenAI-compatible server (vLLM, Ollama, ...), whose address you write into config/server.yaml, try:\n"
+        "one on an OpenAI-compatible server (vLLM, Ollama, ...), its address written into config/server.yaml, try:\n"
         "    source .venv/bin/activate && source install/setup.bash\n"
         f'    rsvp segment {out / "scene.png"} "something to drink from" --config config/server.yaml\n'
         "and on a robot: ros2 launch rsvp_ros rsvp.launch.py params_file:=config/server.yaml"
@@ -366,7 +366,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="for the results (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of the film (default: %(default)s)")
+    parser.add_argument(
+        "--params-file",
+        type=Path,
+        default=CONFIG / "embedded.yaml",
+        help="the node's parameters (default: embedded.yaml)",
+    )
     options = parser.parse_args(arguments)
+    if not options.params_file.is_file():
+        parser.error(f"--params-file: there is no {options.params_file}")
     if not 5 <= options.seconds <= 120:
         parser.error("--seconds must be 5 to 120")
     return options
@@ -384,15 +392,14 @@ def main(arguments: list[str] | None = None) -> int:
     print("A camera films a drawn tabletop; rsvp_node, in another process, follows a mug and a ball on it.")
     print(f"Takes about {options.seconds + 25:.0f} s on a CPU; leaves a video and pictures in {out}.\n", flush=True)
     # Whole images through shared memory, and nothing of other robots on the network.
-    profile = Path(get_package_prefix("rsvp_ros")) / "share" / "rsvp_ros" / "config" / "fastdds.xml"
-    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(profile))
+    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(CONFIG / "fastdds.xml"))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     node: NodeProcess | None = None
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        node = NodeProcess(out / "node.log")
+        node = NodeProcess(options.params_file, out / "node.log")
         run(out, options.seconds, node)
     except DemoError as error:
         print(f"\ndemo: {error}. The last lines of {out / 'node.log'}:", file=sys.stderr)

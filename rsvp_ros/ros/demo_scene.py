@@ -63,7 +63,7 @@ class DemoScene:
     `moving` names the things that can be followed; the arm hides the first of them once, around `hidden_at_s`.
     """
 
-    moving = ("red mug", "blue ball")
+    moving = ("blue mug", "red ball")
 
     def __init__(self, hidden_at_s: float) -> None:
         self.hidden_at_s = hidden_at_s
@@ -72,7 +72,7 @@ class DemoScene:
         _lay(self._table, _place_mat().place(318, 262), shadow=(2, 3, 3.0, 0.45), relief=0.0)
         for kind, seed, color, size, x, y, angle in _STILL_LIFE:
             _lay(self._table, _draw(kind, seed, color, size).place(x, y, angle))
-        self._things = {"red mug": _draw("mug", 5, (196, 38, 40), 50), "blue ball": _draw("ball", 3, (36, 92, 190), 40)}
+        self._things = {"blue mug": _draw("mug", 5, (36, 92, 190), 50), "red ball": _draw("ball", 3, (206, 38, 36), 40)}
         self._arm = _arm()
         self._noise = rng.normal(0, 2.0, (HEIGHT, WIDTH, 1)).astype(np.float32)
 
