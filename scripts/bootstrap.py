@@ -53,7 +53,11 @@ REMEDIES = (
         r"NewConnectionError|NameResolutionError|(Read|Connect)Timeout|ProxyError|SSLError|Connection (broken|reset)",
         "The package index could not be reached: check the network, and the proxy if there is one; then run it again.",
     ),
-    (r"No matching distribution found", "The package index has no such version for this Python and platform (x86_64)."),
+    (
+        r"No matching distribution found",
+        "The package index has no such version for this Python and platform (Linux on x86_64 is supported), or could "
+        "not be reached: check pip's configuration and the network.",
+    ),
     (r"Python\.h: No such file|Could NOT find Python3", "Python's headers are missing: sudo apt install python3-dev"),
     (r"No CMAKE_CXX_COMPILER could be found", "There is no C++ compiler: sudo apt install g++"),
     (r"existing path cannot be removed", "The build folder is of another kind of build: `make clean`, then again."),
