@@ -17,12 +17,13 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rsvp_ros.errors import ModelLoadError
 from rsvp_ros.segmentation.modeling.common import Mlp, grid_centers, sine_encoding
 from rsvp_ros.segmentation.modeling.image_encoder import ImageEncoder, ImageFeatures, take
 from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
-from rsvp_ros.segmentation.modeling.prompt_encoder import PromptEncoder, coverage, pool
+from rsvp_ros.segmentation.modeling.prompt_encoder import PromptEncoder, coverage
 from rsvp_ros.segmentation.modeling.text_encoder import TextEncoder, TextFeatures
 from rsvp_ros.segmentation.modeling.two_way import TwoWayBlock
 
@@ -130,7 +131,7 @@ class Vlsm(nn.Module):
         features = take(features, image_index)
         similarity = self.similarity(features.semantic, text)
         dense8 = self.prompt_encoder.dense(boxes, similarity, 8)
-        dense16 = pool(dense8, 2)
+        dense16 = F.avg_pool2d(dense8, 2)
         image = features.tokens + self.dense16(dense16.flatten(2).transpose(1, 2).to(features.tokens.dtype))
         image_position = sine_encoding(grid_centers(height, width, 16, boxes.device), self.config.dim)
         image_position = image_position.flatten(0, 1).to(image.dtype)
@@ -169,8 +170,10 @@ class Vlsm(nn.Module):
         mean = (similarity.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1e-3)
         return torch.stack((peak.clamp(-10, 10) / 4, elsewhere.clamp(-10, 10) / 4, mean), 1)
 
-    def forward(self, images: Tensor, texts: Sequence[str], boxes: Tensor, image_index: Tensor | None = None):
-        """Images to `VlsmOutput` in one go: training and export."""
+    def forward(
+        self, images: Tensor, texts: Sequence[str], boxes: Tensor, image_index: Tensor | None = None
+    ) -> VlsmOutput:
+        """Images to answers in one go; see `encode_image`, `encode_text` and `decode`."""
         return self.decode(self.encode_image(images), self.encode_text(texts), boxes, image_index)
 
     def save_pretrained(self, folder: str | Path) -> None:

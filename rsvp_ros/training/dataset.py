@@ -174,7 +174,6 @@ def _absent(rng: np.random.Generator, scene: Scene) -> Sample | None:
     box = whole if form < 0.45 else _tight(rng, anchor.box, scene) if form < 0.75 else anchor.box.pad(0.8)
     box = box.clip(width, height)
     others = _inside(scene, box)
-    inside = {(t.kind, t.color) for t in others}
     kinds, colors = list(KINDS), list(COLORS)
     kind, color = kinds[rng.integers(len(kinds))], colors[rng.integers(len(colors))]
     one, two = (scene.things[i] for i in rng.integers(0, len(scene.things), 2))
@@ -189,7 +188,7 @@ def _absent(rng: np.random.Generator, scene: Scene) -> Sample | None:
         kind, color = one.kind, one.color  # perhaps in the image, not in the region
     if choice >= 0.93 and all(t.kind != kind for t in others):
         return Sample(PromptKind.ABSENT, box, f"the {KINDS[kind][0]}", 0)
-    if (kind, color) in inside or is_held_out(kind, color) or any(kind == t.kind and color == t.color for t in others):
+    if is_held_out(kind, color) or any((kind, color) == (t.kind, t.color) for t in others):
         return None
     return Sample(PromptKind.ABSENT, box, pair_text(rng, kind, color), 0)
 

@@ -125,6 +125,7 @@ class Trainer:
             [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=config.learning_rate,
             betas=(0.9, 0.98),
+            fused=True,
         )
         self.step = 0
         self.seconds = 0.0

@@ -109,9 +109,3 @@ def take(features: ImageFeatures, index: Tensor) -> ImageFeatures:
     else:
         parts = (t.index_select(0, index) for t in vars(features).values())
     return ImageFeatures(*parts)
-
-
-def concatenate(parts: list[ImageFeatures]) -> ImageFeatures:
-    """One batch of the features of several images of one size."""
-    names = vars(parts[0])
-    return ImageFeatures(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rsvp_ros.segmentation.modeling.common import grid_centers, sine_encoding
 
@@ -49,8 +48,3 @@ class PromptEncoder(nn.Module):
         return torch.stack(
             (coverage(boxes, height, width, stride), similarity, offset[..., 0], offset[..., 1], nearness), 1
         )
-
-
-def pool(maps: Tensor, factor: int) -> Tensor:
-    """Mean of each factor x factor cells."""
-    return F.avg_pool2d(maps, factor)
