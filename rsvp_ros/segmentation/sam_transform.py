@@ -22,10 +22,10 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """The same pixels as the families' own processors make, several times faster (docs/segmenters.md).
+    """The same pixels as the families' own processors make, computed where the network runs (docs/segmenters.md).
 
-    Their PIL and float detours are what takes the time: here the resize is torch's antialiased one on uint8, on the
-    interleaved image as it comes from the camera.
+    The camera's uint8 image is what goes to the GPU, a quarter of the float one, and is resized there; on the CPU
+    torch's antialiased resize takes the interleaved image as it is.
     """
 
     size: Size
