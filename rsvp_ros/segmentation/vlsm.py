@@ -23,7 +23,7 @@ from rsvp_ros.errors import ModelLoadError
 from rsvp_ros.segmentation.modeling.common import Mlp, grid_centers, sine_encoding
 from rsvp_ros.segmentation.modeling.image_encoder import ImageEncoder, ImageFeatures, take
 from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
-from rsvp_ros.segmentation.modeling.prompt_encoder import PromptEncoder, coverage
+from rsvp_ros.segmentation.modeling.prompt_encoder import PromptEncoder
 from rsvp_ros.segmentation.modeling.text_encoder import TextEncoder, TextFeatures
 from rsvp_ros.segmentation.modeling.two_way import TwoWayBlock
 
@@ -136,16 +136,7 @@ class Vlsm(nn.Module):
         image_position = sine_encoding(grid_centers(height, width, 16, boxes.device), self.config.dim)
         image_position = image_position.flatten(0, 1).to(image.dtype)
 
-        count = boxes.shape[0]
-        text_tokens = torch.where(text.given[:, None, None], text.tokens + self.text_type, self.no_text)
-        tokens = torch.cat(
-            (self.output_tokens.expand(count, -1, -1), self.prompt_encoder.tokens(boxes), text_tokens), 1
-        )
-        first_word = torch.arange(text.valid.shape[1], device=boxes.device) == 0
-        shown = torch.cat(
-            (boxes.new_ones(count, 5, dtype=torch.bool), text.valid | (first_word & ~text.given[:, None])), 1
-        )
-        token_bias = torch.where(shown, 0.0, -1e4)[:, None, None]
+        tokens, token_bias = self._prompt_tokens(text, boxes)
         token_position = tokens
         region = (dense16[:, 0].flatten(1), dense16[:, 1].flatten(1))
         for block in self.blocks:
@@ -153,14 +144,28 @@ class Vlsm(nn.Module):
 
         image = image.transpose(1, 2).unflatten(2, (height, width))
         masks = self.mask_decoder(image, tokens[:, 0], dense8, features.stride8, features.stride4)
-        inside = coverage(boxes, *similarity.shape[-2:], 8)
-        evidence = self._evidence(similarity, inside).to(tokens.dtype)
+        evidence = self._evidence(similarity, dense8[:, 0]).to(tokens.dtype)
         return VlsmOutput(
             masks=masks.float(),
             quality=self.quality_head(tokens[:, 1]).squeeze(-1).float(),
             presence=self.presence_head(torch.cat((tokens[:, 2], evidence), 1)).squeeze(-1).float(),
             similarity=similarity,
         )
+
+    def _prompt_tokens(self, text: TextFeatures, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens for mask, quality and presence, two corners, the words: P x N x dim; a bias that hides padding.
+
+        A prompt without words has one token that says so.
+        """
+        count, length = text.valid.shape
+        outputs = self.output_tokens.expand(count, -1, -1)
+        corners = self.prompt_encoder.tokens(boxes)
+        words = torch.where(text.given[:, None, None], text.tokens + self.text_type, self.no_text)
+        is_first = torch.arange(length, device=boxes.device) == 0
+        words_shown = text.valid | (is_first & ~text.given[:, None])
+        others_shown = words_shown.new_ones(count, outputs.shape[1] + corners.shape[1])
+        shown = torch.cat((others_shown, words_shown), 1)
+        return torch.cat((outputs, corners, words), 1), torch.where(shown, 0.0, -1e4)[:, None, None]
 
     @staticmethod
     def _evidence(similarity: Tensor, inside: Tensor) -> Tensor:
