@@ -80,13 +80,13 @@ def parse_answer(text: str, family: Family, image_size: Size, model_image_size: 
 
 def partial_steps(text: str) -> tuple[ReasoningStep, ...]:
     """The steps in an answer that is still being written; the last one may be unfinished. Never raises."""
-    thought, body = _split_thought(_encodable(text[:MAX_CHARACTERS]))
+    thought, body = _split_thought(_UNFINISHED_TAG.sub("", _encodable(text[:MAX_CHARACTERS])))
     try:
         values = lenient_json.read(body)
     except ParseError:
         values = []
     reading = _from_objects(body, values, None, partial=True)
-    return _steps(thought or (_prose(body, values) if reading else body.strip()), reading)
+    return _steps(thought or _prose(body, values, MIN_PROSE if reading else 1), reading)
 
 
 # ---- what the model wrote, in its own numbers
@@ -230,7 +230,7 @@ def _read_object(value: Object, members: dict[str, Value], body: str, family: Fa
                 refused.append(f'"{key}" {_quote(source)} is not {_expected(lengths, family)}')
             else:
                 (item.boxes if len(numbers) == 4 else item.points).append(numbers)
-    reading.refused += refused
+    reading.refused += dict.fromkeys(refused)
     if item.boxes or item.points or item.rows or item.columns or item.marks:
         reading.items.append(item)
     elif not refused:
@@ -585,12 +585,16 @@ _ANSWER_START = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_END = re.compile(r"</answer>", re.IGNORECASE)
 MIN_PROSE = 24
 """Letters; what is shorter says nothing ("Here is the JSON:")."""
+_JSON_START = re.compile(r"""\s*(?:```\w{0,10}\s*)?[\[{]\s*[\[{"']""")
+_UNFINISHED_TAG = re.compile(r"<[^<>]{0,10}\Z")
 _HOW = "give the region of each target, or an empty list if it is not in the image"
 
 
 def _split_thought(text: str) -> tuple[str, str]:
     """What the model thought before it answered, and the answer: only that counts for coordinates."""
     thought, body = "", text
+    if _JSON_START.match(text):
+        return thought, body  # tags are in its strings, if there are any
     if answers := list(_ANSWER_START.finditer(text)):
         thought, body = text[: answers[-1].start()], text[answers[-1].end() :]
         if end := _ANSWER_END.search(body):
@@ -603,13 +607,13 @@ def _split_thought(text: str) -> tuple[str, str]:
     return thought.strip(), body
 
 
-def _prose(body: str, values: list[Array | Object]) -> str:
-    """What is written around the JSON and the tags; empty where that is no more than a label."""
+def _prose(body: str, values: list[Array | Object], min_letters: int = MIN_PROSE) -> str:
+    """What is written around the JSON and the tags; empty where that has fewer letters."""
     starts, ends = [value.start for value in values], [value.end for value in values]
     around = "\n".join(body[start:end] for start, end in zip([0, *ends], [*starts, len(body)], strict=True))
     lines = re.sub(r"<[^<>]{0,200}>|```\w{0,10}", " ", around).splitlines()
     prose = "\n".join(line.strip() for line in lines if line.strip())
-    return prose if sum(map(str.isalpha, prose)) >= MIN_PROSE else ""
+    return prose if sum(map(str.isalpha, prose)) >= min_letters else ""
 
 
 def _presence(reading: _Reading, found: bool, refused: list[str], thought: str, body: str) -> bool | None:
