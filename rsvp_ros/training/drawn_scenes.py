@@ -516,6 +516,8 @@ def _paint_thing(
             return pixels
 
         canvas.paint(contours, fill, id_)
+    if rng.random() < 0.35:
+        _markings(canvas, rng, bank, center, size, id_, 0.18)
 
 
 def _blob(rng: np.random.Generator) -> list[Polygon]:
@@ -567,12 +569,12 @@ def _figure(rng: np.random.Generator) -> list[list[Polygon]]:
 def _composite(rng: np.random.Generator) -> list[list[Polygon]]:
     """One shape, several that hang together, or a figure: each group is filled in its own way."""
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.22:
         return [_blob(rng)]
-    if kind < 0.7:
+    if kind < 0.55:
         return _figure(rng)
     groups, spread = [], rng.uniform(0.25, 0.6)
-    for _ in range(int(rng.integers(2, 5))):
+    for _ in range(int(rng.integers(2, 6))):
         scale, offset = rng.uniform(0.3, 0.75), rng.uniform(-spread, spread, 2)
         groups.append([contour * scale + offset for contour in _blob(rng)])
     return groups
@@ -587,7 +589,7 @@ def _leaf(canvas: _Canvas, rng: np.random.Generator, bank: TextureBank, radius: 
         strength = rng.uniform(0.1, 0.5)
         for group in groups:
             canvas.shade([contour + offset for contour in group], strength)
-    shared = bank.crop(rng, *canvas.ids.shape) if rng.random() < 0.4 else None
+    shared = bank.crop(rng, *canvas.ids.shape) if rng.random() < 0.2 else None
     plain = random_color(rng)
     for group in groups:
         style = rng.random()
@@ -602,15 +604,30 @@ def _leaf(canvas: _Canvas, rng: np.random.Generator, bank: TextureBank, radius: 
             return pixels * _shading(rng, h, w)
 
         canvas.paint(group, fill, id_)
-    if rng.random() < 0.35:  # markings that belong to the thing: a print, an eye, a seam
-        where = canvas.ids == id_
-        for _ in range(int(rng.integers(1, 5))):
-            size, place = radius * rng.uniform(0.08, 0.3), center + rng.uniform(-0.5, 0.5, 2) * radius
-            spot = [contour * size + place for contour in _blob(rng)]
-            found = canvas.stencil(spot)
-            if found is not None:
-                area, mask = found
-                canvas.image[area][mask & where[area]] = random_color(rng).astype(np.uint8)
+    if rng.random() < 0.6:
+        _markings(canvas, rng, bank, center, radius, id_, 0.4)
+
+
+def _markings(
+    canvas: _Canvas,
+    rng: np.random.Generator,
+    bank: TextureBank,
+    center: np.ndarray,
+    radius: float,
+    id_: int,
+    size: float,
+) -> None:
+    """Spots on a thing that belong to it: a print, an eye, a seam; up to `size` times its radius."""
+    is_thing = canvas.ids == id_
+    for _ in range(int(rng.integers(1, 7))):
+        scale, place = radius * rng.uniform(0.05, size), center + rng.uniform(-0.6, 0.6, 2) * radius
+        found = canvas.stencil([contour * scale + place for contour in _blob(rng)])
+        if found is None:
+            continue
+        area, mask = found
+        inside = mask & is_thing[area]
+        color = bank.crop(rng, *mask.shape)[inside] if rng.random() < 0.3 else random_color(rng).astype(np.uint8)
+        canvas.image[area][inside] = color
 
 
 def _clutter(canvas: _Canvas, rng: np.random.Generator, bank: TextureBank, count: int) -> None:
