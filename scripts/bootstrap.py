@@ -30,7 +30,7 @@ STAMPS = VENV / "rsvp_ros_setup"
 LOGS = ROOT / "log" / "setup"
 REQUIREMENTS = ROOT / "requirements"
 PYTHONS = ((3, 10), (3, 13))
-DISK_GB = 12
+DISK_GB = 13
 
 # What this script leaves to the shell that called it, unless ROS 2 is sourced there.
 ROS_VARIABLES = (
@@ -290,7 +290,7 @@ def install_packages(ros: Ros, version: str) -> str:
     inputs = digest(version, ros, *files)
     if is_done("packages", inputs):
         return inputs
-    title = "Pinned packages, but for those that are there" if ros.prefix else "Pinned packages (4 GB to download)"
+    title = "Pinned packages, but for those that are there" if ros.prefix else "Pinned packages (3.3 GB to download)"
     with step("packages", title, inputs):
         python = VENV / "bin" / "python"
         if not ros.prefix:
@@ -300,7 +300,8 @@ def install_packages(ros: Ros, version: str) -> str:
         if ros.prefix:
             files = missing_requirements(files[:-1], environment(ros))
         *requirements, constraints = files
-        command = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "-c", constraints]
+        command = [python, "-m", "pip", "install", "--no-input", "--progress-bar=off", "--no-compile"]
+        command += ["-c", constraints]
         for file in requirements:
             command += ["-r", file]
         run("packages", command, environment(ros))
