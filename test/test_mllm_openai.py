@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pytest
 from mllm_server import RecordedServer, Reply, unanswered_url, unused_url
-from tiny_mllm import build_tiny_mllm, serve_tiny_mllm
 
 from rsvp_ros.errors import (
     CancelledError,
@@ -427,6 +426,8 @@ def test_importing_the_backends_imports_no_model_library():
 
 def test_transformers_serve(tmp_path, connect):
     """A server that others wrote, with a real model behind it."""
+    from tiny_mllm import build_tiny_mllm, serve_tiny_mllm  # imports torch, which no other test here needs
+
     build_tiny_mllm(tmp_path / "model", ANSWER)
     with serve_tiny_mllm(tmp_path / "model") as url:
         mllm = connect(url, model=str(tmp_path / "model"))
