@@ -349,6 +349,17 @@ def test_no_model_named_and_none_listed(connect, models):
         connect(server, model="").generate(conversation())
 
 
+def test_prepare_learns_the_name_that_the_server_has(connect):
+    with RecordedServer(ANSWER, models=["first-model", "second-model"]) as server:
+        mllm = connect(server, model="")
+        mllm.prepare()
+        assert mllm.name == "first-model"
+        assert not server.requests
+    with pytest.raises(ServerUnavailableError, match="cannot be reached"):
+        connect(unused_url(), model="", max_retries=0).prepare()
+    connect(unused_url(), model="named").prepare()  # nothing to ask
+
+
 # The key
 
 
