@@ -4,10 +4,10 @@
     python benchmark/node_overhead.py --no-profile       # with Fast DDS's defaults
 
 This process is the camera (30 Hz, bgr8, best effort) and the robot program that listens to `targets`; the node runs in
-another one, with a segmenter that costs next to nothing (the ellipse in the box), so that all that is left is the node's.
-The time from an image's stamp (taken before it is put into a message) to the arrival of its targets, minus
-`segmenter_duration`, is what is reported, with the CPU time of the node a frame and the share of images that never led to
-targets. `--segmenter embedded` puts the shipped VLSM in its place.
+another one, with a segmenter that costs next to nothing (the ellipse in the box), so that all that is left is the
+node's. The time from an image's stamp (taken before it is put into a message) to the arrival of its targets, minus
+`segmenter_duration`, is what is reported, with the CPU time of the node a frame and the share of images that never led
+to targets. `--segmenter embedded` puts the shipped VLSM in its place.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def measure(name: str, size: tuple[int, int], tracking: bool, arguments: argpars
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from rsvp_ros.msg import TargetArray
     from sensor_msgs.msg import Image
 
     from rsvp_ros.geometry import Box
-    from rsvp_ros.msg import TargetArray
     from rsvp_ros.ros.client import Client
     from rsvp_ros.ros.conversions import array_to_image, time_to_ns
 
@@ -78,7 +78,9 @@ def measure(name: str, size: tuple[int, int], tracking: bool, arguments: argpars
         command = [sys.executable, __file__, "--serve"]
     else:
         command = [sys.executable, str(REPOSITORY / "scripts" / "rsvp_node")]
-    node = subprocess.Popen([*command, "--ros-args", "-r", "__ns:=/rsvp", "--log-level", "warn"], start_new_session=True)
+    node = subprocess.Popen(
+        [*command, "--ros-args", "-r", "__ns:=/rsvp", "--log-level", "warn"], start_new_session=True
+    )
     rclpy.init()
     try:
         camera = rclpy.create_node("camera", namespace="rsvp")

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+
+from launch import LaunchDescription
 
 BOOLEAN = ["true", "false"]
 
@@ -22,9 +23,9 @@ def generate_launch_description():
         DeclareLaunchArgument(
             "params_file",
             default_value=str(config / "embedded.yaml"),
-            description="Parameters of the node, which choose the models: a YAML file; the package's own are embedded.yaml "
-            f"(no GPU, no network), server.yaml (an OpenAI-compatible server) and qwen3_vl_sam2.yaml (both models on this "
-            f"machine's GPU), in {config}",
+            description="Parameters of the node, which choose the models: a YAML file. The package's own are "
+            "embedded.yaml (no GPU, no network), server.yaml (an OpenAI-compatible server) and qwen3_vl_sam2.yaml (both "
+            f"models on this machine's GPU), in {config}",
         ),
         DeclareLaunchArgument("namespace", default_value="rsvp", description="Namespace of the node and of its topics"),
         DeclareLaunchArgument(
@@ -53,7 +54,9 @@ def generate_launch_description():
             description="Intrinsics of the depth images; with use_3d",
         ),
         DeclareLaunchArgument(
-            "device", default_value="auto", description="Where models run: auto (a GPU where there is one), cpu, cuda, cuda:1"
+            "device",
+            default_value="auto",
+            description="Where models run: auto (a GPU where there is one), cpu, cuda, cuda:1",
         ),
         DeclareLaunchArgument(
             "autostart",
@@ -65,7 +68,10 @@ def generate_launch_description():
             "use_sim_time", default_value="false", choices=BOOLEAN, description="Take the time from /clock"
         ),
         DeclareLaunchArgument(
-            "use_respawn", default_value="false", choices=BOOLEAN, description="Start the node again when its process dies"
+            "use_respawn",
+            default_value="false",
+            choices=BOOLEAN,
+            description="Start the node again when its process dies",
         ),
         DeclareLaunchArgument(
             "log_level",
@@ -74,12 +80,10 @@ def generate_launch_description():
             description="What is logged",
         ),
         DeclareLaunchArgument("rviz", default_value="false", choices=BOOLEAN, description="Show it all in RViz"),
-        DeclareLaunchArgument(
-            "rviz_config", default_value=str(config / "rsvp.rviz"), description="What RViz shows"
-        ),
+        DeclareLaunchArgument("rviz_config", default_value=str(config / "rsvp.rviz"), description="What RViz shows"),
     ]
-    # Large images need a larger shared-memory segment than the default, and malloc need not give their memory back after
-    # each one (README, "Lost images"). What the user has set stays.
+    # Large images need a larger shared-memory segment than the default, and malloc need not give their memory back
+    # after each one (README, "Lost images"). What the user has set stays.
     environment = [
         SetEnvironmentVariable(name, os.environ.get(name, value))
         for name, value in (

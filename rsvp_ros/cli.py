@@ -15,9 +15,10 @@ import numpy as np
 from rsvp_ros import config as configuration
 from rsvp_ros.errors import ConfigurationError, InvalidImageError, NoReasonerError, RsvpError
 from rsvp_ros.geometry import Box
-from rsvp_ros.perception import Outcome, Perception
+from rsvp_ros.perception import Perception
 from rsvp_ros.reasoning.mllm.loading import load_mllm
 from rsvp_ros.reasoning.reasoner import Reasoner
+from rsvp_ros.request import Outcome
 from rsvp_ros.segmentation.loading import load_segmenter
 from rsvp_ros.types import Frame, ReasoningStep
 from rsvp_ros.visualization import draw_proposals, draw_targets, reasoning_panel
@@ -44,13 +45,18 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "segment",
         help="find in an image what an instruction means",
-        description="Find in an image what an instruction means, and write overlay.png, one mask a target (mask_<id>.png, "
-        "255 on the target) and result.json with the reasoning. Exit status: 0 found, 1 not in the image, 2 an error.",
+        description="Find in an image what an instruction means, and write overlay.png, one mask a target "
+        "(mask_<id>.png, 255 on the target) and result.json with the reasoning. Exit status: 0 found, 1 not in the image, 2 an error.",
     )
     parser.add_argument("image", type=Path, help="a file that OpenCV reads: JPEG, PNG, WebP, …")
     parser.add_argument("instruction", nargs="?", default="", help='e.g. "something to cut the rope with"')
-    parser.add_argument("--box", nargs=4, type=float, metavar=("X0", "Y0", "X1", "Y1"), help="segment what is in this box "
-                        "[px] without reasoning; the instruction then names it and may be left out")  # fmt: skip
+    parser.add_argument(
+        "--box",
+        nargs=4,
+        type=float,
+        metavar=("X0", "Y0", "X1", "Y1"),
+        help="segment what is in this box [px] without reasoning; the instruction then names it and may be left out",
+    )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: %(default)s)")
     parser.add_argument("--config", type=Path, help="parameters as for the node, e.g. config/server.yaml")
     parser.add_argument(
@@ -72,8 +78,8 @@ def _segment(options: argparse.Namespace) -> int:
         raise ConfigurationError("give an instruction, or a box with --box")
     if box is None and config.mllm.backend == "none":
         raise NoReasonerError(
-            "an instruction needs an MLLM: give --config with mllm.backend 'openai' or 'transformers' (config/server.yaml, "
-            "config/qwen3_vl_sam2.yaml), or --set mllm.backend=openai; or give a region with --box"
+            "an instruction needs an MLLM: give --config with mllm.backend 'openai' or 'transformers' "
+            "(config/server.yaml, config/qwen3_vl_sam2.yaml), or --set mllm.backend=openai; or give a region with --box"
         )
     mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False) if box is None else None
     try:
@@ -84,7 +90,8 @@ def _segment(options: argparse.Namespace) -> int:
     write_results(options.out, image, outcome)
     targets = outcome.result.targets
     for target in targets:
-        print(f"{target.name or 'target'} [{', '.join(f'{c:.0f}' for c in target.box.as_tuple())}] score {target.score:.2f}")
+        box = ", ".join(f"{side:.0f}" for side in target.box.as_tuple())
+        print(f"{target.name or 'target'} [{box}] score {target.score:.2f}")
     if not targets:
         print("not in the image")
     print(f"written to {options.out}/")

@@ -96,7 +96,8 @@ def parse_value(text: str, kind: type) -> Any:
 
 
 def load(path: str | Path) -> Config:
-    """Read a ROS 2 parameter file, whatever node names stand in it; options of the node alone (`autostart`) are left out.
+    """Read a ROS 2 parameter file, whatever node names stand in it; options of the node alone (`autostart`) are left
+    out.
 
     Raises ConfigurationError where it cannot be read or does not fit.
     """

@@ -93,9 +93,7 @@ class Box:
 
     def union(self, other: Box) -> Box:
         """The smallest box that holds both."""
-        return Box(
-            min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1)
-        )
+        return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
 
     def to_slices(self, width: int, height: int) -> tuple[slice, slice]:
         """`image[box.to_slices(w, h)]`: rows and columns of all the pixels it touches, clipped to the image."""
@@ -142,9 +140,7 @@ class RegionGrid:
             if outside:
                 raise ValueError(f"{name} {outside[0]} is not on the grid, which has {name}s 1 to {count}")
         x, y = self.column_edges, self.row_edges
-        return Box(
-            float(x[min(columns) - 1]), float(y[min(rows) - 1]), float(x[max(columns)]), float(y[max(rows)])
-        )
+        return Box(float(x[min(columns) - 1]), float(y[min(rows) - 1]), float(x[max(columns)]), float(y[max(rows)]))
 
     def bands(self, box: Box) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """IDs of the rows and of the columns that a box overlaps; empty where it lies outside the image."""

@@ -1,14 +1,13 @@
 """The streaming system: frames and instructions in, targets out. No ROS in it.
 
 Two threads. The models' thread loads the segmenter and is the only one that runs it: for every frame, newest first, and
-in the time between frames for carrying a new result forward. The reasoner's thread waits for the MLLM. They meet when an
-answer is there: it is about a frame that is seconds old, so its targets are followed through the frames kept since,
+in the time between frames for carrying a new result forward. The reasoner's thread waits for the MLLM. They meet when
+an answer is there: it is about a frame that is seconds old, so its targets are followed through the frames kept since,
 faster than real time, and take the place of the old ones once they have reached the present.
 """
 
 from __future__ import annotations
 
-import enum
 import logging
 import threading
 import time
@@ -32,9 +31,10 @@ from rsvp_ros.errors import (
 )
 from rsvp_ros.geometry import Box
 from rsvp_ros.reasoning.reasoner import Reasoner
+from rsvp_ros.request import Outcome, Request, RequestState
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.tracking.tracker import MAX_ID, Tracker, TrackerConfig
-from rsvp_ros.types import Frame, Prediction, Prompt, Reasoning, ReasoningStep, RegionProposal, TargetsInFrame
+from rsvp_ros.types import Frame, Prediction, Reasoning, ReasoningStep, RegionProposal, TargetsInFrame
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -49,89 +49,12 @@ class PerceptionConfig:
 
     image_timeout_s: float = 5.0
     """An instruction waits for a first image for so long."""
-    catch_up_frames: int = 8
+    catch_up_frames: int = 16
     """A result is carried from the reasoned frame to the present through at most so many frames between."""
     ask_again: bool = False
     """When all targets of the last instruction are lost, ask the MLLM again."""
     ask_again_interval_s: float = 10.0
     """But not more often than this."""
-
-
-class RequestState(enum.IntEnum):
-    """The same numbers as the feedback's constants in action/FindTarget.action."""
-
-    WAITING_FOR_IMAGE = 1
-    REASONING = 2
-    CATCHING_UP = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came of a request. No targets: it is not in the image."""
-
-    result: TargetsInFrame
-    """The newest frame that the result was carried to, and the new targets in it."""
-    reasoning: Reasoning
-    """No steps where a box was given."""
-
-
-class Request:
-    """An instruction, or a box to follow, on its way. Made by `Perception.find`."""
-
-    def __init__(self, instruction: str, box: Box | None, keep_targets: bool) -> None:
-        self.instruction = instruction
-        self.box = box
-        self.keep_targets = keep_targets
-        self.state = RequestState.WAITING_FOR_IMAGE
-        self.frame: Frame | None = None
-        """The frame that is reasoned about, once there is one."""
-        self.steps: tuple[ReasoningStep, ...] = ()
-        """The steps so far, the last one possibly unfinished."""
-        self.reasoning: Reasoning | None = None
-        """The whole reasoning, once it is complete."""
-        self.started = time.monotonic()
-        self.stopping = threading.Event()
-        """Set when nobody waits for the result any more: whoever works on it stops."""
-        self._future: Future[Outcome] = Future()
-        self._lock = threading.Lock()
-        self._finished = False
-
-    @property
-    def done(self) -> bool:
-        return self._future.done()
-
-    @property
-    def error(self) -> RsvpError | None:
-        """Why it failed; None while it runs and when it did not fail."""
-        return self._future.exception() if self._future.done() else None
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self.started
-
-    def result(self, timeout_s: float | None = None) -> Outcome:
-        """Wait for the outcome. Raises the RsvpError it ended with; TimeoutError."""
-        return self._future.result(timeout_s)
-
-    def cancel(self, error: RsvpError | None = None) -> None:
-        """End it now, with CancelledError or the error given; without effect when it is done."""
-        self._finish(error or CancelledError("the request was cancelled"))
-
-    def add_done_callback(self, callback: Callable[[Request], None]) -> None:
-        """Call `callback` once it is done, in whichever thread ended it; at once when it is."""
-        self._future.add_done_callback(lambda _: callback(self))
-
-    def _finish(self, outcome: Outcome | RsvpError) -> bool:
-        with self._lock:  # of a result and a cancel, one wins
-            if self._finished:
-                return False
-            self._finished = True
-        self.stopping.set()
-        if isinstance(outcome, Outcome):
-            self._future.set_result(outcome)
-        else:
-            self._future.set_exception(outcome)
-        return True
 
 
 @dataclass(frozen=True)
@@ -176,8 +99,8 @@ class Perception:
         load_segmenter: makes the segmenter; called, like the segmenter itself, in the models' thread only.
         reasoner: stage 1; None: only boxes can be followed.
         on_targets: gets the targets of every frame, in the models' thread.
-        on_progress: gets a request whose state or steps changed, and the new text of the MLLM, in the reasoner's thread.
-        on_done: gets every request when it is done, in whichever thread ended it.
+        on_progress: gets a request whose state or steps changed, and the new text of the MLLM, in the reasoner's
+        thread. on_done: gets every request when it is done, in whichever thread ended it.
         on_problem: gets what went wrong without ending a request, in the thread in which it did.
     """
 
@@ -378,8 +301,7 @@ class Perception:
         seconds = 0.0
         try:
             frame.image  # noqa: B018  decoded here also when nothing is followed: a bad camera is told of at once
-            if tracker.active:
-                seconds = self._follow(segmenter, tracker, frame)
+            seconds = self._follow(segmenter, tracker, frame)
         except InvalidImageError as error:
             self._count(unusable=1)
             self._on_problem(error)
@@ -394,27 +316,33 @@ class Perception:
         if tracker.lost:
             self._ask_again()
 
-    def _follow(self, segmenter: Segmenter, tracker: Tracker, frame: Frame) -> float:
-        """Find a tracker's targets in a frame; seconds spent in the segmenter."""
-        image = frame.image
-        prompts = tracker.prompts(frame.stamp_ns, image.shape[1], image.shape[0])
-        start = time.perf_counter()
-        predictions = self._segment(segmenter, image, prompts)
-        seconds = time.perf_counter() - start
-        tracker.update(predictions, frame.stamp_ns)
-        return seconds
+    def _follow(self, segmenter: Segmenter, tracker: Tracker, frame: Frame, passes: int = 1) -> float:
+        """Find a tracker's targets in a frame; seconds spent in the segmenter.
 
-    def _segment(
-        self, segmenter: Segmenter, image: np.ndarray, prompts: Sequence[Prompt]
-    ) -> Sequence[Prediction | None]:
-        try:
-            return segmenter.segment(segmenter.encode(image), prompts)
-        except ModelRunError as error:
-            self._on_problem(error)
-        except Exception as error:
-            logger.exception("the segmenter failed")
-            self._on_problem(ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}"))
-        return [None] * len(prompts)
+        A second pass looks again where the first one saw the targets.
+        """
+        if not tracker.active:
+            return 0.0
+        image = frame.image
+        height, width = image.shape[:2]
+        seconds, features = 0.0, None
+        for _ in range(passes):
+            prompts = tracker.prompts(frame.stamp_ns, width, height)
+            start = time.perf_counter()
+            try:
+                if features is None:
+                    features = segmenter.encode(image)
+                predictions: Sequence[Prediction | None] = segmenter.segment(features, prompts)
+            except ModelRunError as error:
+                self._on_problem(error)
+                predictions = [None] * len(prompts)
+            except Exception as error:
+                logger.exception("the segmenter failed")
+                self._on_problem(ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}"))
+                predictions = [None] * len(prompts)
+            seconds += time.perf_counter() - start
+            tracker.update(predictions, frame.stamp_ns)
+        return seconds
 
     def _advance(self, segmenter: Segmenter, catch_up: _CatchUp) -> None:
         """One step of carrying a new result to the present."""
@@ -429,11 +357,13 @@ class Perception:
         if catch_up.frames:
             frame = catch_up.last = catch_up.frames.popleft()
             try:
-                self._follow(segmenter, tracker, frame)
+                # Twice: in the reasoned frame to find the targets' own regions, in later ones since they may have moved
+                # far.
+                self._follow(segmenter, tracker, frame, passes=2)
+                if first:
+                    tracker.keep_seen()
             except InvalidImageError as error:
                 self._on_problem(error)
-            if first:
-                tracker.keep_seen()
         if catch_up.frames and len(tracker):
             return
         newest = self._newest
@@ -449,7 +379,7 @@ class Perception:
         self._catch_up = None
         request = catch_up.request
         outcome = Outcome(TargetsInFrame(catch_up.last, catch_up.tracker.targets()), catch_up.reasoning)
-        if request._finish(outcome):
+        if request.finish(outcome):
             if not request.keep_targets:
                 self._tracker = Tracker(self._tracker.config)
             self._tracker.join(catch_up.tracker)
@@ -557,8 +487,8 @@ class Perception:
                     return None
                 if left <= 0:
                     raise NoImageError(
-                        f"no image came within {timeout:g} s: check that the camera runs and that its topic and QoS are "
-                        "those that are subscribed to"
+                        f"no image came within {timeout:g} s: check that the camera runs and that its topic and "
+                        "QoS are those that are subscribed to"
                     )
                 self._changed.wait(min(left, 0.1))  # `cancel` does not notify: look at it now and then
             self._history = []

@@ -21,12 +21,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rsvp_ros.action import FindTarget
+from rsvp_ros.msg import Reasoning, TargetArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from rsvp_ros.action import FindTarget
-from rsvp_ros.msg import Reasoning, TargetArray
 from rsvp_ros.ros.conversions import array_to_image, time_to_ns
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -50,7 +50,9 @@ def until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S)
 class NodeProcess:
     """`rsvp_node` as a user runs it, with these parameters."""
 
-    def __init__(self, namespace: str, parameters: dict, arguments: tuple[str, ...] = (), environment: dict | None = None):
+    def __init__(
+        self, namespace: str, parameters: dict, arguments: tuple[str, ...] = (), environment: dict | None = None
+    ):
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
         params_file = folder / "params.yaml"
@@ -58,15 +60,12 @@ class NodeProcess:
         self._log = folder / "log"
         command = [sys.executable, str(REPOSITORY / "scripts" / "rsvp_node"), "--ros-args", "-r", f"__ns:=/{namespace}"]
         command += ["--params-file", str(params_file), *arguments]
-        profile = REPOSITORY / "config" / "fastdds.xml"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ
-                | {"OMP_NUM_THREADS": "1", "FASTDDS_DEFAULT_PROFILES_FILE": str(profile)}
-                | (environment or {}),
+                env=os.environ | (environment or {}),
                 start_new_session=True,
             )
 
@@ -153,29 +152,38 @@ class Robot:
     def send(self, goal: FindTarget.Goal):
         """Send a goal; its handle, once it is accepted."""
         assert self.find_target.wait_for_server(DEADLINE_S)
-        future = self.find_target.send_goal_async(goal, feedback_callback=lambda m: self.feedback.append(m.feedback))
-        until(future.done, "answer to the goal")
+        return self.wait_for(
+            lambda: self.find_target.send_goal_async(
+                goal, feedback_callback=lambda m: self.feedback.append(m.feedback)
+            ),
+            "answer to the goal",
+        )
+
+    def wait_for(self, start: Callable, what: str, deadline_s: float = DEADLINE_S):
+        """Start something in the executor's thread (rclpy's clients are not made for two at once), and wait for it."""
+        started = self._executor.create_task(start)
+        until(started.done, f"start of: {what}", deadline_s)
+        future = started.result()
+        until(future.done, what, deadline_s)
         return future.result()
 
     def result_of(self, handle, deadline_s: float = DEADLINE_S):
         """Wait for a goal's end: `.status` and `.result`."""
-        future = handle.get_result_async()
-        until(future.done, "result of the goal", deadline_s)
-        return future.result()
+        return self.wait_for(handle.get_result_async, "result of the goal", deadline_s)
 
     def call(self, client, request):
         """Call a service, and wait for the answer."""
         assert client.wait_for_service(DEADLINE_S)
-        future = client.call_async(request)
-        until(future.done, "answer of the service")
-        return future.result()
+        return self.wait_for(lambda: client.call_async(request), "answer of the service")
 
     def tracked(self, count: int = 1) -> list[TargetArray]:
         """What was published since the first image with a target that is seen, once there are so many images."""
 
         def since() -> list[TargetArray]:
             targets = list(self.targets)
-            first = next((i for i, array in enumerate(targets) if any(t.state == 1 for t in array.targets)), len(targets))
+            first = next(
+                (i for i, array in enumerate(targets) if any(t.state == 1 for t in array.targets)), len(targets)
+            )
             return targets[first:]
 
         return until(lambda: (found := since()) and len(found) >= count and found, f"{count} images with a target")

@@ -22,10 +22,9 @@ from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from mllm_server import RecordedServer, Reply
 from node_harness import Robot, until
+from rsvp_ros.action import FindTarget
 from std_msgs.msg import String
 from test_node import ANSWER, table
-
-from rsvp_ros.action import FindTarget
 
 NAMESPACE = "launched"
 
@@ -67,7 +66,9 @@ def description(params_file):
         "input_image_topic": f"/{NAMESPACE}/image_raw",
         "device": "cpu",
     }
-    included = IncludeLaunchDescription(PythonLaunchDescriptionSource(launch_file()), launch_arguments=arguments.items())
+    included = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(launch_file()), launch_arguments=arguments.items()
+    )
     return launch.LaunchDescription([included, launch_pytest.actions.ReadyToTest()])
 
 
@@ -130,7 +131,9 @@ def test_the_commands_of_a_user(robot, params_file):
         with Command("lifecycle", "get", f"/{NAMESPACE}/rsvp_node") as command:
             command.wait_for("active [3]")
         goal = "{instruction: the red block}"
-        with Command("action", "send_goal", "--feedback", f"/{NAMESPACE}/find_target", "rsvp_ros/action/FindTarget", goal) as c:
+        with Command(
+            "action", "send_goal", "--feedback", f"/{NAMESPACE}/find_target", "rsvp_ros/action/FindTarget", goal
+        ) as c:
             output = c.wait_for("Feedback:", "name: presence", "class_name: block", "SUCCEEDED")
             assert output.index("Feedback:") < output.index("SUCCEEDED")
         with Command("topic", "echo", "--truncate-length", "20", f"/{NAMESPACE}/targets") as command:
@@ -164,7 +167,16 @@ def test_every_argument_is_described():
         command.process.wait(30)
         output += command.process.stdout.read() or ""
     assert "No description given" not in output
-    for name in ("params_file", "namespace", "input_image_topic", "device", "use_sim_time", "autostart", "log_level", "rviz"):
+    for name in (
+        "params_file",
+        "namespace",
+        "input_image_topic",
+        "device",
+        "use_sim_time",
+        "autostart",
+        "log_level",
+        "rviz",
+    ):
         assert f"'{name}'" in output
 
 
@@ -172,4 +184,6 @@ def test_every_argument_is_described():
 def no_daemon_left():
     """ros2 starts a daemon in each domain; this one goes with the tests."""
     yield
-    subprocess.run(["ros2", "daemon", "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=60)
+    subprocess.run(
+        ["ros2", "daemon", "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=60
+    )

@@ -16,14 +16,14 @@ from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticStatus
 from mllm_server import RecordedServer, Reply, unused_url
 from node_harness import FRAME_ID, REPOSITORY, running, stamps_of, until
+from rsvp_ros.action import FindTarget
+from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from tiny_mllm import build_tiny_mllm, serve_tiny_mllm
 
-from rsvp_ros.action import FindTarget
 from rsvp_ros.geometry import Box, box_to_mask
-from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
 from rsvp_ros.ros.conversions import mask_from_msg
 
 CODES = FindTarget.Result
@@ -150,7 +150,9 @@ def robot(session, server):
 
 
 def follow(x: float, y: float, width: float, height: float, **options) -> FindTarget.Goal:
-    box = BoundingBox2D(center_x=x + width / 2, center_y=y + height / 2, size_x=width, size_y=height)
+    # rosidl aborts the process where a float64 field holds an int.
+    sides = {"size_x": float(width), "size_y": float(height)}
+    box = BoundingBox2D(center_x=x + width / 2, center_y=y + height / 2, **sides)
     return FindTarget.Goal(use_box=True, bbox=box, **options)
 
 
@@ -205,7 +207,7 @@ def test_cancel_and_supersede(robot, server):
     answer = robot.result_of(first)
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, CODES.SUPERSEDED)
     until(lambda: any(feedback.text for feedback in robot.feedback), "first words")
-    until(second.cancel_goal_async().done, "answer to the cancel")
+    robot.wait_for(second.cancel_goal_async, "answer to the cancel")
     answer = robot.result_of(second)
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_CANCELED, CODES.CANCELLED)
     server.script[:] = [Reply(ANSWER)]
@@ -301,7 +303,9 @@ def test_a_changed_resolution_and_stamps_that_go_back(session, robot):
 
 
 @pytest.mark.parametrize(
-    ("instruction", "words"), [("", "empty"), (" \n\t", "empty"), ("x" * 100_000, "100000")], ids=["empty", "blank", "100 kB"]
+    ("instruction", "words"),
+    [("", "empty"), (" \n\t", "empty"), ("x" * 100_000, "100000")],
+    ids=["empty", "blank", "100 kB"],
 )
 def test_bad_instructions(session, robot, instruction, words):
     answer = robot.result_of(robot.send(FindTarget.Goal(instruction=instruction)))
@@ -314,9 +318,7 @@ def test_bad_instructions(session, robot, instruction, words):
     assert len(reasoning.instruction) < 1000
 
 
-@pytest.mark.parametrize(
-    "box", [(10, 10, 0, 0), (float("nan"), 5, 5, 5), (900, 900, 20, 20), (10, 10, -5, 5)], ids=str
-)
+@pytest.mark.parametrize("box", [(10, 10, 0, 0), (float("nan"), 5, 5, 5), (900, 900, 20, 20), (10, 10, -5, 5)], ids=str)
 def test_bad_boxes(robot, box):
     answer = robot.result_of(robot.send(follow(*box)))
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, CODES.INVALID_INSTRUCTION)

@@ -1,4 +1,5 @@
-"""The streaming system, with real threads, real frames and a real segmenter: one that masks what has the target's colour."""
+"""The streaming system, with real threads, real frames and a real segmenter: one that masks what has the target's
+colour."""
 
 from __future__ import annotations
 
@@ -19,9 +20,10 @@ from rsvp_ros.errors import (
     SupersededError,
 )
 from rsvp_ros.geometry import Box
-from rsvp_ros.perception import Perception, PerceptionConfig, RequestState
+from rsvp_ros.perception import Perception, PerceptionConfig
 from rsvp_ros.reasoning.mllm.base import Generation
 from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
+from rsvp_ros.request import RequestState
 from rsvp_ros.tracking.tracker import TrackerConfig
 from rsvp_ros.types import Frame, Prediction, TargetState
 
@@ -66,6 +68,9 @@ class ScriptedMllm:
         self.text = text
         self.go = threading.Event()
 
+    def prepare(self, cancel=None):
+        pass
+
     def generate(self, messages, on_text=None, cancel=None):
         if on_text:
             on_text(self.text[:10])
@@ -82,7 +87,7 @@ class ScriptedMllm:
 
 FOUND = (
     '{"target": "the red block", "scene": "one block", "present": true, "objects": [{"name": "block", '
-    '"attributes": ["red"], "bbox_2d": [250, 250, 500, 500], "reason": "it is red"}]}'
+    '"attributes": ["red"], "bbox_2d": [250, 300, 500, 600], "reason": "it is red"}]}'
 )
 ABSENT = '{"target": "a cat", "scene": "one block", "present": false, "objects": []}'
 

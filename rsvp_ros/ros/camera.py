@@ -35,7 +35,8 @@ class CameraStatus:
 
 
 class Camera:
-    """Subscribes to images, newest only, and to depth where it is wanted. Its callbacks run in the executor's thread."""
+    """Subscribes to images, newest only, and to depth where it is wanted. Its callbacks run in the executor's
+    thread."""
 
     def __init__(self, node: Node, config: CameraConfig, on_frame: Callable[[Frame], None]) -> None:
         self._node = node
@@ -95,8 +96,8 @@ class Camera:
             problem = self._silence()
         elif rate and rate < SLOWDOWN * self._best_hz:
             problem = (
-                f"images on {self.topic} come at {rate:.1f} Hz, {self._best_hz:.1f} Hz before: check the camera's load, and "
-                "for large images the shared-memory transport (README, 'Lost images')"
+                f"images on {self.topic} come at {rate:.1f} Hz, {self._best_hz:.1f} Hz before: check the camera's load, "
+                "and for large images the shared-memory transport (README, 'Lost images')"
             )
         return CameraStatus(self.topic, rate, problem)
 
@@ -112,12 +113,12 @@ class Camera:
         others = {publisher.topic_type for publisher in publishers} - {self._type_name()}
         if others:
             return (
-                f"no image: {self.topic} has the type {', '.join(sorted(others))}, but {self._type_name()} is expected: "
-                "set camera.image_transport or the topic"
+                f"no image: {self.topic} has the type {', '.join(sorted(others))}, but {self._type_name()} is "
+                "expected: set camera.image_transport or the topic"
             )
         return (
-            f"no image: {len(publishers)} publisher(s) on {self.topic}, but nothing comes. Is the camera paused? Are large "
-            "images lost (README, 'Lost images')?"
+            f"no image: {len(publishers)} publisher(s) on {self.topic}, but nothing comes. Is the camera paused? Are "
+            "large images lost (README, 'Lost images')?"
         )
 
     def _type_name(self) -> str:
@@ -140,8 +141,7 @@ class Camera:
 
     def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         self._incompatible = (
-            f"no image: a publisher on {self.topic} offers another QoS ({event.last_policy_kind.name}) than is asked for: set "
-            "camera.reliability to 'best_effort', which connects to both"
+            f"no image: a publisher on {self.topic} offers another QoS ({event.last_policy_kind}) than is asked for: "
+            "set camera.reliability to 'best_effort', which connects to both"
         )
         self._node.get_logger().warning(self._incompatible)
-

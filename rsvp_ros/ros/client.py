@@ -1,9 +1,9 @@
 """For robot programs: ask for a target by instruction, in three lines and without callbacks.
 
-    with Client() as rsvp:
-        found = rsvp.find("something to cut the rope with")
-        for target in found.targets:
-            mask = mask_from_msg(target, height, width)   # rsvp_ros.ros.conversions
+with Client() as rsvp:
+    found = rsvp.find("something to cut the rope with")
+    for target in found.targets:
+        mask = mask_from_msg(target, height, width)   # rsvp_ros.ros.conversions
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ Feedback = FindTarget.Feedback
 Result = FindTarget.Result
 
 _ERRORS = {
-    error.code: error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, errors.RsvpError)
+    error.code: error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, errors.RsvpError)
 }
 
 
@@ -116,7 +118,9 @@ class Client:
 
     def enable(self, enabled: bool, timeout_s: float = 5.0) -> None:
         """Process images, or leave them alone. Raises TimeoutError."""
-        self._wait(self._enable.call_async(SetBool.Request(data=enabled)), timeout_s, "the service enable did not answer")
+        self._wait(
+            self._enable.call_async(SetBool.Request(data=enabled)), timeout_s, "the service enable did not answer"
+        )
 
     def _send(self, goal: FindTarget.Goal, timeout_s: float, on_feedback: Callable[[Feedback], None] | None) -> Result:
         deadline = time.monotonic() + timeout_s

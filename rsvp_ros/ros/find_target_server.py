@@ -1,8 +1,8 @@
 """The action `find_target`: goals in, requests to the streaming system out, and back again.
 
 A goal's work is done in the streaming system's own threads. The executor must stay free for images and for cancelling,
-so no coroutine waits for the work (rclpy resumes a waiting one over and over): a goal is taken (ACCEPTED), its feedback is
-published as it comes, and it is EXECUTING for the moment that it takes to hand over the result.
+so no coroutine waits for the work (rclpy resumes a waiting one over and over): a goal is taken (ACCEPTED), its feedback
+is published as it comes, and it is EXECUTING for the moment that it takes to hand over the result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from std_msgs.msg import Header
 
 from rsvp_ros.action import FindTarget
 from rsvp_ros.errors import InvalidInstructionError
-from rsvp_ros.perception import Outcome, Perception, Request
+from rsvp_ros.perception import Perception
+from rsvp_ros.request import Outcome, Request
 from rsvp_ros.ros.conversions import (
     clean_text,
     msg_to_box,

@@ -15,10 +15,11 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool, Trigger
 
 from rsvp_ros.errors import CancelledError, ConfigurationError, RsvpError, SupersededError
-from rsvp_ros.perception import Perception, Request
+from rsvp_ros.perception import Perception
 from rsvp_ros.reasoning.mllm.base import Mllm
 from rsvp_ros.reasoning.mllm.loading import load_mllm
 from rsvp_ros.reasoning.reasoner import Reasoner
+from rsvp_ros.request import Request
 from rsvp_ros.ros import parameters
 from rsvp_ros.ros.camera import Camera
 from rsvp_ros.ros.conversions import clean_text, reasoning_to_msg
@@ -38,8 +39,8 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 class RsvpNode(LifecycleNode):
     """Images and instructions in; targets, masks and reasoning out (README, "Topics").
 
-    Configuring loads the models, activating subscribes to the camera. One thread of the streaming system owns the models
-    and publishes; the executor's only takes messages.
+    Configuring loads the models, activating subscribes to the camera. One thread of the streaming system owns the
+    models and publishes; the executor's only takes messages.
     """
 
     def __init__(self, **options) -> None:
@@ -121,7 +122,9 @@ class RsvpNode(LifecycleNode):
         ]
         self._server.perception = self._perception
         self._enabled = True
-        self.get_logger().info(f"Active: images from {self._camera.topic}, instructions from {self._inputs[0].topic_name}.")
+        self.get_logger().info(
+            f"Active: images from {self._camera.topic}, instructions from {self._inputs[0].topic_name}."
+        )
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -265,7 +268,7 @@ class RsvpNode(LifecycleNode):
     # Health.
 
     def _report(self, error: RsvpError) -> None:
-        """Say what went wrong: in diagnostics while it lasts, and on the log once, and again when it still does later."""
+        """Say what went wrong: in diagnostics while it lasts, and on the log once, and later again."""
         self._problem, self._problem_at = str(error), time.monotonic()
         kind = type(error).__name__
         if time.monotonic() - self._said.get(kind + self._problem, -float("inf")) > PROBLEM_SHOWN_S:

@@ -79,7 +79,6 @@ class Outputs:
         header = result.frame.header.header
         positions: dict[int, np.ndarray] = {}
         clouds: list[np.ndarray] = []
-        colors: list[np.ndarray] = []
         try:
             depth = self._depth_at(result.frame.stamp_ns)
             if depth is not None:

@@ -67,14 +67,17 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "tracker.lost_after_s": Option("Unseen for longer than this, a target is lost [s]", 0.0, 3600.0),
     "segmenter.backend": Option(
-        "Stage 2: 'vlsm' is this package's own network, the others adapt segment-anything and transformers' SAM families",
+        "Stage 2: 'vlsm' is this package's own network, the others adapt segment-anything and "
+        "transformers' SAM families",
         choices=("vlsm", "segment_anything", "transformers"),
     ),
     "segmenter.model": Option(
         "vlsm: 'embedded' or a folder; segment_anything: a checkpoint file; transformers: a folder or a hub name"
     ),
     "segmenter.device": Option(DEVICES),
-    "segmenter.dtype": Option("Precision of the segmenter; 'auto' is the fastest that loses no accuracy", choices=DTYPES),
+    "segmenter.dtype": Option(
+        "Precision of the segmenter; 'auto' is the fastest that loses no accuracy", choices=DTYPES
+    ),
     "segmenter.model_type": Option(
         "transformers only: read the folder as another type than its config.json says, e.g. 'sam3_tracker'"
     ),
@@ -93,8 +96,8 @@ OPTIONS: Mapping[str, Option] = {
     "reasoner.max_instruction_chars": Option("A longer instruction is refused", 1, 100_000),
     "reasoner.reask": Option("How many times the MLLM is told what was wrong with its answer and asked again", 0, 10),
     "mllm.backend": Option(
-        "Stage 1: 'openai' is any OpenAI-compatible server, 'transformers' a model on this machine, 'none' leaves boxes to "
-        "be followed",
+        "Stage 1: 'openai' is any OpenAI-compatible server, 'transformers' a model on this machine, 'none' "
+        "leaves boxes to be followed",
         choices=("none", "openai", "transformers"),
     ),
     "mllm.openai.base_url": Option("URL of the server, e.g. http://localhost:8000/v1"),
@@ -113,9 +116,7 @@ OPTIONS: Mapping[str, Option] = {
     "mllm.transformers.device": Option(DEVICES),
     "mllm.transformers.dtype": Option("Precision of the MLLM; 'auto' is the checkpoint's own", choices=DTYPES),
     "mllm.transformers.quantization": Option("By bitsandbytes, to save memory", choices=("none", "int8", "int4")),
-    "mllm.transformers.attention": Option(
-        "Attention kernel", choices=("auto", "sdpa", "eager", "flash_attention_2")
-    ),
+    "mllm.transformers.attention": Option("Attention kernel", choices=("auto", "sdpa", "eager", "flash_attention_2")),
     "mllm.transformers.max_pixels": Option("A larger image is scaled down to this many pixels; 0: never", 0, 2**31 - 1),
     "mllm.transformers.max_new_tokens": Option("The longest answer, thinking included [tokens]", 1, 131_072),
     "mllm.transformers.temperature": Option("0: always the likeliest word", 0.0, 2.0),
@@ -130,19 +131,23 @@ def describe(name: str, default: object) -> ParameterDescriptor:
     if option.choices:
         descriptor.additional_constraints = "one of: " + ", ".join(repr(choice) for choice in option.choices)
     if option.low is not None and isinstance(default, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=float(option.low), to_value=float(option.high))]
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(option.low), to_value=float(option.high))
+        ]
     elif option.low is not None:
         descriptor.integer_range = [IntegerRange(from_value=int(option.low), to_value=int(option.high))]
     if not name.startswith(LIVE_PARTS):
-        descriptor.additional_constraints += "; " * bool(descriptor.additional_constraints) + "read when the node is configured"
+        descriptor.additional_constraints += (
+            "; " * bool(descriptor.additional_constraints) + "read when the node is configured"
+        )
     return descriptor
 
 
 def declare(node: Node) -> dict[str, str]:
     """Declare all parameters on the node.
 
-    A value from the outside that has the wrong type or is out of range is left at its default; what is wrong with it, by
-    the parameter's name, is returned, so that the node can live and say so.
+    A value from the outside that has the wrong type or is out of range is left at its default; what is wrong with it,
+    by the parameter's name, is returned, so that the node can live and say so.
     """
     problems = {}
     for name, default in flatten(Config()).items():

@@ -6,12 +6,15 @@ import numpy as np
 
 from rsvp_ros.geometry import Box
 
-# Standard deviations as fractions of the box's size, as SORT and its successors scale them.
-MEASUREMENT_NOISE = 0.04
-ACCELERATION = 4.0  # per second squared: a hand can stop an object within a few tenths of a second
-INITIAL_SPEED = 1.0  # per second
+# Standard deviations of centre x, y, width and height as fractions of the box's size, as SORT and its successors scale
+# them. A size is measured worse than a place (a hand covers half of the target), and changes more slowly.
+MEASUREMENT_NOISE = np.array((0.04, 0.04, 0.12, 0.12))
+ACCELERATION = np.array(
+    (4.0, 4.0, 1.0, 1.0)
+)  # per second squared: a hand stops an object within a few tenths of a second
+INITIAL_SPEED = np.array((1.0, 1.0, 0.3, 0.3))  # per second
 # The state cannot say where a box is after a long time unseen; below this the motion still is a prediction.
-MAX_STEP_S = 0.5
+MAX_STEP_S = 1.0
 MIN_SIDE = 1.0
 
 

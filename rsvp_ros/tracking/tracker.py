@@ -9,6 +9,7 @@ from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.tracking.motion import BoxMotion
 from rsvp_ros.types import Prediction, Prompt, RegionProposal, Target, TargetState
 
+MAX_MARGIN = 0.3  # of a region around the box of its mask: beyond this it is no bias but another object
 MAX_ID = 65535  # what a mono16 label image can hold
 
 
@@ -16,8 +17,8 @@ MAX_ID = 65535  # what a mono16 label image can hold
 class TrackerConfig:
     """When a mask counts as the target, and for how long one is looked for that does not show."""
 
-    padding: float = 0.15
-    """The region given to the segmenter is the predicted box grown on every side by this share of its size."""
+    padding: float = 0.08
+    """A target's first own region is the box of its mask grown on every side by this share of its size."""
     min_score: float = 0.3
     """A mask of lower quality is not the target."""
     min_presence: float = 0.3
@@ -40,6 +41,8 @@ class Track:
         self._region = proposal.box
         self.config = config
         self._motion: BoxMotion | None = None  # until it is first seen, all that is known is the region
+        self._margins: tuple[float, float, float, float] | None = None
+        self._prompt = proposal.box
         self._box = proposal.box
         self._prediction: Prediction | None = None
         self._stamp_ns = self._seen_ns = self._found_ns = 0
@@ -52,15 +55,17 @@ class Track:
     def prompt(self, stamp_ns: int, width: int, height: int) -> Prompt:
         """What to ask the segmenter of the image taken at `stamp_ns`, of this size in pixels."""
         if self._motion is None:
-            return Prompt(_inside(self._region, width, height), self.description)
+            self._prompt = _inside(self._region, width, height)
+            return Prompt(self._prompt, self.description)
         self._motion.predict((stamp_ns - self._stamp_ns) * 1e-9)
         self._stamp_ns = stamp_ns
-        region = self._motion.box.pad(self.config.padding)
+        region = self._around(self._motion.box)
         if self.state is TargetState.OCCLUDED:
             # It may have moved while it was not seen: look as far as it may have got.
             dx, dy = self._motion.uncertainty
             region = Box(region.x0 - dx, region.y0 - dy, region.x1 + dx, region.y1 + dy)
-        return Prompt(_inside(region, width, height), self.description)
+        self._prompt = _inside(region, width, height)
+        return Prompt(self._prompt, self.description)
 
     def update(self, prediction: Prediction | None, stamp_ns: int) -> None:
         """Take in what the segmenter made of the last prompt; None where it failed."""
@@ -70,6 +75,8 @@ class Track:
                 self._motion = BoxMotion(box)
                 self._found_ns = stamp_ns
             else:
+                if self._margins is None:
+                    self._margins = _margins(self._prompt, box)
                 self._motion.update(box)
             self._stamp_ns = self._seen_ns = stamp_ns
             self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
@@ -112,6 +119,21 @@ class Track:
             instruction=self.instruction,
             age_ns=max(self._stamp_ns - self._found_ns, 0),
         )
+
+    def _around(self, box: Box) -> Box:
+        """The region in which to look for a target that is expected in this box.
+
+        Every segmenter has its bias: asked for what a box shows, it gives a mask a little larger or smaller, or to one
+        side. Fed with its own box from frame to frame that bias adds up, until the target is the whole image or
+        nothing. So the first image is segmented twice, the second time in the first mask's own box, and how that region
+        lay around its mask is how later ones are laid: on a still image, region and mask then stay as they are.
+        """
+        if self._margins is None:
+            return box.pad(self.config.padding)
+        left, top, right, bottom = self._margins
+        x0, x1 = box.x0 - left * box.width, box.x1 + right * box.width
+        y0, y1 = box.y0 - top * box.height, box.y1 + bottom * box.height
+        return Box(x0, y0, x1, y1)
 
     def _is_target(self, prediction: Prediction, box: Box) -> bool:
         config = self.config
@@ -195,6 +217,21 @@ class Tracker:
 
     def _active(self) -> list[Track]:
         return [track for track in self._tracks if track.state is not TargetState.LOST]
+
+
+def _margins(region: Box, box: Box) -> tuple[float, float, float, float]:
+    """How far a region reaches beyond a box: left, top, right and bottom, as shares of the box's size."""
+
+    def limited(margin: float) -> float:
+        return min(max(margin, -MAX_MARGIN), MAX_MARGIN)
+
+    width, height = max(box.width, 1.0), max(box.height, 1.0)
+    return (
+        limited((box.x0 - region.x0) / width),
+        limited((box.y0 - region.y0) / height),
+        limited((region.x1 - box.x1) / width),
+        limited((region.y1 - box.y1) / height),
+    )
 
 
 def _inside(box: Box, width: int, height: int) -> Box:

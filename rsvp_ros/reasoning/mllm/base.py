@@ -1,4 +1,5 @@
-"""The contract of a multimodal LLM: messages in, text out, streamed, and stopped when asked. It knows nothing of segmentation."""
+"""The contract of a multimodal LLM: messages in, text out, streamed, and stopped when asked. It knows nothing of
+segmentation."""
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ class Mllm(Protocol):
     """A model that reads images and text and writes text."""
 
     name: str
-    """For the log and for Reasoning messages."""
+    """For the log and for Reasoning messages; it tells the family, too, in whose convention coordinates are written."""
+
+    def prepare(self, cancel: threading.Event | None = None) -> None:
+        """Learn what a prompt depends on and only the model's server may know: its name. Stops and raises as
+        `generate`."""
 
     def generate(
         self,
@@ -47,9 +52,9 @@ class Mllm(Protocol):
     ) -> Generation:
         """Answer a conversation.
 
-        `on_text` gets each new piece of text as it comes, in the calling thread. When `cancel` is set, the call ends within
-        200 ms (a local model: within one token) with CancelledError. Raises ServerUnavailableError, ServerTimeoutError,
-        ModelRunError.
+        `on_text` gets each new piece of text as it comes, in the calling thread. When `cancel` is set, the call ends
+        within 200 ms (a local model: within one token) with CancelledError. Raises ServerUnavailableError,
+        ServerTimeoutError, ModelRunError.
         """
 
     def close(self) -> None:

@@ -1,0 +1,92 @@
+"""What somebody asked the streaming system for, and what came of it."""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from rsvp_ros.errors import CancelledError, RsvpError
+from rsvp_ros.geometry import Box
+from rsvp_ros.types import Frame, Reasoning, ReasoningStep, TargetsInFrame
+
+
+class RequestState(enum.IntEnum):
+    """The same numbers as the feedback's constants in action/FindTarget.action."""
+
+    WAITING_FOR_IMAGE = 1
+    REASONING = 2
+    CATCHING_UP = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a request. No targets: it is not in the image."""
+
+    result: TargetsInFrame
+    """The newest frame that the result was carried to, and the new targets in it."""
+    reasoning: Reasoning
+    """No steps where a box was given."""
+
+
+class Request:
+    """An instruction, or a box to follow, on its way. Made by `Perception.find`."""
+
+    def __init__(self, instruction: str, box: Box | None, keep_targets: bool) -> None:
+        self.instruction = instruction
+        self.box = box
+        self.keep_targets = keep_targets
+        self.state = RequestState.WAITING_FOR_IMAGE
+        self.frame: Frame | None = None
+        """The frame that is reasoned about, once there is one."""
+        self.steps: tuple[ReasoningStep, ...] = ()
+        """The steps so far, the last one possibly unfinished."""
+        self.reasoning: Reasoning | None = None
+        """The whole reasoning, once it is complete."""
+        self.started = time.monotonic()
+        self.stopping = threading.Event()
+        """Set when nobody waits for the result any more: whoever works on it stops."""
+        self._future: Future[Outcome] = Future()
+        self._lock = threading.Lock()
+        self._finished = False
+
+    @property
+    def done(self) -> bool:
+        return self._future.done()
+
+    @property
+    def error(self) -> RsvpError | None:
+        """Why it failed; None while it runs and when it did not fail."""
+        return self._future.exception() if self._future.done() else None
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def result(self, timeout_s: float | None = None) -> Outcome:
+        """Wait for the outcome. Raises the RsvpError it ended with; TimeoutError."""
+        return self._future.result(timeout_s)
+
+    def cancel(self, error: RsvpError | None = None) -> None:
+        """End it now, with CancelledError or the error given; without effect when it is done."""
+        self.finish(error or CancelledError("the request was cancelled"))
+
+    def add_done_callback(self, callback: Callable[[Request], None]) -> None:
+        """Call `callback` once it is done, in whichever thread ended it; at once when it is."""
+        self._future.add_done_callback(lambda _: callback(self))
+
+    def finish(self, outcome: Outcome | RsvpError) -> bool:
+        """End it, in the streaming system's name. False where it had ended before."""
+        with self._lock:  # of a result and a cancel, one wins
+            if self._finished:
+                return False
+            self._finished = True
+        self.stopping.set()
+        if isinstance(outcome, Outcome):
+            self._future.set_result(outcome)
+        else:
+            self._future.set_exception(outcome)
+        return True
