@@ -2,7 +2,8 @@
 
 One pass over the text with a stack of open brackets, so the time is linear in its length whatever stands in it.
 Accepted: comments, trailing and missing commas, single and typographic quotes, quotes inside quotes, unquoted words,
-Python's constants and tuples, missing and superfluous brackets. What was cut off by the end of the text is marked.
+full-width punctuation, Python's constants and tuples, missing and superfluous brackets. What was cut off by the end of
+the text is marked.
 """
 
 from __future__ import annotations
@@ -44,15 +45,17 @@ Value = Array | Object | str | float | bool | None
 
 _DOUBLE_QUOTES = '"\u201c\u201d\u201e'
 _SINGLE_QUOTES = "'\u2018\u2019"
+_COMMAS = ",;\uff0c\uff1b\u3001"  # also as written in Chinese and Japanese
+_COLONS = ":=\uff1a"
 _OPENING = re.compile(r"[{\[]|\((?=\s*[-+.\d(\[])")
 """In prose a parenthesis is one of a tuple only if a number follows."""
 _TOKEN = re.compile(
     rf"""\s*(?:
-      (?P<open>[{{\[(]) | (?P<close>[}}\])]) | (?P<comma>[,;]) | (?P<colon>[:=])
+      (?P<open>[{{\[(]) | (?P<close>[}}\])]) | (?P<comma>[{_COMMAS}]) | (?P<colon>[{_COLONS}])
     | (?P<comment>//[^\n]*|\#\s[^\n]*|/\*[^*\n]{{0,200}}\*/)
     | (?P<end>```|</|<[|\uff5c])
     | (?P<quote>[{_DOUBLE_QUOTES}{_SINGLE_QUOTES}])
-    | (?P<word>[^\s{{}}\[\](),;:={_DOUBLE_QUOTES}]+)
+    | (?P<word>[^\s{{}}\[\](){_COMMAS}{_COLONS}{_DOUBLE_QUOTES}]+)
     )""",
     re.VERBOSE,
 )
@@ -64,7 +67,9 @@ _CONSTANTS: dict[str, Value] = {
     **dict.fromkeys(("nan", "infinity", "inf", "-infinity", "-inf"), float("nan")),
 }
 # A quote ends a string only where the grammar goes on after it; any other one stands inside the string.
-_AFTER_STRING = r"""(?=\s*(?:[,:;}\])=]|//|\#|/\*|\Z)|[^\S\n]*\n|\s*["']\w{1,40}["']\s*:)"""
+_AFTER_STRING = (
+    rf"""(?=\s*(?:[{_COMMAS}{_COLONS}}}\])]|//|\#|/\*|\Z)|[^\S\n]*\n|\s*["']\w{{1,40}}["']\s*[{_COLONS}])"""
+)
 _STRING_END = {
     quote: re.compile(rf"\\.|[{ends}]{_AFTER_STRING}", re.DOTALL)
     for quote, ends in (
