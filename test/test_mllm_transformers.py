@@ -284,6 +284,17 @@ def test_an_unknown_architecture(copy):
         load(copy)
 
 
+def test_a_model_that_brings_code_of_its_own(copy, tmp_path):
+    ran = tmp_path / "ran"
+    (copy / "modeling_mine.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    config = json.loads((copy / "config.json").read_text())
+    classes = {"AutoConfig": "modeling_mine.Config", "AutoModelForImageTextToText": "modeling_mine.Model"}
+    (copy / "config.json").write_text(json.dumps({**config, "model_type": "mine", "auto_map": classes}))
+    with pytest.raises(ModelLoadError, match="code of its own, which is not run"):
+        load(copy)
+    assert not ran.exists()
+
+
 def test_a_model_without_images(copy):
     (copy / "processor_config.json").write_text(json.dumps({"processor_class": "PreTrainedTokenizerFast"}))
     (copy / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))

@@ -128,11 +128,23 @@ class OpenAiMllm:
         cancel: threading.Event | None = None,
     ) -> Generation:
         """See `Mllm.generate`. What a thinking model thought comes first, as <think>...</think>."""
+        chat, image_size = self._encode(messages)
+        text, (prompt_tokens, completion_tokens) = self._run(chat, on_text, cancel)
+        return Generation(text, prompt_tokens, completion_tokens, image_size)
+
+    def prepare(self, cancel: threading.Event | None = None) -> None:
+        """See `Mllm.prepare`: asks the server for the model's name where it was not given."""
+        if not self._model:
+            self._run(None, None, cancel)
+
+    def _run(
+        self, chat: list[dict] | None, on_text: Callable[[str], None] | None, cancel: threading.Event | None
+    ) -> tuple[str, tuple[int, int]]:
+        """The answer's text and the numbers of tokens; without a chat: only learn the model's name."""
         if self._loop.is_closed():
             raise ModelRunError("this OpenAiMllm was closed; make a new one")
         if cancel is not None and cancel.is_set():
             raise CancelledError("cancelled before the MLLM server was asked")
-        chat, image_size = self._encode(messages)
         pieces: queue.Queue[str | None] = queue.Queue()
         answer = asyncio.run_coroutine_threadsafe(self._answer(chat, pieces.put), self._loop)
         answer.add_done_callback(lambda _: pieces.put(None))
@@ -145,10 +157,9 @@ class OpenAiMllm:
         finally:
             answer.cancel()  # no effect on an answer that is complete
         try:
-            prompt_tokens, completion_tokens = answer.result()
+            return "".join(text), answer.result()
         except concurrent.futures.CancelledError:
             raise ModelRunError("this OpenAiMllm was closed while it answered; make a new one") from None
-        return Generation("".join(text), prompt_tokens, completion_tokens, image_size)
 
     def close(self) -> None:
         """Close the connections and end the thread; calls still running end with an error."""
@@ -198,7 +209,7 @@ class OpenAiMllm:
 
     # From here on everything runs in the event loop.
 
-    async def _answer(self, chat: list[dict], emit: Callable[[str], None]) -> tuple[int, int]:
+    async def _answer(self, chat: list[dict] | None, emit: Callable[[str], None]) -> tuple[int, int]:
         """Stream an answer to `emit`; returns the numbers of prompt and completion tokens."""
         config = self._config
         try:
@@ -209,7 +220,7 @@ class OpenAiMllm:
                 f"{config.total_timeout_s:g} s: raise it, lower max_tokens, or use a faster model or server"
             ) from None
 
-    async def _answer_with_retries(self, chat: list[dict], emit: Callable[[str], None]) -> tuple[int, int]:
+    async def _answer_with_retries(self, chat: list[dict] | None, emit: Callable[[str], None]) -> tuple[int, int]:
         deadline = time.monotonic() + self._config.total_timeout_s
         attempt = 0
         while True:
@@ -227,9 +238,11 @@ class OpenAiMllm:
             attempt += 1
             await asyncio.sleep(delay)
 
-    async def _attempt(self, chat: list[dict], emit: _Started) -> tuple[int, int]:
+    async def _attempt(self, chat: list[dict] | None, emit: _Started) -> tuple[int, int]:
         if not self._model:
             self._model = await self._before_first_token(self._first_model(), time.monotonic())
+        if chat is None:
+            return 0, 0
         options = self._options
         while True:
             try:

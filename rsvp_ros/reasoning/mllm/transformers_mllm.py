@@ -89,6 +89,9 @@ class TransformersMllm:
         self._cancel: threading.Event | None = None
         self._watch_for_cancel()
 
+    def prepare(self, cancel: threading.Event | None = None) -> None:
+        """See `Mllm.prepare`: the name is known."""
+
     def generate(
         self,
         messages: Sequence[Message],
@@ -123,7 +126,7 @@ class TransformersMllm:
             options["quantization_config"] = self._quantization()
         if config.attention != "auto":
             options["attn_implementation"] = config.attention
-        self._processor = transformers.AutoProcessor.from_pretrained(folder)
+        self._processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         if not hasattr(self._processor, "image_processor"):
             raise ModelLoadError(
                 f"{config.model} has no image processor: it reads text only; choose a model for images and text, "
@@ -136,7 +139,7 @@ class TransformersMllm:
                 f"{config.model} has no chat template (chat_template.jinja): choose its instruction-tuned variant"
             )
         self._model, report = transformers.AutoModelForImageTextToText.from_pretrained(
-            folder, output_loading_info=True, **options
+            folder, output_loading_info=True, trust_remote_code=False, **options
         )
         if report["missing_keys"]:
             raise ModelLoadError(
@@ -242,7 +245,7 @@ class TransformersMllm:
         (`sanitize_control_tokens` of transformers 5.23 breaks the processor of Idefics3 and SmolVLM.)
         """
         for token in self._processor.tokenizer.added_tokens_decoder.values():
-            if token.special:
+            if token.special and len(token.content) > 1:
                 text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
         return text
 
@@ -288,7 +291,9 @@ class TransformersMllm:
         return f"{self.name} failed ({type(error).__name__}: {_first_line(error)})"
 
     def _out_of_memory(self, error: Exception) -> bool:
-        return isinstance(error, (MemoryError, self._torch.OutOfMemoryError)) or "allocate memory" in str(error)
+        if isinstance(error, (MemoryError, self._torch.cuda.OutOfMemoryError)):
+            return True
+        return any(words in str(error) for words in ("out of memory", "allocate memory"))
 
 
 class _Stream:

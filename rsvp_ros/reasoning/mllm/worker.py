@@ -59,6 +59,9 @@ class WorkerMllm:
         """Process ID of the worker."""
         return self._process.pid
 
+    def prepare(self, cancel: threading.Event | None = None) -> None:
+        """See `Mllm.prepare`: the name is known."""
+
     def generate(
         self,
         messages: Sequence[Message],
