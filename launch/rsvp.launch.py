@@ -24,8 +24,8 @@ def generate_launch_description():
             "params_file",
             default_value=str(config / "embedded.yaml"),
             description="Parameters of the node, which choose the models: a YAML file. The package's own are "
-            "embedded.yaml (no GPU, no network), server.yaml (an OpenAI-compatible server) and qwen3_vl_sam2.yaml (both "
-            f"models on this machine's GPU), in {config}",
+            "embedded.yaml (no GPU, no network), server.yaml (an OpenAI-compatible server) and qwen3_vl_sam2.yaml ("
+            f"both models on this machine's GPU), in {config}",
         ),
         DeclareLaunchArgument("namespace", default_value="rsvp", description="Namespace of the node and of its topics"),
         DeclareLaunchArgument(

@@ -46,7 +46,8 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         "segment",
         help="find in an image what an instruction means",
         description="Find in an image what an instruction means, and write overlay.png, one mask a target "
-        "(mask_<id>.png, 255 on the target) and result.json with the reasoning. Exit status: 0 found, 1 not in the image, 2 an error.",
+        "(mask_<id>.png, 255 on the target) and result.json with the reasoning. Exit status: "
+        "0 found, 1 not in the image, 2 an error.",
     )
     parser.add_argument("image", type=Path, help="a file that OpenCV reads: JPEG, PNG, WebP, …")
     parser.add_argument("instruction", nargs="?", default="", help='e.g. "something to cut the rope with"')

@@ -31,6 +31,9 @@ class Player:
         self.conversations: list[list[Message]] = []
         self.on_piece = lambda written: None
 
+    def prepare(self, cancel=None) -> None:
+        pass
+
     def generate(self, messages, on_text=None, cancel=None) -> Generation:
         self.conversations.append(list(messages))
         text = self.answers.pop(0)

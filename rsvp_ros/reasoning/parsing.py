@@ -129,14 +129,14 @@ class _Reading:
     def __bool__(self) -> bool:
         return bool(self.items or self.refused or self.steps or self.empty or self.cut) or self.present is not None
 
-    def add(self, text: str, numbers: Sequence[float], name: str = "", lengths: tuple[int, ...] = (2, 4)) -> None:
+    def add(self, text: str, numbers: Sequence[float], name: str = "") -> None:
         """One box or point, by how many numbers it has."""
-        if len(numbers) in lengths:
+        if len(numbers) in _EITHER:
             item = _Item(_shorten(text), name)
             (item.boxes if len(numbers) == 4 else item.points).append(tuple(numbers))
             self.items.append(item)
         else:
-            self.refused.append(f"{_quote(text)} has {len(numbers)} numbers, not {' or '.join(map(str, lengths))}")
+            self.refused.append(f"{_quote(text)} has {len(numbers)} numbers, not 2 or 4")
 
 
 # ---- JSON objects
@@ -222,12 +222,15 @@ def _read_object(value: Object, members: dict[str, Value], body: str, family: Fa
     refused = []
     for key, child in members.items():
         lengths = _REGION_KEYS.get(key)
-        if lengths is None or child is None or child == "" or (isinstance(child, Array) and not child.values):
+        if _is_empty(child):
+            continue
+        if key in _ID_KEYS and not _to_ids(child):
+            refused.append(f'"{key}" {_quote(_source(child, body))} has no IDs')
+        if lengths is None:
             continue
         for numbers in _to_regions(child, family is not None and family.axes == "yx", lengths != _POINT):
             if numbers is None or len(numbers) not in lengths:
-                source = body[child.start : child.end] if isinstance(child, (Array, Object)) else str(child)
-                refused.append(f'"{key}" {_quote(source)} is not {_expected(lengths, family)}')
+                refused.append(f'"{key}" {_quote(_source(child, body))} is not {_expected(lengths, family)}')
             else:
                 (item.boxes if len(numbers) == 4 else item.points).append(numbers)
     reading.refused += dict.fromkeys(refused)
@@ -248,6 +251,16 @@ def _read_steps(members: dict[str, Value], is_item: bool, reading: _Reading) -> 
             reading.steps.setdefault(step, "yes" if child else "no")
         elif words := _to_text(child):
             reading.steps.setdefault(step, words)
+
+
+def _is_empty(value: Value) -> bool:
+    if isinstance(value, Array):
+        return all(map(_is_empty, value.values))
+    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "none", "n/a", "-"))
+
+
+def _source(value: Value, body: str) -> str:
+    return body[value.start : value.end] if isinstance(value, (Array, Object)) else _to_text(value)
 
 
 def _expected(lengths: tuple[int, ...], family: Family | None) -> str:

@@ -106,6 +106,7 @@ class Reasoner:
         started = time.monotonic()
         _check_image(image)
         instruction = self._check_instruction(instruction)
+        self.mllm.prepare(cancel)
         conversation = _Conversation(self.mllm, on_steps, cancel)
         inquiry = _Inquiry(self.config, self.family, image, instruction)
         steps, proposals = inquiry.in_turns(conversation) if self.config.turns else inquiry.at_once(conversation)

@@ -96,8 +96,8 @@ class Camera:
             problem = self._silence()
         elif rate and rate < SLOWDOWN * self._best_hz:
             problem = (
-                f"images on {self.topic} come at {rate:.1f} Hz, {self._best_hz:.1f} Hz before: check the camera's load, "
-                "and for large images the shared-memory transport (README, 'Lost images')"
+                f"images on {self.topic} come at {rate:.1f} Hz, {self._best_hz:.1f} Hz before: check the camera's "
+                "load, and for large images the shared-memory transport (README, 'Lost images')"
             )
         return CameraStatus(self.topic, rate, problem)
 
