@@ -51,18 +51,25 @@ def test_follows_and_shows_it(tmp_path):
     assert not nodes_with(tmp_path)
 
 
-def test_ctrl_c_leaves_nothing_running(tmp_path):
+@pytest.mark.parametrize("moment", ["the node starts", "the film runs"])
+def test_ctrl_c_leaves_nothing_running(tmp_path, moment):
+    def reached() -> bool:
+        if moment == "the node starts":
+            return bool(nodes_with(tmp_path))
+        log = tmp_path / "node.log"
+        return log.is_file() and "target(s)" in log.read_text()
+
     demo = subprocess.Popen([*COMMAND, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         deadline = time.monotonic() + 60
-        while not nodes_with(tmp_path):
-            assert demo.poll() is None and time.monotonic() < deadline, "the demo started no node"
+        while not reached():
+            assert demo.poll() is None and time.monotonic() < deadline, f"the demo did not come to where {moment}"
             time.sleep(0.02)
         demo.send_signal(signal.SIGINT)
         output, _ = demo.communicate(timeout=60)
     finally:
         demo.kill()
-    assert demo.returncode == 130 and "interrupted" in output
+    assert demo.returncode == 130 and "interrupted" in output, output
     assert "Traceback" not in output
     assert not nodes_with(tmp_path)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.random import Generator, default_rng  # NumPy would import it when first used: a Ctrl-C is lost in that
 
 from rsvp_ros.training.drawn_scenes import _SHAPES, Part
 
@@ -67,7 +68,7 @@ class DemoScene:
 
     def __init__(self, hidden_at_s: float) -> None:
         self.hidden_at_s = hidden_at_s
-        rng = np.random.default_rng(7)
+        rng = default_rng(7)
         self._table = _wood(rng)
         _lay(self._table, _place_mat().place(318, 262), shadow=(2, 3, 3.0, 0.45), relief=0.0)
         for kind, seed, color, size, x, y, angle in _STILL_LIFE:
@@ -122,7 +123,7 @@ _STILL_LIFE = (
 
 def _draw(kind: str, seed: int, color: tuple[int, int, int], size: float) -> Layer:
     """A household thing with half its height `size` pixels, from the shapes that the VLSM was trained with."""
-    return _draw_parts(_SHAPES[kind](np.random.default_rng(seed)), color, size)
+    return _draw_parts(_SHAPES[kind](default_rng(seed)), color, size)
 
 
 def _draw_parts(parts: list[Part], main: tuple[int, int, int], size: float) -> Layer:
@@ -181,7 +182,7 @@ def _lay(
     part += (color - part) * alpha[..., None]
 
 
-def _wood(rng: np.random.Generator) -> np.ndarray:
+def _wood(rng: Generator) -> np.ndarray:
     """Planks with their grain, float32 H x W x 3."""
     table = np.zeros((HEIGHT, WIDTH, 3), np.float32)
     light, dark = np.float32((206, 160, 112)), np.float32((150, 104, 66))
