@@ -78,7 +78,7 @@ def test_a_recorded_answer_over_http(shared_data, name, model, boxes):
             assert reasoning.found
             assert reasoning.raw_text == entry["raw_output"]
             assert reasoning.model
-            assert reasoning.instruction == entry["prompt"]
+            assert reasoning.instruction == " ".join(entry["prompt"].split())
             assert reasoning.header.frame_id == FRAME_ID
             assert len(reasoning.proposals) == len(boxes)
         content = server.requests[0]["messages"][-1]["content"]
@@ -424,6 +424,13 @@ def test_every_parameter_is_described():
             assert default in option.choices
         if option.low is not None:
             assert option.low <= default <= option.high
+
+
+def test_the_page_of_parameters_is_current():
+    from rsvp_ros.ros.parameters_page import page
+
+    command = "run `python -m rsvp_ros.ros.parameters_page > docs/parameters.md`"
+    assert (REPOSITORY / "docs" / "parameters.md").read_text(encoding="utf-8") == page(), command
 
 
 def test_the_configurations_that_are_shipped_fit():

@@ -56,7 +56,7 @@ OPTIONS: Mapping[str, Option] = {
     "perception.ask_again": Option("When all targets of the last instruction are lost, ask the MLLM again"),
     "perception.ask_again_interval_s": Option("But not more often than this [s]", 0.0, 3600.0),
     "tracker.padding": Option(
-        "The segmenter looks in the predicted box grown on every side by this share of its size", 0.0, 1.0
+        "A new target's own region is the box of its first mask grown on every side by this share of its size", 0.0, 1.0
     ),
     "tracker.min_score": Option("A mask of lower quality is not the target", 0.0, 1.0),
     "tracker.min_presence": Option(
