@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mllm_server import RecordedServer
 from safetensors.torch import load_file, save_file
 from tiny_mllm import CHAT_TEMPLATE, build_processor, build_tiny_mllm
 
@@ -375,13 +376,18 @@ def hub(tmp_path, monkeypatch) -> Path:
     return tmp_path / "hub"
 
 
-def test_a_cached_model_needs_no_network(hub, folder):
+def test_a_cached_model_is_loaded_without_asking_the_hub(hub, folder, monkeypatch):
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = hub / "models--someone--tiny"
     shutil.copytree(folder, cached / "snapshots" / commit)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
-    assert find_model_folder("someone/tiny") == cached / "snapshots" / commit
+    with monkeypatch.context() as patch, RecordedServer() as server:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        patch.setattr("huggingface_hub.constants.ENDPOINT", server.url)  # a hub that denies to have it
+        assert find_model_folder("someone/tiny") == cached / "snapshots" / commit
+        with pytest.raises(ModelLoadError, match="could not be downloaded"):
+            find_model_folder("someone/other")
     mllm = TransformersMllm(TransformersConfig("someone/tiny", device="cpu"))
     assert mllm.name == "someone/tiny"
     assert mllm.generate(QUESTION).text == ANSWER

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from tiny_mllm import build_tiny_mllm
 
+import rsvp_ros
 from rsvp_ros.errors import CancelledError, ModelLoadError, ModelRunError
 from rsvp_ros.reasoning.mllm.base import Message
 from rsvp_ros.reasoning.mllm.loading import load_mllm
@@ -110,7 +111,7 @@ def test_a_cancel_returns_although_the_worker_hangs(mllm):
 
     def on_text(_: str) -> None:
         os.kill(mllm.pid, signal.SIGSTOP)
-        cancel.set()
+        threading.Timer(0.2, cancel.set).start()
 
     try:
         with pytest.raises(CancelledError):
@@ -168,6 +169,7 @@ def test_a_killed_worker_is_an_error_and_the_next_call_starts_it_again(mllm):
 
 SCRIPT = """
 import sys, time
+sys.path.insert(0, sys.argv[2])  # known to this process alone
 from rsvp_ros.reasoning.mllm.loading import load_mllm
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig
 mllm = load_mllm(TransformersConfig(sys.argv[1], device="cpu"))  # no guard around it: the main module is run once only
@@ -179,9 +181,8 @@ time.sleep(600)
 def test_never_outlives_its_parent(folder, tmp_path):
     script = tmp_path / "node"  # without .py, as ROS installs executables
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as parent:
+    command = [sys.executable, str(script), str(folder), str(Path(rsvp_ros.__file__).parent.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path, text=True) as parent:
         try:
             worker = int(parent.stdout.readline())
             assert not has_ended(worker)
