@@ -67,10 +67,10 @@ def measure(name: str, size: tuple[int, int], tracking: bool, arguments: argpars
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import QoSProfile, ReliabilityPolicy
-    from rsvp_ros.msg import TargetArray
     from sensor_msgs.msg import Image
 
     from rsvp_ros.geometry import Box
+    from rsvp_ros.msg import TargetArray
     from rsvp_ros.ros.client import Client
     from rsvp_ros.ros.conversions import array_to_image, time_to_ns
 

@@ -21,12 +21,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rsvp_ros.action import FindTarget
-from rsvp_ros.msg import Reasoning, TargetArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from rsvp_ros.action import FindTarget
+from rsvp_ros.msg import Reasoning, TargetArray
 from rsvp_ros.ros.conversions import array_to_image, time_to_ns
 
 REPOSITORY = Path(__file__).resolve().parent.parent

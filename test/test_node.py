@@ -16,14 +16,14 @@ from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticStatus
 from mllm_server import RecordedServer, Reply, unused_url
 from node_harness import FRAME_ID, REPOSITORY, running, stamps_of, until
-from rsvp_ros.action import FindTarget
-from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from tiny_mllm import build_tiny_mllm, serve_tiny_mllm
 
+from rsvp_ros.action import FindTarget
 from rsvp_ros.geometry import Box, box_to_mask
+from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
 from rsvp_ros.ros.conversions import mask_from_msg
 
 CODES = FindTarget.Result
