@@ -13,7 +13,7 @@ from numpy.random import Generator, default_rng  # NumPy would import it when fi
 from rsvp_ros.training.drawn_scenes import _SHAPES, Part
 
 WIDTH, HEIGHT = 640, 480
-LAP_S = 9.0
+LAP_S = 12.0
 """What moves goes round the table in this time."""
 ARM_RESTS_S = 0.9
 """The arm rests for this long before and after the moment in which the first thing is under it."""
