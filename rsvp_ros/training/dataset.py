@@ -319,7 +319,7 @@ def collate(rng: np.random.Generator, scenes: list[tuple[Scene, list[Sample]]]) 
 
 @dataclass(frozen=True, eq=False)
 class DrawnDataset:
-    """Endless batches, each from its number: half household scenes, half dead leaves."""
+    """Endless batches, each from its number: household scenes and dead leaves mixed."""
 
     seed: int
     sizes: tuple[tuple[int, int], ...]
@@ -329,9 +329,14 @@ class DrawnDataset:
     prompts: int
     """Prompts about each image, at most."""
     bank: TextureBank
+    household_share: float = 0.5
+    """Of the images; the others are dead leaves."""
 
     def batch(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, step))
         size = self.sizes[int(rng.integers(len(self.sizes)))]
-        scenes = [make_scene(rng, self.bank, size, i % 2 == 0, self.prompts) for i in range(self.images)]
+        scenes = [
+            make_scene(rng, self.bank, size, rng.random() < self.household_share, self.prompts)
+            for _ in range(self.images)
+        ]
         return collate(rng, scenes)

@@ -39,7 +39,9 @@ class TrainConfig:
     steps: int = 6000
     seed: int = 0
     images: int = 8
-    """Images in a batch: half household scenes, half dead leaves."""
+    """Images in a batch."""
+    household_share: float = 0.5
+    """Of the images; the others are dead leaves."""
     prompts: int = 5
     """Prompts about each image, at most."""
     sizes: tuple[tuple[int, int], ...] = ((192, 192), (192, 192), (192, 256), (256, 192), (240, 320))
@@ -134,7 +136,7 @@ class Trainer:
     def _dataset(self, seed: int) -> DrawnDataset:
         c = self.config
         bank = TextureBank(np.random.default_rng((seed, 1 << 30)), c.textures)
-        return DrawnDataset(seed, c.sizes, c.images, c.prompts, bank)
+        return DrawnDataset(seed, c.sizes, c.images, c.prompts, bank, c.household_share)
 
     # --- checkpoints: written aside, then renamed, so that a kill leaves the old or the new one -----------------------
 
