@@ -75,6 +75,8 @@ class RecordedServer:
         self.models = models
         self.refused_fields = tuple(refused_fields)
         self.requests: list[dict] = []
+        self.paths: list[str] = []
+        """The path of every request, in the order of their arrival."""
         self.authorizations: list[str] = []
         """The Authorization header of each chat request, to be compared, never printed."""
         self.times: list[float] = []
@@ -149,8 +151,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _HttpServer
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         recorded = self.server.recorded
+        recorded.paths.append(self.path)
         if self.path == "/v1/models" and recorded.models is not None:
             self._json(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in recorded.models]})
         else:
@@ -158,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         recorded = self.server.recorded
+        recorded.paths.append(self.path)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path != "/v1/chat/completions":
             self._json(404, {"error": {"message": "no such path"}})
@@ -244,7 +251,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
     def log_message(self, format: str, *args) -> None:
         """Silent: tests assert on `requests`."""

@@ -384,10 +384,12 @@ def test_a_cached_model_is_loaded_without_asking_the_hub(hub, folder, monkeypatc
     (cached / "refs" / "main").write_text(commit)
     with monkeypatch.context() as patch, RecordedServer() as server:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        patch.setattr("huggingface_hub.constants.ENDPOINT", server.url)  # a hub that denies to have it
+        patch.setattr("huggingface_hub.constants.ENDPOINT", server.url)  # a hub that has nothing
         assert find_model_folder("someone/tiny") == cached / "snapshots" / commit
+        assert not server.paths
         with pytest.raises(ModelLoadError, match="could not be downloaded"):
             find_model_folder("someone/other")
+        assert any("someone/other" in path for path in server.paths)
     mllm = TransformersMllm(TransformersConfig("someone/tiny", device="cpu"))
     assert mllm.name == "someone/tiny"
     assert mllm.generate(QUESTION).text == ANSWER

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from tiny_mllm import build_tiny_mllm
 
-import rsvp_ros
 from rsvp_ros.errors import CancelledError, ModelLoadError, ModelRunError
 from rsvp_ros.reasoning.mllm.base import Message
 from rsvp_ros.reasoning.mllm.loading import load_mllm
@@ -170,9 +169,9 @@ def test_a_killed_worker_is_an_error_and_the_next_call_starts_it_again(mllm):
 SCRIPT = """
 import sys, time
 sys.path.insert(0, sys.argv[2])  # known to this process alone
+from my_robot import Config
 from rsvp_ros.reasoning.mllm.loading import load_mllm
-from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig
-mllm = load_mllm(TransformersConfig(sys.argv[1], device="cpu"))  # no guard around it: the main module is run once only
+mllm = load_mllm(Config(sys.argv[1], device="cpu"))  # no guard around it: the main module is run once only
 print(mllm.pid, flush=True)
 time.sleep(600)
 """
@@ -181,8 +180,12 @@ time.sleep(600)
 def test_never_outlives_its_parent(folder, tmp_path):
     script = tmp_path / "node"  # without .py, as ROS installs executables
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(folder), str(Path(rsvp_ros.__file__).parent.parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path, text=True) as parent:
+    (tmp_path / "lib").mkdir()
+    base = "from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig"
+    (tmp_path / "lib" / "my_robot.py").write_text(f"{base}\nclass Config(TransformersConfig):\n    pass\n")
+    command = [sys.executable, str(script), str(folder), str(tmp_path / "lib")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as parent:
         try:
             worker = int(parent.stdout.readline())
             assert not has_ended(worker)
