@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsvp_ros.geometry import Box, box_to_mask
-from rsvp_ros.tracking.motion import BoxMotion
+from rsvp_ros.tracking.motion import ACCELERATION, INITIAL_SPEED, MEASUREMENT_NOISE, BoxMotion
 from rsvp_ros.tracking.tracker import Tracker, TrackerConfig
 from rsvp_ros.types import Prediction, RegionProposal, TargetState
 
@@ -46,26 +46,56 @@ def test_motion_learns_a_constant_velocity():
 def test_motion_is_the_kalman_filter_of_the_books():
     """Against the same filter written with matrices, on random data."""
     rng = np.random.default_rng(0)
-    box = Box(10, 20, 50, 60)
-    motion = BoxMotion(box)
+    motion = BoxMotion(Box(10, 20, 50, 60))
     x = np.array([30.0, 0.0])
-    p = np.diag([motion._pp[0], motion._vv[0]])
+    p = np.diag([(MEASUREMENT_NOISE * 40) ** 2, (INITIAL_SPEED * 40) ** 2])
     measure = np.array([[1.0, 0.0]])
     for _ in range(30):
         dt = rng.uniform(0.01, 0.4)
-        width = motion._position[2]
-        noise = (4.0 * width) ** 2 * np.array([[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]])
+        noise = (ACCELERATION * 40) ** 2 * np.array([[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]])
         step = np.array([[1.0, dt], [0.0, 1.0]])
         x, p = step @ x, step @ p @ step.T + noise
         motion.predict(dt)
-        r = (0.04 * motion._position[2]) ** 2
         z = 30 + rng.normal(0, 3)
-        gain = p @ measure.T / (measure @ p @ measure.T + r)
+        gain = p @ measure.T / (measure @ p @ measure.T + (MEASUREMENT_NOISE * 40) ** 2)
         x, p = x + gain[:, 0] * (z - x[0]), (np.eye(2) - gain @ measure) @ p
         motion.update(Box(z - 20, 20, z + 20, 60))
-        assert motion._position[0] == pytest.approx(x[0])
+        assert motion._center[0] == pytest.approx(x[0])
         assert motion._velocity[0] == pytest.approx(x[1])
         assert motion._vv[0] == pytest.approx(p[1, 1])
+
+
+def test_a_half_hidden_target_keeps_its_size():
+    """Something slides over it from the right within a second, stays for one, and leaves again."""
+    motion = BoxMotion(Box(100, 100, 180, 180))
+    for shown in (*np.linspace(80, 30, 10), *[30] * 10):
+        motion.predict(0.1)
+        motion.update(Box(100, 100, 100 + shown, 180))
+    assert motion.box.width > 60
+    assert motion.box.height == pytest.approx(80)
+    for _ in range(10):
+        motion.predict(0.1)
+        motion.update(Box(100, 100, 180, 180))
+    assert motion.box.iou(Box(100, 100, 180, 180)) > 0.9
+
+
+def test_a_target_that_comes_near_grows():
+    motion = BoxMotion(Box(100, 100, 140, 140))
+    for size in np.linspace(40, 80, 30):
+        motion.predict(0.1)
+        motion.update(Box(140 - size / 2, 140 - size / 2, 140 + size / 2, 140 + size / 2))
+    assert motion.box.width > 60
+
+
+def test_unseen_it_slows_down():
+    motion = BoxMotion(Box(0, 0, 40, 40))
+    for step in range(20):
+        motion.predict(0.1)
+        motion.update(Box(4 * step, 0, 40 + 4 * step, 40))
+    before = motion.box.center[0]
+    for _ in range(50):
+        motion.predict(0.1, seen=False)
+    assert before < motion.box.center[0] < before + 40
 
 
 @settings(max_examples=200, deadline=None)

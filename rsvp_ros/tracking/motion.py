@@ -1,75 +1,84 @@
-"""Where a box will be in the next frame: a constant-velocity Kalman filter on its centre and size."""
+"""Where a box will be in the next frame: a constant-velocity Kalman filter on its centre, and a size that is kept."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from rsvp_ros.geometry import Box
 
-# Standard deviations of centre x, y, width and height as fractions of the box's size, as SORT and its successors scale
-# them. A size is measured worse than a place (a hand covers half of the target), and changes more slowly.
-MEASUREMENT_NOISE = np.array((0.04, 0.04, 0.12, 0.12))
-ACCELERATION = np.array(
-    (4.0, 4.0, 1.0, 1.0)
-)  # per second squared: a hand stops an object within a few tenths of a second
-INITIAL_SPEED = np.array((1.0, 1.0, 0.3, 0.3))  # per second
-# The state cannot say where a box is after a long time unseen; below this the motion still is a prediction.
-MAX_STEP_S = 1.0
+# Standard deviations of the centre as fractions of the box's size, as SORT and its successors scale them.
+MEASUREMENT_NOISE = 0.04
+ACCELERATION = 4.0  # per second squared: a hand stops an object within a few tenths of a second
+INITIAL_SPEED = 1.0  # per second
 MIN_SIDE = 1.0
+MAX_STEP_S = 1.0  # the state cannot say where a box is after a longer time unseen
+
+# A size changes slowly, as the target comes near or turns. A box that is suddenly smaller is of a target that is half
+# hidden, and comes out again as large as it was.
+SIZE_TIME_S = 1.0
+HIDDEN_SIZE_TIME_S = 6.0
+HIDDEN_BELOW = 0.85  # share of the kept size, width or height
+UNSEEN_SPEED_TIME_S = 0.5  # what goes behind something may as well stay there
 
 
 class BoxMotion:
-    """Four independent filters (centre x, centre y, width, height), each with the state position and velocity.
-
-    The noises of a box are alike in all four coordinates up to its size, and uncorrelated, so that the 8 x 8 filter of
-    SORT falls into four of 2 x 2, written here with arrays of four: no matrix inverse on the per-frame path.
-    """
+    """Position and velocity of a box's centre in x and y (two independent filters, in arrays of two), and its size."""
 
     def __init__(self, box: Box) -> None:
-        self._position = _to_state(box)
-        self._velocity = np.zeros(4)
-        scale = self._scale()
-        self._pp = (MEASUREMENT_NOISE * scale) ** 2
-        self._pv = np.zeros(4)
-        self._vv = (INITIAL_SPEED * scale) ** 2
+        self._center = np.array(box.center)
+        self._size = _size(box)
+        self._velocity = np.zeros(2)
+        self._pp = (MEASUREMENT_NOISE * self._size) ** 2
+        self._pv = np.zeros(2)
+        self._vv = (INITIAL_SPEED * self._size) ** 2
+        self._since_update_s = 0.0
 
-    def predict(self, dt_s: float) -> None:
-        """Move on by `dt_s` seconds (0 or less: stay)."""
+    def predict(self, dt_s: float, seen: bool = True) -> None:
+        """Move on by `dt_s` seconds (0 or less: stay); `seen`: whether the target was, in the last frame."""
         dt = min(max(dt_s, 0.0), MAX_STEP_S)
         if dt == 0.0:
             return
-        noise = (ACCELERATION * self._scale()) ** 2
-        self._position = self._position + dt * self._velocity
-        self._position[2:] = np.maximum(self._position[2:], MIN_SIDE)
+        if not seen:
+            self._velocity = self._velocity * math.exp(-dt / UNSEEN_SPEED_TIME_S)
+        noise = (ACCELERATION * self._size) ** 2
+        self._center = self._center + dt * self._velocity
         self._pp = self._pp + 2 * dt * self._pv + dt * dt * self._vv + noise * dt**4 / 4
         self._pv = self._pv + dt * self._vv + noise * dt**3 / 2
         self._vv = self._vv + noise * dt * dt
+        self._since_update_s += dt
 
     def update(self, box: Box) -> None:
         """Take in where the box was measured."""
-        innovation = _to_state(box) - self._position
-        variance = self._pp + (MEASUREMENT_NOISE * self._scale()) ** 2
+        measured = _size(box)
+        # What shows of a half hidden target tells less of where its middle is.
+        shown = np.minimum(measured / self._size, 1.0)
+        variance = self._pp + (MEASUREMENT_NOISE * self._size / shown**2) ** 2
+        innovation = np.array(box.center) - self._center
         gain_p, gain_v = self._pp / variance, self._pv / variance
-        self._position = self._position + gain_p * innovation
+        self._center = self._center + gain_p * innovation
         self._velocity = self._velocity + gain_v * innovation
-        self._position[2:] = np.maximum(self._position[2:], MIN_SIDE)
         self._vv = self._vv - gain_v * self._pv
         self._pv = (1 - gain_p) * self._pv
         self._pp = (1 - gain_p) * self._pp
+        time_s = np.where(shown < HIDDEN_BELOW, HIDDEN_SIZE_TIME_S, SIZE_TIME_S)
+        self._size = self._size + (1 - np.exp(-self._since_update_s / time_s)) * (measured - self._size)
+        self._since_update_s = 0.0
 
     def halt(self) -> None:
         """Forget the velocity: after a jump in time it means nothing."""
-        self._velocity = np.zeros(4)
+        self._velocity = np.zeros(2)
 
     def rescale(self, sx: float, sy: float) -> None:
         """The image's resolution changed by these factors."""
-        factors = np.array((sx, sy, sx, sy))
-        self._position, self._velocity = self._position * factors, self._velocity * factors
+        factors = np.array((sx, sy))
+        self._center, self._velocity, self._size = (v * factors for v in (self._center, self._velocity, self._size))
         self._pp, self._pv, self._vv = (p * factors**2 for p in (self._pp, self._pv, self._vv))
 
     @property
     def box(self) -> Box:
-        cx, cy, width, height = self._position
+        (cx, cy), (width, height) = self._center, self._size
         return Box(float(cx - width / 2), float(cy - height / 2), float(cx + width / 2), float(cy + height / 2))
 
     @property
@@ -77,10 +86,6 @@ class BoxMotion:
         """Standard deviation of the centre, pixels in x and y."""
         return float(np.sqrt(self._pp[0])), float(np.sqrt(self._pp[1]))
 
-    def _scale(self) -> np.ndarray:
-        width, height = self._position[2], self._position[3]
-        return np.array((width, height, width, height))
 
-
-def _to_state(box: Box) -> np.ndarray:
-    return np.array((*box.center, max(box.width, MIN_SIDE), max(box.height, MIN_SIDE)))
+def _size(box: Box) -> np.ndarray:
+    return np.array((max(box.width, MIN_SIDE), max(box.height, MIN_SIDE)))

@@ -57,7 +57,7 @@ class Track:
         if self._motion is None:
             self._prompt = _inside(self._region, width, height)
             return Prompt(self._prompt, self.description)
-        self._motion.predict((stamp_ns - self._stamp_ns) * 1e-9)
+        self._motion.predict((stamp_ns - self._stamp_ns) * 1e-9, seen=self.state is TargetState.TRACKING)
         self._stamp_ns = stamp_ns
         region = self._around(self._motion.box)
         if self.state is TargetState.OCCLUDED:
@@ -74,9 +74,10 @@ class Track:
             if self._motion is None:
                 self._motion = BoxMotion(box)
                 self._found_ns = stamp_ns
+            elif self._margins is None:
+                self._margins = _margins(self._prompt, box)
+                self._motion = BoxMotion(box)
             else:
-                if self._margins is None:
-                    self._margins = _margins(self._prompt, box)
                 self._motion.update(box)
             self._stamp_ns = self._seen_ns = stamp_ns
             self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
