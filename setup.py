@@ -9,8 +9,8 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "rsvp_ros" / "__init__.py").read_text(), re.MULTILINE)[1]
 
 EXTRAS = {
-    "transformers": ["transformers>=5.0", "torchvision>=0.20", "accelerate>=1.0"],
-    "openai": ["openai>=1.40"],
+    "transformers": ["transformers>=5.0", "torchvision>=0.20", "accelerate>=1.0", "num2words>=0.5", "timm>=1.0"],
+    "openai": ["openai>=3"],
     "sam": ["segment-anything>=1.0", "torchvision>=0.20", "timm>=1.0"],
     "train": ["accelerate>=1.0", "matplotlib>=3.8"],
     "test": ["pytest>=8,<8.4", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", "rosbags>=0.10"],

@@ -81,9 +81,11 @@ class NodeProcess:
         until(found, f"{text!r} on the node's log", deadline_s)
 
     def stop(self) -> int:
-        """As Ctrl-C does; its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+        """As Ctrl-C on `ros2 launch` does, with a SIGINT from the terminal and one from launch; its exit status."""
+        for _ in range(2):
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
+                time.sleep(0.02)
         try:
             return self.process.wait(20)
         except subprocess.TimeoutExpired:

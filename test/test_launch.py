@@ -146,7 +146,7 @@ def test_the_commands_of_a_user(robot, params_file):
             assert output.index("Feedback:") < output.index("SUCCEEDED")
         with Command("topic", "echo", "--truncate-length", "20", f"/{NAMESPACE}/targets") as command:
             command.wait_for("class_name: block", "state: 1", "frame_id: test_camera_optical")
-        with Command("topic", "echo", "--qos-durability", "transient_local", f"/{NAMESPACE}/reasoning") as command:
+        with Command("topic", "echo", f"/{NAMESPACE}/reasoning") as command:
             command.wait_for("instruction: the red block", "complete: true")
         with Command("param", "describe", f"/{NAMESPACE}/rsvp_node", "tracker.lost_after_s") as command:
             command.wait_for("Unseen for longer than this")

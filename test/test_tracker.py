@@ -145,7 +145,7 @@ def test_the_prompt_leads_a_moving_target():
     [
         unseen(),
         None,
-        seen(Box(100, 100, 150, 150), score=0.1),
+        seen(Box(100, 100, 150, 150), score=0.05),
         seen(Box(100, 100, 150, 150), presence=0.1),
         seen(Box(0, 0, 320, 240)),
         seen(Box(100, 100, 105, 105)),

@@ -7,10 +7,10 @@ from rsvp_ros.ros.parameters import LIVE_PARTS, OPTIONS
 
 HEAD = """# Parameters of `rsvp_node`
 
-Made by `python -m rsvp_ros.ros.parameters_page`; a test holds it equal to the code. `ros2 param describe` tells the same
-of a running node. Those marked *live* may change while it runs; all others are read when it is configured (`ros2
-lifecycle set /rsvp/rsvp_node deactivate`, then `cleanup`, `configure`, `activate`). `rsvp segment --set NAME=VALUE` takes
-all but the camera's.
+Made by `python -m rsvp_ros.ros.parameters_page`; a test holds it equal to the code. `ros2 param describe` tells the
+same of a running node. Those marked *live* may change while it runs; all others are read when it is configured
+(`ros2 lifecycle set /rsvp/rsvp_node deactivate`, then `cleanup`, `configure`, `activate`). `rsvp segment` takes them
+with `--set NAME=VALUE`.
 
 Besides: `autostart` (default true): the node configures and activates itself.
 """

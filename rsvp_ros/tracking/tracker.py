@@ -19,7 +19,7 @@ class TrackerConfig:
 
     padding: float = 0.08
     """A target's first own region is the box of its mask grown on every side by this share of its size."""
-    min_score: float = 0.3
+    min_score: float = 0.15
     """A mask of lower quality is not the target."""
     min_presence: float = 0.3
     """A region in which the description is less likely does not show the target."""
