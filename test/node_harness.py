@@ -125,7 +125,9 @@ class Robot:
         self.find_target = ActionClient(self.node, FindTarget, "find_target")
         self.clear = self.node.create_client(Trigger, "clear")
         self.enable = self.node.create_client(SetBool, "enable")
-        self._picture: Image | None = None
+        self._picture: Image | CompressedImage | None = None
+        self._depth_picture: Image | None = None
+        self._info: CameraInfo | None = None
         self._stopped = threading.Event()
         self._period_s = 0.1
         self._threads = [threading.Thread(target=self._spin), threading.Thread(target=self._film)]
@@ -146,9 +148,16 @@ class Robot:
         self.node.create_subscription(message_type, topic, messages.append, 10)
         return messages
 
-    def show(self, image: np.ndarray | Image | CompressedImage | None, rate_hz: float = 10.0) -> None:
-        """Film this from now on: an RGB picture, or a message as it is; None: nothing."""
+    def show(
+        self,
+        image: np.ndarray | Image | CompressedImage | None,
+        rate_hz: float = 10.0,
+        depth: Image | None = None,
+        info: CameraInfo | None = None,
+    ) -> None:
+        """Film this from now on: an RGB picture, or a message as it is; None: nothing. With depth, if given."""
         self._period_s = 1 / rate_hz
+        self._depth_picture, self._info = depth, info
         self._picture = array_to_image(image, "rgb8", Image().header) if isinstance(image, np.ndarray) else image
 
     def send(self, goal: FindTarget.Goal):
@@ -205,6 +214,10 @@ class Robot:
             if message.header.stamp.sec == 0 or message.header.frame_id == FRAME_ID:
                 message.header.stamp = self.node.get_clock().now().to_msg()
                 message.header.frame_id = FRAME_ID
+            for publisher, beside in ((self.depth, self._depth_picture), (self.camera_info, self._info)):
+                if beside is not None:
+                    beside.header = message.header
+                    publisher.publish(beside)
             self.stamps.append(time_to_ns(message.header.stamp))
             (self._compressed if isinstance(message, CompressedImage) else self._images).publish(message)
 

@@ -14,17 +14,21 @@ pytest.importorskip("rsvp_ros.msg", reason="the package is not built: make setup
 
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
 from mllm_server import RecordedServer, Reply, unused_url
 from node_harness import FRAME_ID, REPOSITORY, running, stamps_of, until
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from tiny_mllm import build_tiny_mllm, serve_tiny_mllm
+from visualization_msgs.msg import MarkerArray
 
 from rsvp_ros.action import FindTarget
+from rsvp_ros.errors import InvalidInstructionError, ServerUnavailableError
 from rsvp_ros.geometry import Box, box_to_mask
 from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
-from rsvp_ros.ros.conversions import mask_from_msg
+from rsvp_ros.ros.client import Client
+from rsvp_ros.ros.conversions import array_to_image, mask_from_msg
 
 CODES = FindTarget.Result
 
@@ -450,3 +454,87 @@ def test_reasoning_is_latched(robot):
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     robot.node.create_subscription(Reasoning, "reasoning", late.append, latched)
     assert until(lambda: late, "the last reasoning")[0].complete
+
+
+def test_a_robot_program_asks_through_the_client(robot, server):
+    with Client(namespace="session", context=robot.context) as client:
+        client.wait_until_active()
+        words: list[str] = []
+        found = client.find("the red block", on_feedback=lambda feedback: words.append(feedback.text))
+        assert [target.class_name for target in found.targets] == ["block"]
+        assert "".join(words) == ANSWER
+        array = until(lambda: (array := client.next_targets()) and array.targets and array, "targets")
+        assert array.targets[0].id == found.targets[0].id
+        assert mask_from_msg(array.targets[0], array.image_height, array.image_width).any()
+        assert client.follow(Box(90, 70, 170, 140), keep_targets=True).targets[0].id != found.targets[0].id
+        client.clear()
+        until(lambda: not client.next_targets().targets, "images without a target")
+        server.script[:] = [Reply(ABSENT)]
+        absent = client.find("the cat")
+        assert not absent.targets
+        assert "not in the image" in absent.error_msg
+        server.script[:] = [Reply(status=500)]
+        with pytest.raises(ServerUnavailableError):
+            client.find("the red block")
+        with pytest.raises(InvalidInstructionError):
+            client.find("")
+        server.script[:] = [Reply(ANSWER, hang_at=0)]
+        with pytest.raises(TimeoutError):
+            client.find("the red block", timeout_s=0.5)
+        server.script[:] = [Reply(ANSWER)]
+        assert client.find("the red block").targets, "the goal that timed out was cancelled"
+
+
+def test_a_target_in_space(shared_data):
+    """On real RGB-D: the cracker box stands where the depth camera sees it."""
+    folder = shared_data / "rgbd"
+    color = cv2.cvtColor(cv2.imread(str(folder / "000001-color.png")), cv2.COLOR_BGR2RGB)
+    depth = cv2.imread(str(folder / "000001-depth.png"), cv2.IMREAD_UNCHANGED)
+    camera = json.loads((folder / "camera_params.json").read_text())
+    info = CameraInfo(width=640, height=480)
+    info.k = [camera["fx"], 0.0, camera["x_offset"], 0.0, camera["fy"], camera["y_offset"], 0.0, 0.0, 1.0]
+    info.p = [
+        camera["fx"],
+        0.0,
+        camera["x_offset"],
+        0.0,
+        0.0,
+        camera["fy"],
+        camera["y_offset"],
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        0.0,
+    ]
+    box = Box(389, 224, 574, 409)
+    front = depth[300:380, 430:520]
+    expected_z = float(np.median(front[front > 0])) / 1000
+    with running("space", {"camera": {"use_3d": True}}) as (_, robot):
+        poses = robot.listen(PoseStamped, "target_pose")
+        clouds = robot.listen(PointCloud2, "target_points")
+        markers = robot.listen(MarkerArray, "markers")
+        robot.show(color, depth=array_to_image(depth, "16UC1", Image().header), info=info)
+        robot.result_of(robot.send(follow(box.x0, box.y0, box.width, box.height)))
+        pose = until(lambda: poses, "pose")[-1]
+        assert pose.header.frame_id == FRAME_ID
+        position = pose.pose.position
+        assert position.z == pytest.approx(expected_z, abs=0.05)
+        x = camera["x_offset"] + camera["fx"] * position.x / position.z
+        y = camera["y_offset"] + camera["fy"] * position.y / position.z
+        assert box.x0 < x < box.x1
+        assert box.y0 < y < box.y1
+        cloud = until(lambda: clouds, "cloud")[-1]
+        points = np.frombuffer(cloud.data, np.float32).reshape(-1, cloud.point_step // 4)[:, :3]
+        assert len(points) > 500
+        assert np.median(points[:, 2]) == pytest.approx(expected_z, abs=0.05)
+        until(lambda: [m for m in markers if len(m.markers) > 1], "markers")
+
+
+def test_compressed_images():
+    with running("compressed", {"camera": {"image_transport": "compressed"}}) as (_, robot):
+        data = cv2.imencode(".jpg", cv2.cvtColor(table(), cv2.COLOR_RGB2BGR))[1]
+        robot.show(CompressedImage(format="rgb8; jpeg compressed bgr8", data=data.tobytes()))
+        assert robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets
+        until(lambda: robot.targets and robot.targets[-1].targets, "targets")
+        assert (robot.targets[-1].image_width, robot.targets[-1].image_height) == (320, 240)

@@ -56,7 +56,7 @@ class Camera:
         self._info: CameraInfo | None = None
         if config.use_3d:
             self._subscriptions += [
-                node.create_subscription(Image, "depth_image", self._depth.append, qos),
+                node.create_subscription(Image, "depth_image", self._on_depth, qos),
                 node.create_subscription(CameraInfo, "camera_info", self._on_info, qos),
             ]
         self.topic: str = self._subscriptions[0].topic_name
@@ -135,6 +135,9 @@ class Camera:
             )
         self._last_stamp_ns = stamp_ns
         self._on_frame(Frame(partial(self._decode, msg), stamp_ns, msg))
+
+    def _on_depth(self, msg: Image) -> None:
+        self._depth.append(msg)
 
     def _on_info(self, msg: CameraInfo) -> None:
         self._info = msg

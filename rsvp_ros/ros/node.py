@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -37,6 +39,20 @@ WARM_UP_SIZE = (640, 480)
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
+def _logged(transition: Callable) -> Callable:
+    """rclpy turns an exception in a transition into ERROR without a word: say what it was."""
+
+    @functools.wraps(transition)
+    def run(node: RsvpNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:
+            node.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+
+    return run
+
+
 class RsvpNode(LifecycleNode):
     """Images and instructions in; targets, masks and reasoning out (README, "Topics").
 
@@ -67,6 +83,7 @@ class RsvpNode(LifecycleNode):
 
     # Lifecycle.
 
+    @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         start = time.monotonic()
         try:
@@ -108,6 +125,7 @@ class RsvpNode(LifecycleNode):
         )
         return SUCCESS
 
+    @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)  # the publishers
         try:
@@ -128,14 +146,17 @@ class RsvpNode(LifecycleNode):
         )
         return result
 
+    @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_inputs()
         return super().on_deactivate(state)
 
+    @_logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._unload()
         return SUCCESS
 
+    @_logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_inputs()
         self._unload()

@@ -1,0 +1,134 @@
+"""`rsvp segment`: the pipeline on files, with a real HTTP server for the MLLM."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from mllm_server import RecordedServer, unused_url
+
+from rsvp_ros import config
+from rsvp_ros.cli import main
+from rsvp_ros.errors import ConfigurationError
+
+ANSWER = json.dumps(
+    {
+        "target": "the red block",
+        "scene": "a red block on a grey table",
+        "present": True,
+        "objects": [{"name": "block", "attributes": ["red"], "bbox_2d": [300, 310, 510, 560], "reason": "it is red"}],
+    }
+)
+ABSENT = json.dumps({"target": "a cat", "scene": "a red block", "present": False, "objects": []})
+
+
+@pytest.fixture
+def photo(tmp_path):
+    image = np.full((240, 320, 3), (120, 125, 130), np.uint8)
+    image[80:130, 100:160] = (30, 30, 210)  # BGR
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), image)
+    return path
+
+
+def segment(*arguments) -> int:
+    return main(["segment", *map(str, arguments)])
+
+
+def test_an_instruction(photo, tmp_path, capsys):
+    with RecordedServer(ANSWER, models=["qwen3-vl"]) as server:
+        options = ["--set", "mllm.backend=openai", "--set", f"mllm.openai.base_url={server.url}"]
+        assert segment(photo, "the red block", "--out", tmp_path / "out", *options) == 0
+    printed = capsys.readouterr().out
+    assert "target: the red block" in printed
+    assert "block [" in printed
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    (target,) = result["targets"]
+    assert result["found"]
+    assert (target["name"], target["description"]) == ("block", "block, red")
+    assert result["reasoning"]["raw_text"] == ANSWER
+    mask = cv2.imread(str(tmp_path / "out" / target["mask"]), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (240, 320)
+    truth = np.zeros((240, 320), bool)
+    truth[80:130, 100:160] = True
+    assert np.count_nonzero((mask > 0) & truth) / np.count_nonzero((mask > 0) | truth) > 0.7
+    overlay = cv2.imread(str(tmp_path / "out" / "overlay.png"))
+    assert overlay.shape[0] == 240
+    assert overlay.shape[1] > 320, "the reasoning stands beside the picture"
+
+
+def test_not_in_the_image(photo, tmp_path):
+    with RecordedServer(ABSENT, models=["qwen3-vl"]) as server:
+        options = ["--set", "mllm.backend=openai", "--set", f"mllm.openai.base_url={server.url}", "--quiet"]
+        assert segment(photo, "the cat", "--out", tmp_path / "out", *options) == 1
+    assert not json.loads((tmp_path / "out" / "result.json").read_text())["found"]
+
+
+def test_a_box_needs_no_mllm(photo, tmp_path):
+    assert segment(photo, "--box", 95, 75, 165, 135, "--out", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("mask_*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no_such.png", "the cup", "--set", "mllm.backend=openai"], "no_such.png"),
+        (["{photo}", "the cup"], "mllm.backend"),
+        (["{photo}"], "--box"),
+        (["{photo}", "the cup", "--config", "no_such.yaml"], "no_such.yaml"),
+        (["{photo}", "the cup", "--set", "mllm.backend=telepathy"], "telepathy"),
+        (["{photo}", "the cup", "--set", "no.such=1"], "no.such"),
+        (["{photo}", "the cup", "--set", "tracker.padding=wide"], "tracker.padding"),
+        (["{photo}", "--box", "900", "900", "950", "950"], "320 x 240"),
+        (["{text}", "--box", "1", "1", "5", "5"], "not an image"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_said_in_a_line(photo, tmp_path, capsys, arguments, words):
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    values = [argument.format(photo=photo, text=text) for argument in arguments]
+    assert segment(*values, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+
+
+def test_a_dead_server(photo, tmp_path, capsys):
+    url = unused_url()
+    options = [
+        "--set",
+        "mllm.backend=openai",
+        "--set",
+        f"mllm.openai.base_url={url}",
+        "--set",
+        "mllm.openai.max_retries=0",
+    ]
+    assert segment(photo, "the cup", "--out", tmp_path / "out", *options) == 2
+    assert url in capsys.readouterr().err
+
+
+def test_the_package_needs_no_ros_and_imports_no_torch():
+    code = "import sys, rsvp_ros.config, rsvp_ros.cli; assert not {'torch', 'rclpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_configuration_files(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "/rsvp/rsvp_node:\n  ros__parameters:\n    autostart: true\n    tracker: {padding: 1}\n    mllm.backend: none\n"
+    )
+    assert config.load(path).tracker.padding == 1.0
+    for text in (
+        "a: [",
+        "/**: {ros__parameters: {tracker: {paddin: 1.0}}}",
+        "/**: {ros__parameters: {reasoner: {turns: 3}}}",
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match=r"params\.yaml"):
+            config.load(path)
+    assert config.build(config.flatten(config.Config())) == config.Config()
