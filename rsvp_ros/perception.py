@@ -341,7 +341,7 @@ class Perception:
                 self._on_problem(ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}"))
                 predictions = [None] * len(prompts)
             seconds += time.perf_counter() - start
-            tracker.update(predictions, frame.stamp_ns)
+            tracker.update(image, predictions, frame.stamp_ns)
         return seconds
 
     def _advance(self, segmenter: Segmenter, catch_up: _CatchUp) -> None:

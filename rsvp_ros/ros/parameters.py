@@ -65,6 +65,9 @@ OPTIONS: Mapping[str, Option] = {
     "tracker.max_area_ratio": Option(
         "A box that grew or shrank by more than this factor from one image to the next is not the target", 1.0, 100.0
     ),
+    "tracker.min_similarity": Option(
+        "A mask whose colours have less in common with the target's is not the target", 0.0, 1.0
+    ),
     "tracker.lost_after_s": Option("Unseen for longer than this, a target is lost [s]", 0.0, 3600.0),
     "segmenter.backend": Option(
         "Stage 2: 'vlsm' is this package's own network, the others adapt segment-anything and "

@@ -20,7 +20,7 @@ MAX_STEP_S = 1.0  # the state cannot say where a box is after a longer time unse
 SIZE_TIME_S = 1.0
 HIDDEN_SIZE_TIME_S = 6.0
 HIDDEN_BELOW = 0.85  # share of the kept size, width or height
-UNSEEN_SPEED_TIME_S = 0.5  # what goes behind something may as well stay there
+UNSEEN_SPEED_TIME_S = 1.0  # what goes behind something may as well stay there
 
 
 class BoxMotion:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rsvp_ros.geometry import Box, mask_to_box
+from rsvp_ros.tracking.appearance import adapted, color_distribution, similarity
 from rsvp_ros.tracking.motion import BoxMotion
 from rsvp_ros.types import Prediction, Prompt, RegionProposal, Target, TargetState
 
 MAX_MARGIN = 0.3  # of a region around the box of its mask: beyond this it is no bias but another object
+MAX_SEARCH = 1.0  # how far around a hidden target's place it is looked for, in sizes of its region
 MAX_ID = 65535  # what a mono16 label image can hold
 
 
@@ -25,6 +29,8 @@ class TrackerConfig:
     """A region in which the description is less likely does not show the target."""
     max_area_ratio: float = 3.0
     """A mask whose box grew or shrank by more than this factor, from one frame to the next, is not the target."""
+    min_similarity: float = 0.2
+    """A mask whose colours have less in common with the target's is not the target."""
     lost_after_s: float = 2.0
     """Unseen for longer than this, by the images' stamps, a target is lost."""
 
@@ -40,6 +46,7 @@ class Track:
         self.state = TargetState.OCCLUDED
         self._region = proposal.box
         self.config = config
+        self._colors: np.ndarray | None = None
         self._motion: BoxMotion | None = None  # until it is first seen, all that is known is the region
         self._margins: tuple[float, float, float, float] | None = None
         self._prompt = proposal.box
@@ -63,14 +70,15 @@ class Track:
         if self.state is TargetState.OCCLUDED:
             # It may have moved while it was not seen: look as far as it may have got.
             dx, dy = self._motion.uncertainty
+            dx, dy = min(dx, MAX_SEARCH * region.width), min(dy, MAX_SEARCH * region.height)
             region = Box(region.x0 - dx, region.y0 - dy, region.x1 + dx, region.y1 + dy)
         self._prompt = _inside(region, width, height)
         return Prompt(self._prompt, self.description)
 
-    def update(self, prediction: Prediction | None, stamp_ns: int) -> None:
-        """Take in what the segmenter made of the last prompt; None where it failed."""
+    def update(self, image: np.ndarray, prediction: Prediction | None, stamp_ns: int) -> None:
+        """Take in what the segmenter made of the last prompt for this image (RGB); None where it failed."""
         box = mask_to_box(prediction.mask) if prediction is not None else None
-        if prediction is not None and box is not None and self._is_target(prediction, box):
+        if prediction is not None and box is not None and self._is_target(image, prediction, box):
             if self._motion is None:
                 self._motion = BoxMotion(box)
                 self._found_ns = stamp_ns
@@ -136,14 +144,21 @@ class Track:
         y0, y1 = box.y0 - top * box.height, box.y1 + bottom * box.height
         return Box(x0, y0, x1, y1)
 
-    def _is_target(self, prediction: Prediction, box: Box) -> bool:
+    def _is_target(self, image: np.ndarray, prediction: Prediction, box: Box) -> bool:
         config = self.config
         if prediction.score < config.min_score or prediction.presence < config.min_presence:
             return False
-        if self._motion is None:
+        colors = color_distribution(image, prediction.mask, box)
+        if self._motion is None or self._colors is None:
+            self._colors = colors
             return True
         ratio = max(box.area, 1.0) / max(self._motion.box.area, 1.0)
-        return 1 / config.max_area_ratio <= ratio <= config.max_area_ratio
+        if not 1 / config.max_area_ratio <= ratio <= config.max_area_ratio:
+            return False
+        if similarity(self._colors, colors) < config.min_similarity:
+            return False
+        self._colors = adapted(self._colors, colors)
+        return True
 
 
 class Tracker:
@@ -200,10 +215,10 @@ class Tracker:
         self._size, self._stamp_ns = (width, height), stamp_ns
         return [track.prompt(stamp_ns, width, height) for track in self._active()]
 
-    def update(self, predictions: Sequence[Prediction | None], stamp_ns: int) -> None:
-        """What the segmenter answered to the last `prompts`, in the same order."""
+    def update(self, image: np.ndarray, predictions: Sequence[Prediction | None], stamp_ns: int) -> None:
+        """What the segmenter answered to the last `prompts` for this image (RGB), in the same order."""
         for track, prediction in zip(self._active(), predictions, strict=True):
-            track.update(prediction, stamp_ns)
+            track.update(image, prediction, stamp_ns)
 
     def targets(self) -> tuple[Target, ...]:
         """All targets, as of the last image."""
