@@ -107,6 +107,27 @@ def test_a_tiny_model_on_transformers_serve(shared_data, tmp_path):
             assert reasoning.raw_text.strip() == entry["raw_output"].strip()
 
 
+def test_a_local_model_reasons_in_a_process_of_its_own_and_no_frame_waits(shared_data, tmp_path):
+    entry, photograph = record(shared_data, "paligemma_cats")
+    folder = tmp_path / "paligemma-tiny"
+    folder.mkdir()
+    build_tiny_mllm(folder, entry["raw_output"])
+    local = {"model": str(folder), "device": "cpu", "max_new_tokens": 256}
+    with running("local", {"mllm": {"backend": "transformers", "transformers": local}}) as (node, robot):
+        robot.show(photograph)
+        until(lambda: robot.targets, "images processed")
+        robot.result_of(robot.send(follow(0, 51, 320, 428)))
+        until(lambda: robot.targets[-1].targets, "target")
+        start = len(robot.targets) - 1
+        result = robot.result_of(robot.send(FindTarget.Goal(instruction="detect cat"))).result
+        assert result.reasoning.raw_text.strip() == entry["raw_output"].strip()
+        assert len(result.targets) == 2
+        stamps = stamps_of(robot.targets[start:])
+        first = robot.stamps.index(stamps[0])
+        assert stamps == robot.stamps[first : first + len(stamps)], "no frame was skipped while it reasoned"
+        assert node.process.poll() is None
+
+
 ANSWER = json.dumps(
     {
         "target": "the red block",
@@ -389,12 +410,13 @@ def test_without_a_camera_and_without_an_mllm():
     [
         ({"segmenter": {"model": "/no/such/folder"}}, "/no/such/folder"),
         ({"mllm": {"backend": "telepathy"}}, "telepathy"),
+        ({"mllm": {"backend": "transformers", "transformers": {"model": "/no/such/mllm"}}}, "/no/such/mllm"),
         ({"segmenter": {"device": "cuda:77"}}, "cuda:77"),
         ({"reasoner": {"family": "martian"}}, "martian"),
         ({"tracker": {"padding": "wide"}}, "tracker.padding is 'wide'"),
         ({"tracker": {"padding": 7.0}}, "from 0 to 1"),
     ],
-    ids=["folder", "backend", "device", "family", "type", "range"],
+    ids=["folder", "backend", "mllm", "device", "family", "type", "range"],
 )
 def test_a_wrong_parameter_is_named_and_the_node_lives(parameters, words):
     with running("wrong", parameters, active=False) as (node, robot):
