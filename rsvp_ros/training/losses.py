@@ -18,6 +18,9 @@ REGION_PADDING = 0.25
 BACKGROUND_WEIGHT = 0.3
 """Of a cell without a thing in the grounding loss: there are about four times as many."""
 
+ABSENT_WEIGHT = 2.0
+"""Of an absent description in the loss of presence: there is one in about ten prompts."""
+
 
 @dataclass(frozen=True, eq=False)
 class Losses:
@@ -66,13 +69,14 @@ def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losse
     overlap = (probability * batch.masks * weights).flatten(1).sum(1)
     total = ((probability + batch.masks) * weights).flatten(1).sum(1)
     iou = soft_iou(probability.detach(), batch.masks, weights)
+    presence_weight = torch.where(batch.present, 1.0, ABSENT_WEIGHT) * batch.judged
     weight_of_label = grounding.new_ones(grounding.shape[1])
     weight_of_label[-1] = BACKGROUND_WEIGHT
     weight_of_cell = torch.where(batch.grounding >= 0, weight_of_label[batch.grounding], 0.0)
     return Losses(
         cross_entropy=over_present((pixelwise * weights).flatten(1).sum(1) / area),
         dice=over_present(1 - (2 * overlap + 1) / (total + 1)),
-        presence=F.binary_cross_entropy_with_logits(output.presence, present, batch.judged.float()),
+        presence=F.binary_cross_entropy_with_logits(output.presence, present, presence_weight),
         quality=over_present((output.quality.sigmoid() - iou).square()),
         grounding=F.cross_entropy(grounding, batch.grounding, weight_of_label, ignore_index=-1, reduction="sum")
         / weight_of_cell.sum().clamp(min=1),
