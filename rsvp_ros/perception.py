@@ -99,8 +99,8 @@ class Perception:
         load_segmenter: makes the segmenter; called, like the segmenter itself, in the models' thread only.
         reasoner: stage 1; None: only boxes can be followed.
         on_targets: gets the targets of every frame, in the models' thread.
-        on_progress: gets a request whose state or steps changed, and the new text of the MLLM, in the reasoner's
-        thread. on_done: gets every request when it is done, in whichever thread ended it.
+        on_progress: gets a request whose state or steps changed, and the MLLM's new text, in the reasoner's thread.
+        on_done: gets every request when it is done, in whichever thread ended it.
         on_problem: gets what went wrong without ending a request, in the thread in which it did.
     """
 
@@ -201,6 +201,8 @@ class Perception:
             )
             return request
         with self._changed:
+            if self._stopped:
+                request.cancel(CancelledError("the system is shut down"))
             old, self._request, self._inbox = self._request, request, request
             self._changed.notify_all()
         if old is not None:
@@ -286,15 +288,23 @@ class Perception:
                 command()
             if stopped:
                 return
-            if frame is not None:
-                self._process(segmenter, frame)
-            catch_up = self._catch_up
-            if catch_up is not None:
+            try:
+                if frame is not None:
+                    self._process(segmenter, frame)
+                catch_up = self._catch_up
                 # A live frame goes first, but a camera that leaves no time between frames must not starve the result.
-                if frame is None or catch_up.waited >= PATIENCE_FRAMES:
+                if catch_up is not None and (frame is None or catch_up.waited >= PATIENCE_FRAMES):
                     self._advance(segmenter, catch_up)
-                else:
+                elif catch_up is not None:
                     catch_up.waited += 1
+            except Exception as error:
+                # A fault in this package's own code costs a frame, and a result on its way, but not the stream.
+                logger.exception("a frame could not be processed")
+                self._on_problem(
+                    ModelRunError(f"a frame could not be processed: {error!r}; the log holds the traceback")
+                )
+                if self._catch_up is not None:
+                    self._catch_up.request.cancel(ModelRunError(f"the result could not be carried on: {error!r}"))
 
     def _process(self, segmenter: Segmenter, frame: Frame) -> None:
         tracker = self._tracker

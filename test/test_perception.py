@@ -356,3 +356,19 @@ def test_a_busy_camera_does_not_starve_a_result():
             stream.perception.submit(Frame(picture(90), stream.stamp_ns))
             time.sleep(0.001)
         assert request.result().result.targets
+
+
+def test_a_fault_in_one_frame_does_not_end_the_stream():
+    def faulty():
+        raise RuntimeError("nobody thought of this")
+
+    with Stream() as stream:
+        stream.frame(picture(90))
+        stream.perception.submit(Frame(faulty, stream.stamp_ns + 1))
+        until(lambda: stream.problems)
+        assert "nobody thought of this" in str(stream.problems[-1])
+        stream.frame(picture(90))
+        request = stream.perception.find(box=Box(80, 70, 150, 140))
+        assert request.result(DEADLINE_S).result.targets
+    with pytest.raises(CancelledError):
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)

@@ -134,7 +134,7 @@ class Camera:
                 throttle_duration_sec=10.0,
             )
         self._last_stamp_ns = stamp_ns
-        self._on_frame(Frame(partial(self._decode, msg), stamp_ns, msg))
+        self._on_frame(Frame(partial(self._decode, msg), stamp_ns, msg.header))
 
     def _on_depth(self, msg: Image) -> None:
         self._depth.append(msg)

@@ -105,9 +105,9 @@ class FindTargetServer:
         error = request.error
         if error is None:
             outcome = request.result()
-            result.header = outcome.result.frame.header.header
+            result.header = outcome.result.frame.header
             result.targets = [target_to_msg(target, result.header) for target in outcome.result.targets]
-            reasoned = request.frame.header.header if request.frame is not None else Header()
+            reasoned = request.frame.header if request.frame is not None else Header()
             result.reasoning = reasoning_to_msg(outcome.reasoning, reasoned)
             if not outcome.result.targets:
                 result.error_code = FindTarget.Result.NOT_FOUND

@@ -280,7 +280,7 @@ class RsvpNode(LifecycleNode):
     ) -> None:
         if self._outputs is None or not rclpy.ok(context=self.context):
             return
-        header = request.frame.header.header if request.frame is not None else Header()
+        header = request.frame.header if request.frame is not None else Header()
         self._outputs.reasoning.publish(reasoning_to_msg(reasoning, header, complete, error))
 
     def _depth_at(self, stamp_ns: int):

@@ -61,7 +61,7 @@ class Outputs:
 
     def publish(self, result: TargetsInFrame) -> None:
         """Publish what is known of one image, with the image's own header."""
-        header = result.frame.header.header
+        header = result.frame.header
         self.targets.publish(targets_to_msg(result, header))
         if self.label_image.get_subscription_count():
             height, width = result.frame.image.shape[:2]
@@ -76,7 +76,7 @@ class Outputs:
         )
         if not (markers or pose or cloud):
             return
-        header = result.frame.header.header
+        header = result.frame.header
         positions: dict[int, np.ndarray] = {}
         clouds: list[np.ndarray] = []
         try:
