@@ -560,3 +560,14 @@ def test_compressed_images():
         assert robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets
         until(lambda: robot.targets and robot.targets[-1].targets, "targets")
         assert (robot.targets[-1].image_width, robot.targets[-1].image_height) == (320, 240)
+
+
+def test_a_camera_with_another_qos_is_named():
+    with running("qos", {"camera": {"reliability": "reliable"}}) as (node, robot):
+        robot.show(table())  # best effort
+        node.wait_for_log("offers another QoS (RELIABILITY)")
+        status = until(
+            lambda: [s for d in robot.diagnostics for s in d.status if "camera.reliability" in s.message],
+            "diagnostics that name the remedy",
+        )
+        assert status[0].level == DiagnosticStatus.WARN

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rsvp_ros.config import CameraConfig
@@ -144,7 +144,7 @@ class Camera:
 
     def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         self._incompatible = (
-            f"no image: a publisher on {self.topic} offers another QoS ({event.last_policy_kind}) than is asked for: "
+            f"no image: a publisher on {self.topic} offers another QoS ({qos_policy_name_from_kind(event.last_policy_kind)}) than is asked for: "
             "set camera.reliability to 'best_effort', which connects to both"
         )
         self._node.get_logger().warning(self._incompatible)
