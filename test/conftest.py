@@ -9,8 +9,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Before rclpy is imported anywhere: apart from other robots, on this machine only, and with a shared-memory segment that
-# large images fit into, as the launch file has it.
+# Before rclpy is imported anywhere: apart from other robots, on this machine only, and with a shared-memory segment
+# that large images fit into, as the launch file has it.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config" / "fastdds.xml"))

@@ -143,8 +143,9 @@ class Camera:
         self._info = msg
 
     def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
         self._incompatible = (
-            f"no image: a publisher on {self.topic} offers another QoS ({qos_policy_name_from_kind(event.last_policy_kind)}) than is asked for: "
-            "set camera.reliability to 'best_effort', which connects to both"
+            f"no image: a publisher on {self.topic} offers another QoS ({policy}) than is asked for: set "
+            "camera.reliability to 'best_effort', which connects to both"
         )
         self._node.get_logger().warning(self._incompatible)
