@@ -34,6 +34,14 @@ def nodes_with(folder: Path) -> list[int]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def no_node_left(tmp_path):
+    """Also where the test failed, and killed a demo that could not end its node any more."""
+    yield
+    for process in nodes_with(tmp_path):
+        os.kill(process, signal.SIGKILL)
+
+
 def test_follows_and_shows_it(tmp_path):
     demo = subprocess.run([*COMMAND, str(tmp_path)], capture_output=True, text=True, timeout=300)
 
