@@ -36,26 +36,26 @@ class TrainConfig:
 
     out: str
     """Folder for checkpoints, log, curve and the finished weights."""
-    steps: int = 6000
+    steps: int = 7000
     seed: int = 0
-    images: int = 8
+    images: int = 4
     """Images in a batch."""
-    household_share: float = 0.5
+    household_share: float = 0.65
     """Of the images; the others are dead leaves."""
     prompts: int = 5
     """Prompts about each image, at most."""
-    sizes: tuple[tuple[int, int], ...] = ((192, 192), (192, 192), (192, 256), (256, 192), (240, 320))
+    sizes: tuple[tuple[int, int], ...] = ((192, 192),) * 3 + ((192, 256), (256, 192), (240, 320))
     """Height and width of the drawn images, multiples of 16."""
     textures: int = 160
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warmup_steps: int = 200
-    decay_share: float = 0.35
+    decay_share: float = 0.6
     """The learning rate falls to zero over the last steps, this share of all; before, it is constant."""
     clip_norm: float = 1.0
     checkpoint_every: int = 250
-    validate_every: int = 500
-    validation_batches: int = 12
+    validate_every: int = 750
+    validation_batches: int = 16
     threads: int = 1
     device: str = "cpu"
     bfloat16: bool = True
