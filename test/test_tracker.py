@@ -97,7 +97,7 @@ def test_unseen_it_slows_down():
     before = motion.box.center[0]
     for _ in range(50):
         motion.predict(0.1, seen=False)
-    assert before < motion.box.center[0] < before + 60
+    assert before < motion.box.center[0] < before + 80, "at 40 px a second it would have gone 200"
 
 
 @settings(max_examples=200, deadline=None)

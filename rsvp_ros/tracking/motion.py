@@ -20,7 +20,7 @@ MAX_STEP_S = 1.0  # the state cannot say where a box is after a longer time unse
 SIZE_TIME_S = 1.0
 HIDDEN_SIZE_TIME_S = 6.0
 HIDDEN_BELOW = 0.85  # share of the kept size, width or height
-UNSEEN_SPEED_TIME_S = 1.0  # what goes behind something may as well stay there
+UNSEEN_SPEED_TIME_S = 2.0  # what goes behind something may as well stay there
 
 
 class BoxMotion:
@@ -52,11 +52,12 @@ class BoxMotion:
     def update(self, box: Box) -> None:
         """Take in where the box was measured."""
         measured = _size(box)
-        # What shows of a half hidden target tells less of where its middle is.
+        # What shows of a half hidden target tells less of where its middle is, and nothing of how fast it moves.
         shown = np.minimum(measured / self._size, 1.0)
+        hidden = (shown < HIDDEN_BELOW).any()
         variance = self._pp + (MEASUREMENT_NOISE * self._size / shown**2) ** 2
         innovation = np.array(box.center) - self._center
-        gain_p, gain_v = self._pp / variance, self._pv / variance
+        gain_p, gain_v = self._pp / variance, np.zeros(2) if hidden else self._pv / variance
         self._center = self._center + gain_p * innovation
         self._velocity = self._velocity + gain_v * innovation
         self._vv = self._vv - gain_v * self._pv

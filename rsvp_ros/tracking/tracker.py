@@ -14,6 +14,7 @@ from rsvp_ros.types import Prediction, Prompt, RegionProposal, Target, TargetSta
 
 MAX_MARGIN = 0.3  # of a region around the box of its mask: beyond this it is no bias but another object
 MAX_SEARCH = 1.0  # how far around a hidden target's place it is looked for, in sizes of its region
+RETURN_SIMILARITY = 0.55
 MAX_ID = 65535  # what a mono16 label image can hold
 
 
@@ -155,7 +156,11 @@ class Track:
         ratio = max(box.area, 1.0) / max(self._motion.box.area, 1.0)
         if not 1 / config.max_area_ratio <= ratio <= config.max_area_ratio:
             return False
-        if similarity(self._colors, colors) < config.min_similarity:
+        # Where it was not seen in the last frame, it must look like itself: there is no other evidence.
+        least = config.min_similarity
+        if self.state is TargetState.OCCLUDED:
+            least = max(least, RETURN_SIMILARITY)
+        if similarity(self._colors, colors) < least:
             return False
         self._colors = adapted(self._colors, colors)
         return True
