@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,7 @@ from rsvp_ros.segmentation.sam3 import Sam3Segmenter, _agreement
 from rsvp_ros.segmentation.sam_transform import ImageTransform
 from rsvp_ros.segmentation.segment_anything_adapter import SegmentAnythingSegmenter, build_sam
 from rsvp_ros.segmentation.segmenter import Segmenter
-from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype
+from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype, is_out_of_memory, move_to_device, running
 from rsvp_ros.segmentation.transformers_sam import image_transform
 from rsvp_ros.types import Prompt
 
@@ -271,6 +272,15 @@ def test_bfloat16_encoder_changes_little(family, folders, segmenters, photo):
         assert b.dtype == torch.float32
         assert (a - b).norm() < 0.1 * a.norm()
     assert len(half.segment(half.encode(photo), prompts_of(BOXES))) == len(BOXES)
+
+
+@pytest.mark.parametrize("family", tiny_sams.SAM3_FAMILIES)
+def test_sam3_position_encodings_stay_float32(family, folders, segmenters, photo):
+    half = load(folders(family), dtype="bfloat16")
+    exact = segmenters(family).encode(photo).embeddings.fpn_position_encoding
+    encodings = half.encode(photo).embeddings.fpn_position_encoding
+    assert len(exact) == len(encodings) > 1
+    assert all(torch.equal(a, b) for a, b in zip(exact, encodings, strict=True))
 
 
 def _tensors(value):
@@ -562,6 +572,47 @@ def test_out_of_memory_is_an_error_that_can_be_survived(segmenters, photo):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert segmenter.segment(features, [Prompt(BOXES[0])])[0].mask.shape == (480, 640)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+     "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory"],
+)  # fmt: skip
+def test_lack_of_memory_outside_torchs_allocator_is_known_too(message):
+    assert is_out_of_memory(RuntimeError(message))
+    with pytest.raises(ModelRunError, match="sam ran out of memory"), running("sam"):
+        raise RuntimeError(message)
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+def test_memory_of_the_failed_call_is_free_before_the_cache_is_emptied(monkeypatch):
+    held, free = [], []
+
+    def fail():
+        tensor = torch.zeros(8)
+        held.append(weakref.ref(tensor))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(held[0]() is None))
+    with pytest.raises(ModelRunError, match="ran out of memory"), running("sam"):
+        fail()
+    assert free == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [("CUDA error: out of memory", "does not fit into cpu's memory.*nvidia-smi"),
+     ("CUDA error: no kernel image is available\nhints", r"sam cannot be moved to cpu \(.*available\): .*device cpu")],
+)  # fmt: skip
+def test_a_model_that_cannot_be_moved_to_its_device(error, message):
+    class Stuck(torch.nn.Module):
+        def to(self, *_):
+            raise RuntimeError(error)
+
+    with pytest.raises(ModelLoadError, match=message):
+        move_to_device(Stuck(), "sam", torch.device("cpu"))
 
 
 def test_failures_of_the_network_have_a_name(folders, photo):

@@ -62,6 +62,8 @@ class Sam3Segmenter:
         self._texts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         set_encoder_dtype(model.vision_encoder, dtype)
         set_encoder_dtype(model.text_encoder, dtype)
+        # transformers computes the sines in the features' type; in bfloat16 neighbouring cells share one.
+        model.vision_encoder.neck.position_encoding.register_forward_pre_hook(_in_float32)
 
     @classmethod
     def from_pretrained(
@@ -172,6 +174,12 @@ def _agreement(boxes: torch.Tensor, region: Box) -> torch.Tensor:
     inside = intersection / area.clamp(min=1e-6)
     iou = intersection / (area + region.area - intersection).clamp(min=1e-6)
     return (inside + iou) / 2
+
+
+def _in_float32(_module: nn.Module, arguments: tuple) -> tuple:
+    """For Sam3SinePositionEmbedding's arguments: shape, device, dtype."""
+    shape, device, _, *rest = arguments
+    return (shape, device, torch.float32, *rest)
 
 
 def _repeat(tensors: Sequence[torch.Tensor], count: int) -> tuple[torch.Tensor, ...]:

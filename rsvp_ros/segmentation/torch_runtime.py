@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -74,8 +75,14 @@ def _to_float32(value):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or numpy failed for lack of memory; on the CPU torch has no class for it."""
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Whether torch or numpy failed for lack of memory.
+
+    torch has a class for what its own allocator on the GPU lacks. What CUDA, cuBLAS and cuDNN allocate themselves, and
+    memory of the CPU, it reports as RuntimeError.
+    """
+    message = str(error)
+    known = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(text in message for text in known)
 
 
 @contextmanager
@@ -88,7 +95,9 @@ def running(name: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise ModelRunError(f"{name} failed: {error}") from error
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # the next frame may fit
+            # The next frame may fit, once the error no longer holds what the failed call had computed.
+            traceback.clear_frames(error.__traceback__)
+            torch.cuda.empty_cache()
         raise ModelRunError(
             f"{name} ran out of memory: use a smaller model, dtype bfloat16, fewer targets, or free memory "
             "that other processes hold (`nvidia-smi`)"
@@ -96,12 +105,16 @@ def running(name: str) -> Iterator[None]:
 
 
 def move_to_device(model: nn.Module, name: str, device: torch.device) -> nn.Module:
-    """The model on its device, ready for inference. Raises ModelLoadError where it does not fit."""
+    """The model on its device, ready for inference. Raises ModelLoadError where it does not fit or cannot be moved."""
     try:
         return model.to(device).eval().requires_grad_(False)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
+        if is_out_of_memory(error):
+            raise ModelLoadError(
+                f"{name} does not fit into {device}'s memory: use a smaller model or device cpu, or free memory that "
+                "other processes hold (`nvidia-smi`)"
+            ) from error
+        reason = str(error).split("\n")[0]
         raise ModelLoadError(
-            f"{name} does not fit into {device}'s memory: use a smaller model or device cpu"
+            f"{name} cannot be moved to {device} ({reason}): check `nvidia-smi`, or use device cpu"
         ) from error
