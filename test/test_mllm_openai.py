@@ -360,6 +360,24 @@ def test_prepare_learns_the_name_that_the_server_has(connect):
     connect(unused_url(), model="named").prepare()  # nothing to ask
 
 
+def test_a_learnt_name_that_the_server_has_no_more_is_forgotten(connect):
+    with RecordedServer([ANSWER, Reply(status=404), ANSWER], models=["first-model"]) as server:
+        mllm = connect(server, model="")
+        mllm.generate(conversation())
+        server.models = ["other-model"]  # as after a restart
+        with pytest.raises(ServerUnavailableError, match="no model 'first-model'.*it has other-model"):
+            mllm.generate(conversation())
+        mllm.prepare()
+        assert mllm.name == "other-model"
+        assert mllm.generate(conversation()).text == ANSWER
+    assert [request["model"] for request in server.requests] == ["first-model", "first-model", "other-model"]
+    with RecordedServer(Reply(status=404)) as server:
+        mllm = connect(server, model="mine")
+        with pytest.raises(ServerUnavailableError, match="no model 'mine'"):
+            mllm.generate(conversation())
+        assert mllm.name == "mine", "a name that was set was forgotten"
+
+
 # The key
 
 
@@ -375,6 +393,40 @@ def test_the_key_goes_to_the_server_and_nowhere_else(connect, monkeypatch, caplo
         assert all(given == f"Bearer {key}" for given in server.authorizations)
     chain = f"{caught.value!r} {caught.value.__cause__!r}"
     assert all(key not in text for text in (chain, repr(mllm), caplog.text, *capfd.readouterr()))
+
+
+@pytest.mark.parametrize("around", ["\r", "\n", "\r\n", " ", "\t"])
+def test_blanks_around_the_key_are_not_part_of_it(connect, monkeypatch, around):
+    monkeypatch.setenv("RSVP_TEST_KEY", f"{around}sk-test-0123456789{around}")
+    with RecordedServer(ANSWER) as server:
+        assert connect(server, api_key_env="RSVP_TEST_KEY").generate(conversation()).text == ANSWER
+        assert server.authorizations == ["Bearer sk-test-0123456789"]
+
+
+@pytest.mark.parametrize("key", ["sk-se\ncret", "sk-secr\u00e9t", "sk-\x7fsecret", "\u201csk-secret\u201d"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(connect, monkeypatch, key):
+    monkeypatch.setenv("RSVP_TEST_KEY", key)
+    with pytest.raises(ConfigurationError, match="RSVP_TEST_KEY.*printable ASCII") as caught:
+        connect(unused_url(), api_key_env="RSVP_TEST_KEY")
+    assert "sk-" not in str(caught.value)
+
+
+def test_a_blank_key_is_none_and_hides_nothing_in_messages(connect, monkeypatch):
+    monkeypatch.setenv("RSVP_TEST_KEY", " ")
+    with RecordedServer(Reply(status=401)) as server:
+        with pytest.raises(ServerUnavailableError, match="the server's own words.*RSVP_TEST_KEY is not set"):
+            connect(server, api_key_env="RSVP_TEST_KEY").generate(conversation())
+        assert server.authorizations == ["Bearer none"]
+
+
+@pytest.mark.parametrize("key", ["hf_aSecretOfMine", "sk_secretofmine"])
+def test_a_key_in_place_of_the_name_of_its_variable_is_not_repeated(connect, key):
+    with (
+        RecordedServer(Reply(status=401)) as server,
+        pytest.raises(ServerUnavailableError, match="variable that api_key_env names is not set") as caught,
+    ):
+        connect(server, api_key_env=key).generate(conversation())
+    assert key not in str(caught.value)
 
 
 def test_a_server_without_keys_needs_none(connect, monkeypatch):
@@ -409,6 +461,13 @@ def test_closed_while_it_answers(connect):
     [
         {"base_url": "localhost:8000"},
         {"base_url": "http://me:secret@host/v1"},
+        {"base_url": "http://:secret@host/v1"},
+        {"base_url": "http://secret@host/v1"},
+        {"base_url": "me:secret@host/v1"},
+        {"api_key_env": "sk-secret"},
+        {"api_key_env": "Bearer secret"},
+        {"api_key_env": "secret\n"},
+        {"api_key_env": ""},
         {"connect_timeout_s": 0.0},
         {"total_timeout_s": float("nan")},
         {"max_retries": -1},

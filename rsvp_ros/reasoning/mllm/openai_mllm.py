@@ -10,9 +10,9 @@ import logging
 import os
 import queue
 import random
+import re
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -61,12 +61,16 @@ class OpenAiConfig:
     """Larger images are scaled down to this many pixels before they are sent (1280 x 1024); 0: never."""
 
     def __post_init__(self):
+        if "@" in re.sub(r"^\w+://", "", self.base_url).partition("/")[0]:
+            raise ConfigurationError("base_url holds a user name or key: keys belong in the environment (api_key_env)")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # not repeated: it may be the key itself
+            raise ConfigurationError(
+                "api_key_env is no name of an environment variable: export the key in a variable and give its name"
+            )
         if not self.base_url.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"base_url is {self.base_url!r}: it must be a URL such as http://localhost:8000/v1"
             )
-        if urllib.parse.urlsplit(self.base_url).username:
-            raise ConfigurationError("base_url holds a user name or key: keys belong in the environment (api_key_env)")
         for name in ("connect_timeout_s", "first_token_timeout_s", "total_timeout_s", "max_tokens"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be greater than 0")
@@ -86,9 +90,9 @@ class OpenAiMllm:
     leave at once when it is cancelled, whatever the network is doing (name resolution cannot be interrupted at all).
 
     `Generation.image_size` is the size in which the image was sent; the server may scale it once more (the Qwen-VL
-    processors round to multiples of 28 or 32 pixels).
+    processors round to multiples of 28 or 32 pixels; `Family.pixels_per_unit` does the same).
 
-    Raises ModelLoadError if the package openai is missing.
+    Raises ModelLoadError if the package openai is missing, ConfigurationError if the key cannot be sent.
     """
 
     def __init__(self, config: OpenAiConfig):
@@ -101,7 +105,12 @@ class OpenAiMllm:
         self._openai = openai
         self._config = config
         self._model = config.model
-        self._key = os.environ.get(config.api_key_env, "")
+        self._key = os.environ.get(config.api_key_env, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):  # an HTTP header's error would repeat it
+            raise ConfigurationError(
+                f"the environment variable {config.api_key_env} holds no API key that can be sent: it has characters "
+                "other than printable ASCII; export it anew"
+            )
         self._loop = asyncio.new_event_loop()
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
@@ -356,9 +365,12 @@ class OpenAiMllm:
                 "check the address, the network and the firewall"
             )
         if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
+            name = config.api_key_env
+            if not self._key and name not in os.environ and name != name.upper():
+                name = "that api_key_env names"  # who puts the key itself there must not find it in the log
             have = "is not accepted" if self._key else "is not set"
             return ServerUnavailableError(
-                f"{where} asks for a valid API key ({words}); the environment variable {config.api_key_env} {have}: "
+                f"{where} asks for a valid API key ({words}); the environment variable {name} {have}: "
                 "export it where the node is started, or set api_key_env to the variable that holds the key"
             )
         if isinstance(error, openai.NotFoundError):
@@ -366,9 +378,10 @@ class OpenAiMllm:
                 return ServerUnavailableError(
                     f"{where} does not list its models ({words}): set the model's name; base_url usually ends in /v1"
                 )
+            model, self._model = self._model, config.model  # a server that was restarted may have another one
             models = ", ".join(await self._listed_models())
             known = f"it has {models}" if models else "it lists none; base_url usually ends in /v1"
-            return ServerUnavailableError(f"{where} has no model {self._model!r} ({words}): {known}")
+            return ServerUnavailableError(f"{where} has no model {model!r} ({words}): {known}")
         if isinstance(error, openai.APIStatusError):
             if delay_s:
                 remedy = f"it asks to wait {delay_s:.0f} s, total_timeout_s is {config.total_timeout_s:g} s"
