@@ -34,7 +34,7 @@ setup(
         "pillow>=9.0",
         "pyyaml>=5.4",
         "safetensors>=0.4",
-        "torch>=2.2",
+        "torch>=2.4",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["rsvp = rsvp_ros.cli:main", "rsvp_node = rsvp_ros.ros.node:main"]},

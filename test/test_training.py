@@ -13,6 +13,7 @@ from rsvp_ros.errors import ConfigurationError, ModelLoadError
 from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
 from rsvp_ros.training import vlsm as command
 from rsvp_ros.training.dataset import DrawnDataset, PromptKind
+from rsvp_ros.training.drawn_scenes import COLORS, KINDS, is_held_out
 from rsvp_ros.training.losses import compute_losses, region_weights, soft_iou
 from rsvp_ros.training.textures import TextureBank
 from rsvp_ros.training.trainer import TrainConfig, Trainer, TrainingDivergedError, forward, learning_rate, train
@@ -128,6 +129,36 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     assert not Trainer(config(tmp_path / "empty")).resume()
 
 
+def test_checkpoints_that_cannot_be_used_are_kept(tmp_path):
+    """Another model, also one whose weights have the same shapes; then damaged files."""
+    first = Trainer(config(tmp_path))
+    first.run()
+    paths = (first.checkpoint, tmp_path / "checkpoint_previous.pt")
+    stored = [path.read_bytes() for path in paths]
+    for change in ({"dim": 48}, {"heads": 4}):
+        with pytest.raises(ConfigurationError, match=r"another `out`, or delete.*checkpoint\.pt.*previous\.pt.*model"):
+            train(config(tmp_path, model=dataclasses.replace(SMALL, **change), steps=12))
+        assert [path.read_bytes() for path in paths] == stored
+    for path in paths:
+        path.write_bytes(b"torn")
+    with pytest.raises(ConfigurationError, match="another `out`"):
+        train(config(tmp_path))
+    assert [path.read_bytes() for path in paths] == [b"torn"] * 2
+
+
+def test_a_checkpoint_that_fails_half_way_leaves_no_trace(tmp_path):
+    """The model's part is good, the optimiser's is not."""
+    saved = Trainer(config(tmp_path, seed=1))
+    saved.save()
+    state = torch.load(saved.checkpoint, weights_only=True)
+    torch.save(state | {"optimizer": {"state": {}, "param_groups": []}, "step": 9}, saved.checkpoint)
+    trainer = Trainer(config(tmp_path))
+    before = weights(trainer.model)
+    with pytest.raises(ConfigurationError, match="another `out`"):
+        trainer.resume()
+    assert trainer.step == 0 and same(before, weights(trainer.model))
+
+
 def test_a_loss_that_is_no_number_stops_and_overwrites_nothing(tmp_path):
     trainer = Trainer(config(tmp_path))
     trainer.save()
@@ -206,5 +237,22 @@ def test_the_command_trains_from_a_file(tmp_path, capsys):
     command.main(["--config", str(path), "--out", str(tmp_path / "out")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "weights")
     assert (tmp_path / "out" / "weights" / "model.safetensors").is_file()
+    del values["out"]
+    path.write_text(json.dumps(values))
+    command.main(["--config", str(path), "--out", str(tmp_path / "other"), "--steps", "1"])
+    records = [json.loads(line) for line in (tmp_path / "other" / "log.jsonl").read_text().splitlines()]
+    assert {r["step"] for r in records} == {1}
+    with pytest.raises(ConfigurationError, match=r"train\.json.*out"):
+        command.main(["--config", str(path)])
     with pytest.raises(ConfigurationError, match="missing"):
         TrainConfig.from_file(tmp_path / "missing.json")
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="device 'toaster'"):
+        Trainer(config(tmp_path, device="toaster"))
+
+
+def test_pairs_kept_out_of_training_are_as_many_as_the_documentation_says():
+    pairs = [is_held_out(kind, color) for kind in KINDS for color in COLORS]
+    assert (sum(pairs), len(pairs)) == (7, 242)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -18,6 +19,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rsvp_ros.errors import ConfigurationError, RsvpError
+from rsvp_ros.segmentation.torch_runtime import choose_device
 from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig, VlsmOutput
 from rsvp_ros.training.dataset import Batch, DrawnDataset, PromptKind
 from rsvp_ros.training.losses import Losses, compute_losses, region_weights, soft_iou
@@ -74,12 +76,15 @@ class TrainConfig:
             )
 
     @classmethod
-    def from_file(cls, path: str | Path) -> TrainConfig:
-        """Read JSON. Raises ConfigurationError naming the file and what is wrong in it."""
+    def from_file(cls, path: str | Path, **overrides: object) -> TrainConfig:
+        """Read JSON; `overrides`: fields that take the place of the file's.
+
+        Raises ConfigurationError naming the file and what is wrong in it.
+        """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             values["model"] = VlsmConfig(**{k: _tuple(v) for k, v in values.get("model", {}).items()})
-            return cls(**{k: _tuple(v) for k, v in values.items()})
+            return cls(**{k: _tuple(v) for k, v in values.items()} | overrides)
         except (OSError, ValueError, TypeError, AttributeError) as e:
             raise ConfigurationError(f"training configuration {path}: {e}; see docs/training.md for its fields") from e
 
@@ -115,7 +120,7 @@ class Trainer:
         self.config = config
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.device = torch.device(config.device)
+        self.device = choose_device(config.device)
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(config.threads)
         torch.manual_seed(config.seed)
@@ -159,19 +164,35 @@ class Trainer:
         os.replace(aside, self.checkpoint)
 
     def resume(self) -> bool:
-        """Go on from the newest readable checkpoint; False where there is none."""
-        for path in (self.checkpoint, self.checkpoint.with_name("checkpoint_previous.pt")):
-            if not path.exists():
-                continue
+        """Go on from the newest checkpoint that can be used; False where there is none at all.
+
+        Raises ConfigurationError where there are checkpoints but none can be used: going on from nothing would
+        overwrite them. The trainer is then as it was.
+        """
+        paths = [p for p in (self.checkpoint, self.checkpoint.with_name("checkpoint_previous.pt")) if p.exists()]
+        untouched = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
+        reasons = []
+        for path in paths:
             try:
                 state = torch.load(path, map_location=self.device, weights_only=True)
+                step, seconds = state["step"], state["seconds"]
+                if state["model_config"] != dataclasses.asdict(self.model.config):
+                    raise ValueError(f"it is of another `model`, {state['model_config']}")
                 self.model.load_state_dict(state["model"])
                 self.optimizer.load_state_dict(state["optimizer"])
-            except Exception as e:
-                _log.warning("checkpoint %s cannot be used, trying an older one: %s", path, e)
+            except Exception as e:  # what a damaged file makes torch.load raise is endless
+                self.model.load_state_dict(untouched[0])
+                self.optimizer.load_state_dict(untouched[1])
+                _log.warning("checkpoint %s cannot be used: %s", path, e)
+                reasons.append(f"{path}: {e}")
                 continue
-            self.step, self.seconds = state["step"], state["seconds"]
+            self.step, self.seconds = step, seconds
             return True
+        if reasons:
+            raise ConfigurationError(
+                f"training cannot go on from the checkpoints in {self.out}: choose another `out`, or delete them"
+                f" ({'; '.join(reasons)})"
+            )
         return False
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -275,7 +296,8 @@ def draw_curve(log: Path, out: Path) -> None:
 def train(config: TrainConfig) -> Path:
     """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
 
-    Raises ConfigurationError (options), ModelLoadError (`init`), TrainingDivergedError (a loss that is no number).
+    Raises ConfigurationError (options, checkpoints of another model), ModelLoadError (`init`), TrainingDivergedError (a
+    loss that is no number).
     """
     trainer = Trainer(config)
     if trainer.resume():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 
 from rsvp_ros.training.trainer import TrainConfig, train
@@ -18,9 +17,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not options.config and not options.out:
         parser.error("give --config or --out")
-    config = TrainConfig.from_file(options.config) if options.config else TrainConfig(out=options.out)
     given = {name: value for name in ("out", "steps") if (value := getattr(options, name)) is not None}
-    print(train(dataclasses.replace(config, **given)))
+    print(train(TrainConfig.from_file(options.config, **given) if options.config else TrainConfig(**given)))
 
 
 if __name__ == "__main__":
