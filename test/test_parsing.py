@@ -165,8 +165,16 @@ def test_the_prose_around_tool_calls_is_the_thought(shared_data):
         ("qwen2_5_vl", '<points x1="64" y1="96" alt="a cup">a cup</points>', (63.602, 96.806)),
         ("molmo", ' <point x="10.0" y="20.5" alt="a cup">a cup</point>', (64, 98.4)),
         ("gemini", '[{"point": [200, 100], "label": "a cup"}]', (64, 96)),
+        ("molmo2", '<points coords="1 1 525 366">a cup</points>', (336, 175.68)),
+        ("molmo2", 'There it is: <points alt="a cup" coords="1 1 025 1000"/>', (16, 479.5)),
         ("paligemma", "<loc0256><loc0512><loc0768><loc1024><seg004><seg120> a cup", (320, 120, 640, 360)),
         ("generic", "The cup is at [0.1, 0.2, 0.3, 0.4].", (64, 96, 192, 192)),
+        ("generic", '{"point_2d": [0.1, 0.2]}', (64, 96)),
+        ("qwen3_vl", '{"point_2d": [1, 0.2]}', (639.5, 96)),
+        ("qwen3_vl", '{"point_2d": [1, 1]}', (0.64, 0.48)),
+        ("rex_omni", '{"point_2d": [0.1, 0.2]}', (64, 96)),
+        ("molmo", '<point x="0.1" y="0.2" alt="a cup">a cup</point>', (0.64, 0.96)),
+        ("robobrain2", "[(0.5, 0.25)]", (0.5, 0.25)),
     ],
 )
 def test_native_format(family, text, expected):
@@ -189,6 +197,14 @@ def test_several_boxes_of_one_name():
     ]
 
 
+def test_several_points_of_one_name():
+    text = '<points coords="1 1 100 200 2 300 400 3 500 600">cups</points>'
+    answer = parse_answer(text, FAMILIES["molmo2"], (1000, 1000))
+    assert [(f.name, f.point) for f in answer.findings] == [("cups", p) for p in ((100, 200), (300, 400), (500, 600))]
+    two_images = text.replace(" 3 500", "\t2 3 500")
+    assert [f.point for f in parse_answer(two_images, FAMILIES["molmo2"], (1000, 1000)).findings][-1] == (500, 600)
+
+
 def test_two_points_side_by_side_are_a_box_only_where_the_family_writes_boxes_so():
     text = "(100, 200), (300, 400)"
     assert len(parse_answer(text, FAMILIES["qwen_vl"], SIZE).findings) == 1
@@ -209,9 +225,10 @@ def test_a_click_with_three_dimensional_boxes_beside_it_is_only_the_click():
 
 
 def test_pixels_count_in_the_image_that_the_model_saw():
-    text = '[{"bbox_2d": [100, 100, 200, 200], "label": "cup"}]'
-    (finding,) = parse_answer(text, FAMILIES["qwen2_5_vl"], (1280, 960), model_image_size=(320, 240)).findings
-    assert finding.box == Box(400, 400, 800, 800)
+    text = '[{"bbox_2d": [77, 63, 154, 126], "label": "cup"}]'
+    for size in ((308, 252), (320, 240)):  # in whole patches, and as sent to a server, which makes them of it
+        (finding,) = parse_answer(text, FAMILIES["qwen2_5_vl"], (1232, 1008), model_image_size=size).findings
+        assert finding.box == Box(308, 252, 616, 504)
 
 
 # ---- the structured answer
@@ -306,7 +323,10 @@ def test_a_turn_that_only_says_that_it_is_there(text):
         (structured(OBJECTS=[]), "its lists are empty"),
         (structured(rows=[], columns=[], bbox_2d=[]), "its lists are empty"),
         (structured(rows=..., columns=..., bbox_2d=[5, 5, 5, 5]), r"\[5, 5, 5, 5\] in .* has no area"),
-        (structured(rows=..., columns=..., bbox_2d=[1200, 10, 1300, 90]), "wholly outside the image"),
+        (structured(rows=..., columns=..., bbox_2d=[-300, 10, -100, 90]), "wholly outside the image"),
+        (structured(rows=..., columns=..., bbox_2d=[1200, 10, 1300, 90]), "coordinates go from 0 to 1000"),
+        (structured(rows=..., columns=..., bbox_2d=[900, 10, 1051, 90]), "coordinates go from 0 to 1000"),
+        ('{"point_2d": [1051, 10]}', r"\[1051, 10\] in .* coordinates go from 0 to 1000"),
         (structured(rows=..., columns=..., bbox_2d=[float("nan"), 10, 100, 90]), "is not a box of finite numbers"),
         (structured(rows=..., columns=..., bbox_2d=[1e308, 10, 1e309, 90]), "is not a box of finite numbers"),
         (structured(rows=..., columns=..., bbox_2d=[10, 20, 30]), r"'\[10, 20, 30\]' is not a box \[x, y, x, y\]"),
@@ -320,7 +340,11 @@ def test_a_turn_that_only_says_that_it_is_there(text):
         ("[" * 100, "nested more than"),
         ("x" * (MAX_CHARACTERS + 1), "characters, more than"),
         ('<point x="20">cup</point>', "without an x or a y"),
-        ('<point x="20" y="120">cup</point>', "outside the image"),
+        ('<point x="20" y="-1">cup</point>', "outside the image"),
+        ('<point x="20" y="120">cup</point>', "coordinates go from 0 to 100;"),
+        ('<points coords="1 1 20">cup</points>', "number, x and y of each point"),
+        ('<points coords="1 1 20 x">cup</points>', "number, x and y of each point"),
+        ('<points coords="1">cup</points>', "number, x and y of each point"),
     ],
 )
 def test_refused_with_the_reason(text, message):
@@ -347,7 +371,7 @@ def test_a_bad_box_leaves_the_bands():
 
 
 def test_boxes_are_clipped_and_ordered():
-    (finding,) = parse_answer("[1500, 900, 500, -100]", GENERIC, SIZE).findings
+    (finding,) = parse_answer("[1040, 900, 500, -100]", GENERIC, SIZE).findings
     assert finding.box == Box(320, 0, 640, 432)
 
 
@@ -517,10 +541,14 @@ def test_partial_steps_never_raise(text):
         ("models/gemini-robotics-er-1.5-preview", "gemini"),
         ("deepseek-ai/deepseek-vl2-small", "deepseek_vl2"),
         ("allenai/Molmo-7B-D-0924", "molmo"),
+        ("allenai/Molmo2-8B", "molmo2"),
+        ("allenai/Molmo2-O-7B", "molmo2"),
+        ("allenai/Molmo-72B-0924", "molmo"),
         ("google/paligemma2-3b-mix-448", "paligemma"),
         ("microsoft/Florence-2-large", "florence2"),
         ("IDEA-Research/Rex-Omni", "rex_omni"),
         ("BAAI/RoboBrain2.0-7B", "robobrain2"),
+        ("BAAI/RoboBrain2.5-8B-NV", "qwen3_vl"),
         ("/models/Qwen2.5-VL-3B-Instruct/", "qwen2_5_vl"),
         ("/models/qwen3/llava-onevision", "qwen3_vl"),
         ("/cache/models--Qwen--Qwen3-VL-4B-Instruct/snapshots/0a1b2c", "qwen3_vl"),
@@ -552,7 +580,8 @@ def test_families_tell_how_they_count():
     assert FAMILIES["qwen3_vl"].write_box(box, SIZE) == (100, 200, 300, 800)
     assert FAMILIES["vision_reasoner"].write_box(box, SIZE) == (84, 168, 252, 672)
     assert FAMILIES["robobrain2"].write_box(box, SIZE) == (64, 96, 192, 384)
-    assert FAMILIES["qwen2_5_vl"].write_box(box, SIZE, (1280, 960)) == (128, 192, 384, 768)
+    assert FAMILIES["qwen2_5_vl"].write_box(box, SIZE, (1288, 952)) == (129, 190, 386, 762)
+    assert FAMILIES["qwen2_5_vl"].write_box(box, SIZE, (1280, 960)) == (129, 190, 386, 762)
 
 
 @pytest.mark.parametrize(
@@ -572,3 +601,4 @@ def test_families_tell_how_they_count():
 def test_smart_resize(size, expected):
     """What transformers' function of that name gives with the limits of Qwen2.5-VL's preprocessor_config.json."""
     assert smart_resize(*size) == expected
+    assert smart_resize(*expected) == expected

@@ -28,7 +28,7 @@ FRAGMENTS = [
     *("null", "NaN", "-Infinity", "true", "False", "1e999", "99999999999999999999", "-5", "0.5"),
     *("```", "```json\n", "//", "/*", "*/", "<think>", "</think>", "<answer>", "</answer>"),
     *("<box>", "</box>", "<ref>", "<|det|>", "<|box_start|>", "<loc0001>", "<loc_7>"),
-    *('<point x="1" y="2">', "<points x1=1"),
+    *('<point x="1" y="2">', "<points x1=1", '<points coords="1 1 525 366 2'),
     *('"bbox_2d": ', '"box_2d":', '"point_2d":[', '"rows": "1-9"', '"present": false', '"objects": []'),
     *("rows 3 columns 4", "no cup in the image", "Yes,", "[1, 2, 3, 4]", "(5, 6)", "[[1,2],[300,400]]"),
 ]
@@ -232,7 +232,7 @@ UNITS = [
     *("{//\n", '[ "', '"a" ', '{"a":1,"a":2,', '{"r":"\\u0041', "\u201c", "`", "a", " ", "\n", "( ", ".", ",", "x=1 "),
     *("<box>", "<box>1", "<box><1>", "<ref>", "<|det|>1,", "<points ", '<points x1="1"', "<loc0001>", "<loc_1>a", "<"),
     *("</", "<think>", "</think>", "<answer>", "no ", "no a ", "is not ", "not in ", "row 1 ", "rows 1,2,", "1", "1 "),
-    *("1e", "-", '{"rows":"1-9999"},', '{"bbox_2d":[1,2,300,400]},', "\ud83d", "\u0130"),
+    *('<points coords="1 1 ', "1e", "-", '{"rows":"1-9999"},', '{"bbox_2d":[1,2,300,400]},', "\ud83d", "\u0130"),
 ]
 
 

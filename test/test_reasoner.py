@@ -144,9 +144,9 @@ def test_the_models_own_image_size_decides_where_its_coordinates_count_in_it(ima
 
     class Resizing(Player):
         def generate(self, messages, on_text=None, cancel=None):
-            return replace(super().generate(messages, on_text, cancel), image_size=(320, 240))
+            return replace(super().generate(messages, on_text, cancel), image_size=(336, 252))
 
-    text = '```json\n[{"bbox_2d": [100, 100, 200, 150], "label": "dog"}]\n```'
+    text = '```json\n[{"bbox_2d": [105, 105, 210, 158], "label": "dog"}]\n```'
     reasoning = Reasoner(Resizing(text, name="Qwen2.5-VL-7B-Instruct")).reason(image, "the dog")
     expected = Box(200, 200, 400, 300)
     assert covers(reasoning.proposals[0].box, expected) and reasoning.proposals[0].box.area < 3 * expected.area

@@ -57,14 +57,15 @@ class Family:
     def pixels_per_unit(self, image_size: Size, model_image_size: Size | None = None) -> tuple[float, float]:
         """What one unit of x, and one of y, is in pixels of the original image.
 
-        `model_image_size`: the image as the model saw it, where that is known; else what the family's processor makes
-        of the original by default.
+        `model_image_size`: the image as the model saw it, or as it was sent to the model's server; else the original.
+        Of what was sent, the family's processor makes whole patches, as it does here; of whole patches it makes the
+        same.
         """
         width, height = image_size
         if self.scale == "image":
             return 1.0, 1.0
         if self.scale == "model":
-            seen_width, seen_height = model_image_size or self.input_size or smart_resize(width, height)
+            seen_width, seen_height = smart_resize(*(model_image_size or self.input_size or image_size))
             return width / seen_width, height / seen_height
         return width / self.scale, height / self.scale
 
@@ -91,15 +92,16 @@ class Family:
 _TABLE = (
     # Fine-tuned models carry their base model's name too, and so stand before it.
     Family("vision_reasoner", "model", input_size=(840, 840), patterns=("visionreasoner", "segzero")),
-    Family("robobrain2", "image", patterns=("robobrain2",)),
+    Family("robobrain2", "image", patterns=("robobrain2(?!5)",)),
     Family("rex_omni", 999, patterns=("rexomni",)),
-    Family("qwen3_vl", 1000, patterns=("qwen3",)),
+    Family("qwen3_vl", 1000, patterns=("qwen3", "robobrain25")),
     Family("qwen2_5_vl", "model", patterns=("qwen25(vl|omni)",)),
     Family("qwen2_vl", 1000, pairs_are_corners=True, patterns=("qwen2vl", "qvq")),
     Family("qwen_vl", 1000, pairs_are_corners=True, patterns=("qwenvl(chat|$)",)),
     Family("internvl", 1000, patterns=("internvl",)),
     Family("gemini", 1000, axes="yx", box_key="box_2d", patterns=("gemini",)),
     Family("deepseek_vl2", 999, patterns=("deepseekvl2",)),
+    Family("molmo2", 1000, gives_boxes=False, patterns=("molmo2",)),
     Family("molmo", 100, integers=False, gives_boxes=False, patterns=("molmo",)),
     Family("paligemma", 1024, axes="yx", box_key="box_2d", patterns=("paligemma",)),
     Family("florence2", 999, patterns=("florence2",)),

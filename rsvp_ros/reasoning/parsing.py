@@ -25,6 +25,8 @@ MAX_ID = 9999
 """Of a band or a mark."""
 MAX_RANGE = 200
 """IDs in "3-5"; of a wider one only the ends are kept."""
+OVERSHOOT = 1.05
+"""Of a relative scale: what is beyond by no more is clipped, what is further was not meant in this scale."""
 MIN_AREA = 1.0
 """Of a box, square pixels of the original image."""
 
@@ -356,6 +358,7 @@ _TAG = re.compile(
 )
 _LOCATION_TOKENS = re.compile(r"(?:<loc(?P<underscore>_?)\d{1,4}>)(?:<loc_?\d{1,4}>)*")
 _POINT_TAG = re.compile(r"<points?\b(?P<attributes>[^<>]*)>(?P<text>[^<]*)")
+_COORDS_ATTRIBUTE = re.compile(r"""\bcoords\s{0,3}=\s{0,3}["']([^"']*)["']""")
 _POINT_ATTRIBUTE = re.compile(r"""\b([xy])(\d{0,4})\s{0,3}=\s{0,3}["']?\s{0,3}([-+.\deE]{1,30})""")
 _ALT_ATTRIBUTE = re.compile(r"""\balt\s{0,3}=\s{0,3}(?:"([^"]*)"|'([^']*)')""")
 
@@ -405,11 +408,18 @@ def _add_regions(reading: _Reading, text: str, numbers: list[float], name: str) 
 
 
 def _from_point_tags(body: str, values: list[Array | Object], family: Family) -> _Reading:
-    """Molmo, Qwen2.5-VL: `<points x1="32.0" y1="62.8" x2="68.5" y2="62.8" alt="speakers">speakers</points>`."""
+    """Molmo, Qwen2.5-VL: `<points x1="32.0" y1="62.8" x2="68.5" y2="62.8" alt="speakers">speakers</points>`.
+
+    Molmo2: `<points coords="1 1 525 366 2 700 400">speakers</points>`: the number of the image, then each point's
+    number, x and y; where there are several images, a tab, a comma, a colon or a semicolon is between them.
+    """
     reading = _Reading()
     for match in _POINT_TAG.finditer(body):
         alt = _ALT_ATTRIBUTE.search(match["attributes"])
         name = (match["text"].strip() or (alt and (alt[1] or alt[2])) or "").strip()
+        if coords := _COORDS_ATTRIBUTE.search(match["attributes"]):
+            _add_coords(reading, match[0], coords[1], name, family)
+            continue
         points: dict[str, dict[str, float]] = {}
         for axis, index, number in _POINT_ATTRIBUTE.findall(match["attributes"]):
             value = lenient_json.to_number(number)
@@ -422,6 +432,16 @@ def _from_point_tags(body: str, values: list[Array | Object], family: Family) ->
             else:
                 reading.refused.append(f"{_quote(match[0])} has a point without an x or a y")
     return reading
+
+
+def _add_coords(reading: _Reading, text: str, coords: str, name: str, family: Family) -> None:
+    for of_image in filter(str.strip, re.split(r"[\t,:;]", coords)):
+        _, *numbers = map(lenient_json.to_number, of_image.split())
+        if not numbers or None in numbers or len(numbers) % 3:
+            reading.refused.append(f"{_quote(text)} is not an image's number and then number, x and y of each point")
+            continue
+        for x, y in zip(numbers[1::3], numbers[2::3], strict=True):
+            reading.add(text, (x, y) if family.axes == "xy" else (y, x), name)
 
 
 # ---- plain text
@@ -563,14 +583,15 @@ def _locate(
 
 def _to_box(numbers: Sequence[float], family: Family, image_size: Size, model_image_size: Size | None) -> Box:
     width, height = image_size
-    if all(0 <= n <= 1 for n in numbers) and any(n != int(n) for n in numbers):
-        family, model_image_size = replace(family, scale=1), None  # nobody's unit makes a box of less than one
+    if _are_fractions(numbers):
+        family = replace(family, scale=1)  # nobody's unit makes a box of less than one
     corners = (
         *family.read_point(numbers[:2], image_size, model_image_size),
         *family.read_point(numbers[2:], image_size, model_image_size),
     )
     if not all(map(math.isfinite, corners)):
         raise _Refusal("is not a box of finite numbers")
+    _check_range(numbers, family)
     box = Box.ordered(*corners)
     if box.x0 >= width or box.y0 >= height or box.x1 <= 0 or box.y1 <= 0:
         raise _Refusal("lies wholly outside the image")
@@ -584,10 +605,24 @@ def _to_point(
     numbers: Sequence[float], family: Family, image_size: Size, model_image_size: Size | None
 ) -> tuple[float, float]:
     width, height = image_size
+    if isinstance(family.scale, (int, float)) and family.scale >= 999 and _are_fractions(numbers):
+        family = replace(family, scale=1)  # of a hundred or of pixels a fraction may be meant, of a thousand not
+    _check_range(numbers, family)
     x, y = family.read_point(numbers, image_size, model_image_size)
     if not (0 <= x <= width and 0 <= y <= height):  # NaN compares false
         raise _Refusal("lies outside the image")
     return min(x, width - 0.5), min(y, height - 0.5)
+
+
+def _are_fractions(numbers: Sequence[float]) -> bool:
+    """Of the image's width and height, as many models write that were asked for something else."""
+    return all(0 <= n <= 1 for n in numbers) and any(n != int(n) for n in numbers)
+
+
+def _check_range(numbers: Sequence[float], family: Family) -> None:
+    """Clipping pixels to a relative scale would make a box, but of another place."""
+    if isinstance(family.scale, (int, float)) and max(numbers) > OVERSHOOT * family.scale:
+        raise _Refusal(f"is beyond the image: coordinates go from 0 to {family.scale:g}")
 
 
 # ---- the whole answer
