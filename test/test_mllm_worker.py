@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from rsvp_ros.errors import CancelledError, ModelLoadError, ModelRunError
 from rsvp_ros.reasoning.mllm.base import Message
 from rsvp_ros.reasoning.mllm.loading import load_mllm
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig, TransformersMllm
-from rsvp_ros.reasoning.mllm.worker import WorkerMllm
+from rsvp_ros.reasoning.mllm.worker import WorkerMllm, _listen
 
 ANSWER = "The knife, 包丁, lies at the top left; " * 20
 QUESTION = [Message("system", "You find things."), Message("user", "Where?", (np.zeros((1080, 1920, 3), np.uint8),))]
@@ -164,6 +166,40 @@ def test_a_killed_worker_is_an_error_and_the_next_call_starts_it_again(mllm):
     assert mllm.generate(QUESTION).text == ANSWER
     assert mllm.pid != killed
     assert has_ended(killed)
+
+
+def test_a_worker_that_cannot_listen_any_more_ends(mllm):
+    deaf = mllm.pid
+    mllm._connection.send("neither a request nor a cancel")
+    assert wait_for(lambda: mllm._process.poll() is not None)
+    assert mllm.generate(QUESTION).text == ANSWER
+    assert mllm.pid != deaf
+
+
+def test_a_cancel_that_comes_just_when_the_answer_is_complete(monkeypatch):
+    """The listening and the answering thread of the worker, with the switch between them at the worst place."""
+
+    class AnsweredMeanwhile(dict):
+        def __contains__(self, call) -> bool:
+            return self.pop(call, None) is not None
+
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda _: ended.set())
+    ours, theirs = Pipe()
+    requests: queue.Queue = queue.Queue()
+    arguments = (theirs, os.getppid(), requests, AnsweredMeanwhile())
+    listener = threading.Thread(target=_listen, args=arguments)
+    listener.start()
+    for message in (("generate", 1, ()), ("cancel", 1, None), ("cancel", 2, None), ("generate", 3, ())):
+        ours.send(message)
+    try:
+        assert [requests.get(timeout=30)[0] for _ in range(2)] == [1, 3]
+        assert not ended.is_set()
+    finally:
+        ours.close()
+        listener.join(30)
+    assert ended.is_set()
+    theirs.close()
 
 
 SCRIPT = """

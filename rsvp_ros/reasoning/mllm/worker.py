@@ -1,4 +1,7 @@
-"""An MLLM in a process of its own, so that reasoning takes neither the GIL nor the time of the segmenting process."""
+"""An MLLM in a process of its own, so that reasoning takes neither the GIL nor the CPU time of the segmenting process.
+
+On a GPU that both use they still take turns: docs/mllm.md.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ class WorkerMllm:
     outlives it, however this one ends. If it dies, the call that runs ends with ModelRunError and the next call starts
     it again.
 
-    Half of the cores are the model's, unless the environment sets OMP_NUM_THREADS.
+    Half of the cores are the model's, unless the environment sets OMP_NUM_THREADS. A GPU has no such priorities:
+    processes that share one are time-sliced, so there a frame waits while the model computes.
 
     Raises ModelLoadError.
     """
@@ -234,10 +238,14 @@ def _listen(connection: Connection, parent: int, requests: queue.Queue, cancels:
             if kind == "generate":
                 cancels[call] = threading.Event()
                 requests.put((call, messages))
-            elif call in cancels:
-                cancels[call].set()
+            elif event := cancels.get(call):  # looked up once: an answer that is complete takes it out
+                event.set()
     except (EOFError, OSError):
         os._exit(0)
+    except Exception:
+        _log.exception("the MLLM worker ends, since it can take in no more requests")
+    finally:  # without a listener it would neither be cancelled nor see its parent end
+        os._exit(1)
 
 
 def _portable(error: Exception, kind: type[RsvpError]) -> RsvpError:
