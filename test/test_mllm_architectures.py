@@ -14,6 +14,7 @@ import torch
 import transformers
 from tiny_mllm import CHAT_TEMPLATE, SPECIAL_TOKENS, byte_tokenizer
 
+from rsvp_ros.reasoning.families import family_for
 from rsvp_ros.reasoning.mllm.base import Message
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig, TransformersMllm
 
@@ -123,15 +124,23 @@ def llava_onevision():
 
 
 @pytest.mark.parametrize(
-    ("build", "image_size"),
-    [(qwen2_5_vl, (140, 84)), (internvl, (160, 120)), (idefics3, (160, 120)), (llava_onevision, (160, 120))],
+    ("build", "image_size", "family"),
+    [
+        (qwen2_5_vl, (140, 84), "qwen2_5_vl"),
+        (internvl, (160, 120), "internvl"),
+        (idefics3, (160, 120), "generic"),
+        (llava_onevision, (160, 120), "generic"),
+    ],
 )
-def test_reads_an_image_and_writes(build: Callable, image_size: tuple[int, int], tmp_path: Path):
+def test_reads_an_image_and_writes(build: Callable, image_size: tuple[int, int], family: str, tmp_path: Path):
+    tmp_path = tmp_path / "mllm"  # a name that tells nothing
     torch.manual_seed(0)
     model, processor = build()
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     mllm = TransformersMllm(TransformersConfig(str(tmp_path), device="cpu", max_new_tokens=8))
+
+    assert family_for(mllm.name).name == family
 
     image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     talk = [Message("system", "You find things."), Message("user", "Where? <image> <|im_end|>", (image,))]

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_mllm import CHAT_TEMPLATE, build_processor, build_tiny_mllm
 
 from rsvp_ros.errors import CancelledError, ConfigurationError, ModelLoadError, ModelRunError
+from rsvp_ros.reasoning.families import family_for
 from rsvp_ros.reasoning.mllm.base import Message
 from rsvp_ros.reasoning.mllm.model_folder import find_model_folder
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig, TransformersMllm, _Stream
@@ -178,6 +180,23 @@ def test_out_of_memory_names_the_remedy(folder, monkeypatch):
     mllm.close()
 
 
+def test_out_of_memory_frees_the_tensors_of_the_call_before_it_empties_the_cache(folder, monkeypatch):
+    mllm = load(folder)
+    tensors, alive = [], []
+
+    def generate(**_):
+        activations = torch.zeros(10)
+        tensors.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(mllm._model, "generate", generate)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.extend(tensor() for tensor in tensors))
+    with pytest.raises(ModelRunError, match="out of memory"):
+        mllm.generate(QUESTION)
+    assert alive == [None]
+
+
 # Streaming of tokens into text
 
 
@@ -278,6 +297,16 @@ def test_weights_cut_short(copy):
         load(copy)
 
 
+def test_only_damaged_files_are_to_be_downloaded_again(folder, monkeypatch):
+    def from_pretrained(*_, **__):
+        raise ValueError("8-bit kernels need compute capability 7.5")
+
+    monkeypatch.setattr("transformers.AutoModelForImageTextToText.from_pretrained", from_pretrained)
+    with pytest.raises(ModelLoadError, match="7.5.*check device, dtype, quantization and attention") as caught:
+        load(folder)
+    assert "download" not in str(caught.value)
+
+
 def test_an_unknown_architecture(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "qwen99_vl"}))
@@ -364,6 +393,22 @@ def test_values_that_cannot_work_are_refused(options):
         TransformersConfig(**options)
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "family"),
+    [
+        ("models/mllm", "mllm (qwen3_vl)", "qwen3_vl"),
+        ("paligemma-tiny", "paligemma-tiny", "paligemma"),
+        ("hub/models--me--VisionReasoner-7B/snapshots/0a1b2c", "me/VisionReasoner-7B", "vision_reasoner"),
+        ("hub/models--me--mine/snapshots/0a1b2c", "me/mine (qwen3_vl)", "qwen3_vl"),
+    ],
+)
+def test_the_name_tells_the_family_and_the_architecture_does_where_it_does_not(folder, tmp_path, path, name, family):
+    mllm = load(shutil.copytree(folder, tmp_path / path))
+    assert mllm.name == name
+    assert family_for(mllm.name).name == family
+    mllm.close()
+
+
 # The hub
 
 
@@ -391,7 +436,7 @@ def test_a_cached_model_is_loaded_without_asking_the_hub(hub, folder, monkeypatc
             find_model_folder("someone/other")
         assert any("someone/other" in path for path in server.paths)
     mllm = TransformersMllm(TransformersConfig("someone/tiny", device="cpu"))
-    assert mllm.name == "someone/tiny"
+    assert mllm.name == "someone/tiny (qwen3_vl)"
     assert mllm.generate(QUESTION).text == ANSWER
     mllm.close()
     (cached / "snapshots" / commit / "model.safetensors").unlink()

@@ -234,7 +234,7 @@ def test_the_model_is_told_what_was_wrong(image):
     mllm = Player(structured([1450, 1350, 1640, 1540], rows=(), columns=()), structured([450, 350, 640, 540]))
     Reasoner(mllm).reason(image, "the dog")
     assert "1450, 1350, 1640, 1540" in mllm.conversations[1][-1].text.split("\n")[0]
-    assert "outside the image" in mllm.conversations[1][-1].text.split("\n")[0]
+    assert "coordinates go from 0 to 1000" in mllm.conversations[1][-1].text.split("\n")[0]
 
 
 def test_a_second_unusable_answer_is_refused(image):

@@ -37,6 +37,17 @@ def find_model_folder(model: str, revision: str = "") -> Path:
     return _from_hub(model, revision)
 
 
+def model_name(model: str) -> str:
+    """What to call a model: its name on the hub, also where a folder of the hub's cache is given, or its folder's."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return model
+    folder = folder.absolute()
+    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
+        return folder.parents[1].name[len("models--") :].replace("--", "/")
+    return folder.name
+
+
 def download_command(model: str) -> str:
     """What to type to have the model's files."""
     local = model.startswith(("/", ".", "~")) or Path(model).is_dir()

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rsvp_ros.errors import CancelledError, ConfigurationError, ModelLoadError, ModelRunError
+from rsvp_ros.reasoning.families import FAMILIES, family_for
 from rsvp_ros.reasoning.mllm.base import Generation, Message
 from rsvp_ros.reasoning.mllm.images import shrink
-from rsvp_ros.reasoning.mllm.model_folder import download_command, find_model_folder
+from rsvp_ros.reasoning.mllm.model_folder import download_command, find_model_folder, model_name
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class TransformersMllm:
     `Generation.image_size` is the image's size after the Qwen-VL processors' scaling, read from their `image_grid_thw`;
     with other families the size in which the image was handed to the processor.
 
+    `name` is the model's name or folder, with its architecture after it where that says nothing of the family.
+
     Raises ModelLoadError.
     """
 
@@ -78,13 +81,15 @@ class TransformersMllm:
             ) from error
         self._torch, self._transformers = torch, transformers
         self._config = config
-        self.name = folder.name if Path(config.model).expanduser().is_dir() else config.model
+        self.name = model_name(config.model)
         try:
             self._load(folder)
         except ModelLoadError:
             raise
         except Exception as error:
             raise ModelLoadError(self._why_not_loaded(error)) from error
+        if family_for(self.name) is FAMILIES["generic"]:  # the name tells nothing; a fine-tuned model's may tell more
+            self.name = f"{self.name} ({self._model.config.model_type})"
         self._lock = threading.Lock()
         self._cancel: threading.Event | None = None
         self._watch_for_cancel()
@@ -109,13 +114,24 @@ class TransformersMllm:
             except Exception as error:
                 if error is stream.callers_error:
                     raise
-                raise ModelRunError(self._why_failed(error)) from error
+                words = _first_line(error)
+                if not self._out_of_memory(error):
+                    raise ModelRunError(f"{self.name} failed ({type(error).__name__}: {words})") from error
             finally:
                 self._cancel = None
+            # Only here, without the error and its traceback, are the tensors of the failed call free.
+            self._free_cache()
+            raise ModelRunError(
+                f"{self.name} ran out of memory ({words}): lower max_pixels (it is {self._config.max_pixels}) or "
+                "max_new_tokens, or set quantization to int8 or int4"
+            )
 
     def close(self) -> None:
         """Free the model's memory."""
         self._model = self._processor = None
+        self._free_cache()
+
+    def _free_cache(self) -> None:
         if self._torch.cuda.is_available():
             self._torch.cuda.empty_cache()
 
@@ -275,20 +291,13 @@ class TransformersMllm:
                 f"transformers {self._transformers.__version__} does not know {model} as a model for images and text "
                 f"({words}): pip install -U transformers, or choose another model"
             )
-        return (
-            f"{model} could not be loaded ({type(error).__name__}: {words}): "
+        damaged = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+        remedy = (
             f"download it again: {download_command(model)}"
+            if damaged
+            else "check device, dtype, quantization and attention"
         )
-
-    def _why_failed(self, error: Exception) -> str:
-        if self._out_of_memory(error):
-            if self._torch.cuda.is_available():
-                self._torch.cuda.empty_cache()
-            return (
-                f"{self.name} ran out of memory ({_first_line(error)}): lower max_pixels (it is "
-                f"{self._config.max_pixels}) or max_new_tokens, or set quantization to int8 or int4"
-            )
-        return f"{self.name} failed ({type(error).__name__}: {_first_line(error)})"
+        return f"{model} could not be loaded ({type(error).__name__}: {words}): {remedy}"
 
     def _out_of_memory(self, error: Exception) -> bool:
         if isinstance(error, (MemoryError, self._torch.cuda.OutOfMemoryError)):
