@@ -29,6 +29,8 @@ from rsvp_ros.segmentation.vlsm_segmenter import (
     CACHED_TEXTS,
     CROP_SIDE,
     EMBEDDED,
+    IMAGE_SIDE,
+    View,
     VlsmSegmenter,
     crop_area,
     full_size_mask,
@@ -214,6 +216,18 @@ def test_wrong_device_and_dtype_are_named(small):
         VlsmSegmenter(small, "small", device="cpu", dtype="int3")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_named():
+    with pytest.raises(ConfigurationError, match="device 'cuda' cannot be used"):
+        VlsmSegmenter.from_pretrained("embedded", device="cuda")
+
+
+def test_a_folder_of_the_home_directory(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    small.save_pretrained(tmp_path / "weights")
+    assert VlsmSegmenter.from_pretrained("~/weights", device="cpu").model.config == SMALL
+
+
 # --- segmenter --------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +356,54 @@ def test_a_view_and_its_mask_are_inverse(height, width):
     logits = cv2.resize(fine, (fine.shape[1] // 4, fine.shape[0] // 4), interpolation=cv2.INTER_AREA)
     found = mask_to_box(full_size_mask(logits, view, box, height, width))
     assert np.abs(np.subtract(found.scale(*view.scale).as_tuple(), (x0, y0, x1, y1))).max() < 1.6 + max(view.scale) / 2
+
+
+def interpolated(logits: np.ndarray, view: View, height: int, width: int) -> np.ndarray:
+    """Logits at every pixel of the image, in float64; nothing is known beyond the outermost cells' centres."""
+
+    def weights(pixels: int, cells: int, origin: int, scale: float) -> np.ndarray:
+        at = np.clip((np.arange(pixels) - origin + 0.5) * scale / 4 - 0.5, 0, cells - 1)
+        return np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0)
+
+    (rows, columns), (sx, sy) = logits.shape, view.scale
+    return weights(height, rows, view.top, sy) @ logits @ weights(width, columns, view.left, sx).T
+
+
+def masks_and_truth(height: int, width: int, seed: int, close: bool):
+    """A mask of blobs, and what float64 makes of the same logits, in the part of the image where the mask may be."""
+    rng = np.random.default_rng(seed)
+    x, y, w, h = rng.uniform(-0.1, 0.9, 4) * (width, height, width, height)
+    box = Box(x, y, x + max(w, 2), y + max(h, 2)).clip(width, height)
+    area = crop_area(box, width, height) if close else (0, 0, width, height)
+    view = make_view(np.zeros((height, width, 3), np.uint8), area, CROP_SIDE if close else IMAGE_SIDE, square=close)
+    grid = view.pixels.shape[0] // 4, view.pixels.shape[1] // 4
+    logits = cv2.GaussianBlur(rng.normal(size=grid).astype(np.float32), (0, 0), 2)
+    ones = full_size_mask(np.ones(grid, np.float32), view, box, height, width)
+    return (
+        full_size_mask(logits, view, box, height, width),
+        (interpolated(logits, view, height, width) > 0) & ones,
+        ones,
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280), (1080, 1920)])
+def test_masks_of_common_sizes_are_interpolated_exactly(height, width):
+    for seed in range(3):
+        mask, truth, _ = masks_and_truth(height, width, seed, close=False)
+        assert (mask != truth).sum() <= 2 < truth.sum()
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_masks_of_any_size_are_interpolated_to_a_pixel(close):
+    rng = np.random.default_rng(0)
+    kernel = np.ones((3, 3), np.uint8)
+    for seed in range(60):
+        height, width = (int(v) for v in np.exp(rng.uniform(np.log(8), np.log(2100), 2)))
+        mask, truth, reach = masks_and_truth(height, width, seed, close)
+        boundary = cv2.dilate(truth.astype(np.uint8), kernel) != cv2.erode(truth.astype(np.uint8), kernel)
+        assert not ((mask != truth) & ~boundary).any()
+        assert (mask != truth).sum() <= 2 + 0.1 * boundary.sum()
+        assert reach.any()
 
 
 def test_a_mask_stays_near_its_box():
