@@ -82,6 +82,7 @@ def measure(name: str, size: tuple[int, int], tracking: bool, arguments: argpars
         [*command, "--ros-args", "-r", "__ns:=/rsvp", "--log-level", "warn"], start_new_session=True
     )
     rclpy.init()
+    stop = threading.Event()
     try:
         camera = rclpy.create_node("camera", namespace="rsvp")
         best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -100,7 +101,6 @@ def measure(name: str, size: tuple[int, int], tracking: bool, arguments: argpars
         rng = np.random.default_rng(0)
         picture = rng.integers(0, 255, (size[1], size[0], 3), np.uint8)
         stamps: list[int] = []
-        stop = threading.Event()
 
         def film() -> None:
             due = time.monotonic()
@@ -144,6 +144,7 @@ def measure(name: str, size: tuple[int, int], tracking: bool, arguments: argpars
             "node_cpu_ms_per_frame": round(cpu / seconds / RATE_HZ * 1e3, 2),
         }
     finally:
+        stop.set()
         rclpy.try_shutdown()
         node.send_signal(signal.SIGINT)
         try:
@@ -169,6 +170,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     wanted = {
         "FASTDDS_DEFAULT_PROFILES_FILE": str(REPOSITORY / "config" / "fastdds.xml"),
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(REPOSITORY / "config" / "fastdds.xml"),
         "MALLOC_MMAP_THRESHOLD_": "67108864",
         "MALLOC_TRIM_THRESHOLD_": "268435456",
     }

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -33,15 +33,15 @@ def generate_launch_description():
         ),
         DeclareLaunchArgument(
             "image_transport",
-            default_value="raw",
-            choices=["raw", "compressed"],
-            description="'compressed' subscribes to <input_image_topic>/compressed",
+            default_value="",
+            choices=["", "raw", "compressed"],
+            description="'compressed' subscribes to <input_image_topic>/compressed; empty: as params_file says",
         ),
         DeclareLaunchArgument(
             "use_3d",
-            default_value="false",
-            choices=BOOLEAN,
-            description="Use depth: publish target_pose, target_points and markers in space",
+            default_value="",
+            choices=["", *BOOLEAN],
+            description="Publish target_pose, target_points and markers in space; empty: as params_file says",
         ),
         DeclareLaunchArgument(
             "input_depth_topic",
@@ -55,8 +55,8 @@ def generate_launch_description():
         ),
         DeclareLaunchArgument(
             "device",
-            default_value="auto",
-            description="Where models run: auto (a GPU where there is one), cpu, cuda, cuda:1",
+            default_value="",
+            description="Where models run: auto (a GPU where there is one), cpu, cuda, …; empty: as params_file says",
         ),
         DeclareLaunchArgument(
             "autostart",
@@ -83,51 +83,55 @@ def generate_launch_description():
         DeclareLaunchArgument("rviz_config", default_value=str(config / "rsvp.rviz"), description="What RViz shows"),
     ]
     # Large images need a larger shared-memory segment than the default, and malloc need not give their memory back
-    # after each one (README, "Lost images"). What the user has set stays.
+    # after each one (README, "Lost images"). What the user has set stays. Fast DDS 2 (Jazzy) reads the first name.
     environment = [
         SetEnvironmentVariable(name, os.environ.get(name, value))
         for name, value in (
+            ("FASTRTPS_DEFAULT_PROFILES_FILE", str(config / "fastdds.xml")),
             ("FASTDDS_DEFAULT_PROFILES_FILE", str(config / "fastdds.xml")),
             ("MALLOC_MMAP_THRESHOLD_", "67108864"),
             ("MALLOC_TRIM_THRESHOLD_", "268435456"),
         )
     ]
-
-    def boolean(name):
-        return ParameterValue(LaunchConfiguration(name), value_type=bool)
-
-    node = Node(
-        package="rsvp_ros",
-        executable="rsvp_node",
-        name="rsvp_node",
-        namespace=LaunchConfiguration("namespace"),
-        output="screen",
-        respawn=LaunchConfiguration("use_respawn"),
-        respawn_delay=2.0,
-        parameters=[
-            ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
-            {
-                "autostart": boolean("autostart"),
-                "use_sim_time": boolean("use_sim_time"),
-                "camera.image_transport": LaunchConfiguration("image_transport"),
-                "camera.use_3d": boolean("use_3d"),
-                "segmenter.device": LaunchConfiguration("device"),
-                "mllm.transformers.device": LaunchConfiguration("device"),
-            },
-        ],
-        remappings=[
-            ("image_raw", LaunchConfiguration("input_image_topic")),
-            ("depth_image", LaunchConfiguration("input_depth_topic")),
-            ("camera_info", LaunchConfiguration("input_camera_info_topic")),
-        ],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-    )
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         namespace=LaunchConfiguration("namespace"),
         arguments=["-d", LaunchConfiguration("rviz_config")],
-        parameters=[{"use_sim_time": boolean("use_sim_time")}],
+        parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return LaunchDescription([*arguments, *environment, node, rviz])
+    return LaunchDescription([*arguments, *environment, OpaqueFunction(function=node), rviz])
+
+
+def node(context):
+    """The node. What was left empty is left to the parameters' file."""
+
+    def value(name):
+        return LaunchConfiguration(name).perform(context)
+
+    overrides = {"autostart": value("autostart") == "true", "use_sim_time": value("use_sim_time") == "true"}
+    if value("image_transport"):
+        overrides["camera.image_transport"] = value("image_transport")
+    if value("use_3d"):
+        overrides["camera.use_3d"] = value("use_3d") == "true"
+    if value("device"):
+        overrides |= {"segmenter.device": value("device"), "mllm.transformers.device": value("device")}
+    return [
+        Node(
+            package="rsvp_ros",
+            executable="rsvp_node",
+            name="rsvp_node",
+            namespace=value("namespace"),
+            output="screen",
+            respawn=value("use_respawn") == "true",
+            respawn_delay=2.0,
+            parameters=[ParameterFile(value("params_file"), allow_substs=True), overrides],
+            remappings=[
+                ("image_raw", value("input_image_topic")),
+                ("depth_image", value("input_depth_topic")),
+                ("camera_info", value("input_camera_info_topic")),
+            ],
+            arguments=["--ros-args", "--log-level", value("log_level")],
+        )
+    ]

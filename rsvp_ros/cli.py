@@ -153,7 +153,7 @@ def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
         panel = reasoning_panel(reasoning, picture.shape[0])
         picture = np.concatenate([picture, panel], axis=1)
     _write_png(folder / "overlay.png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    for target in targets:
+    for target in targets:  # each has a mask: in a single image none is hidden
         _write_png(folder / f"mask_{target.id}.png", target.mask.view(np.uint8) * np.uint8(255))
     result = {
         "instruction": reasoning.instruction,

@@ -30,7 +30,7 @@ from rsvp_ros.errors import (
     SupersededError,
 )
 from rsvp_ros.geometry import Box
-from rsvp_ros.reasoning.reasoner import Reasoner
+from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
 from rsvp_ros.request import Outcome, Request, RequestState
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.tracking.tracker import MAX_ID, Tracker, TrackerConfig
@@ -166,7 +166,8 @@ class Perception:
         if request is not None:
             request.cancel(CancelledError("the system is shutting down"))
         for thread in self._threads:
-            if thread.is_alive() and thread is not threading.current_thread():
+            # One that still loads a model ends by itself, whenever that is done: Ctrl-C need not wait for it.
+            if thread.is_alive() and (self._loaded.done() or thread is not self._threads[0]):
                 thread.join()
 
     def submit(self, frame: Frame) -> None:
@@ -192,6 +193,14 @@ class Perception:
         """
         request = Request(instruction, box, keep_targets)
         request.add_done_callback(self._on_done)
+        if box is not None and len(instruction) > ReasonerConfig.max_instruction_chars:
+            request.cancel(
+                InvalidInstructionError(
+                    f"the name of what is in the box has {len(instruction)} characters; at most "
+                    f"{ReasonerConfig.max_instruction_chars} are taken"
+                )
+            )
+            return request
         if box is None and self.reasoner is None:
             request.cancel(
                 NoReasonerError(
@@ -229,11 +238,14 @@ class Perception:
 
         with self._changed:
             self._slot = self._newest = self._history = None
-        self._in_models_thread(command)
+            self._commands.append(command)
+            self._changed.notify_all()
 
     def set_tracker_config(self, config: TrackerConfig) -> None:
         """Take new thresholds from the next frame on."""
-        self._in_models_thread(lambda: self._tracker.set_config(config))
+        with self._changed:
+            self._commands.append(lambda: self._tracker.set_config(config))
+            self._changed.notify_all()
 
     @property
     def statistics(self) -> Statistics:
@@ -336,7 +348,7 @@ class Perception:
         image = frame.image
         height, width = image.shape[:2]
         seconds, features = 0.0, None
-        for _ in range(passes):
+        for turn in range(passes):
             prompts = tracker.prompts(frame.stamp_ns, width, height)
             start = time.perf_counter()
             try:
@@ -351,7 +363,7 @@ class Perception:
                 self._on_problem(ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}"))
                 predictions = [None] * len(prompts)
             seconds += time.perf_counter() - start
-            tracker.update(image, predictions, frame.stamp_ns)
+            tracker.update(image, predictions, frame.stamp_ns, again=turn > 0)
         return seconds
 
     def _advance(self, segmenter: Segmenter, catch_up: _CatchUp) -> None:
@@ -389,11 +401,11 @@ class Perception:
         self._catch_up = None
         request = catch_up.request
         outcome = Outcome(TargetsInFrame(catch_up.last, catch_up.tracker.targets()), catch_up.reasoning)
-        if request.finish(outcome):
+        if request.finish(outcome) and len(catch_up.tracker):
             if not request.keep_targets:
                 self._tracker = Tracker(self._tracker.config)
             self._tracker.join(catch_up.tracker)
-            self._last_instruction = request.instruction
+            self._last_instruction = request.instruction if request.box is None else ""
 
     def _new_ids(self, count: int) -> list[int]:
         ids = []

@@ -13,7 +13,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # that large images fit into, as the launch file has it.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config" / "fastdds.xml"))
+for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+    os.environ.setdefault(name, str(REPOSITORY / "config" / "fastdds.xml"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -53,6 +53,7 @@ class NodeProcess:
     def __init__(
         self, namespace: str, parameters: dict, arguments: tuple[str, ...] = (), environment: dict | None = None
     ):
+        self._ended: tuple[int, str] | None = None
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
         params_file = folder / "params.yaml"
@@ -80,14 +81,17 @@ class NodeProcess:
 
         until(found, f"{text!r} on the node's log", deadline_s)
 
-    def stop(self) -> int:
-        """As Ctrl-C on `ros2 launch` does, with a SIGINT from the terminal and one from launch; its exit status."""
+    def stop(self) -> tuple[int, str]:
+        """As Ctrl-C on `ros2 launch` does, with a SIGINT from the terminal and one from launch; exit status and log."""
+        if self._ended is not None:
+            return self._ended
         for _ in range(2):
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGINT)
                 time.sleep(0.02)
         try:
-            return self.process.wait(20)
+            self._ended = self.process.wait(20), self.log
+            return self._ended
         except subprocess.TimeoutExpired:
             raise AssertionError(f"SIGINT did not end the node:\n{self.log[-4000:]}") from None
         finally:

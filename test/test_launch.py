@@ -186,6 +186,15 @@ def test_every_argument_is_described():
         assert f"'{name}'" in output
 
 
+def test_what_the_parameters_file_says_holds(tmp_path):
+    """Arguments that were not given do not override it."""
+    path = tmp_path / "params.yaml"
+    path.write_text("/**:\n  ros__parameters:\n    camera: {image_transport: compressed}\n")
+    with Command("launch", "rsvp_ros", "rsvp.launch.py", f"params_file:={path}", f"namespace:={NAMESPACE}") as launched:
+        launched.wait_for("Active: images from /camera/color/image_raw/compressed")
+        assert launched.interrupt() == 0
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_daemon_left():
     """ros2 starts a daemon in each domain; this one goes with the tests."""

@@ -15,8 +15,12 @@ pytest.importorskip("rsvp_ros.msg", reason="the package is not built: make setup
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from mllm_server import RecordedServer, Reply, unused_url
 from node_harness import FRAME_ID, REPOSITORY, running, stamps_of, until
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -202,6 +206,24 @@ def test_an_action_streams_its_steps_and_gives_the_target(robot, server):
     until(lambda: robot.targets[-1].targets and robot.targets[-1].targets[0].id == result.targets[0].id, "same target")
 
 
+def test_what_is_followed_stays_where_the_next_thing_is_not_found(robot, server):
+    identity = robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets[0].id
+    server.script[:] = [Reply(ABSENT)]
+    assert robot.result_of(robot.send(FindTarget.Goal(instruction="the cat"))).result.error_code == CODES.NOT_FOUND
+    count = len(robot.targets)
+    until(lambda: len(robot.targets) > count + 2, "images processed")
+    assert [target.id for target in robot.targets[-1].targets] == [identity]
+
+
+def test_a_cancelled_reasoning_is_complete(robot, server):
+    server.script[:] = [Reply(ANSWER, piece_delay_s=0.03, hang_at=20)]
+    handle = robot.send(FindTarget.Goal(instruction="the red block"))
+    until(lambda: robot.reasonings and not robot.reasonings[-1].complete, "reasoning under way")
+    robot.wait_for(handle.cancel_goal_async, "answer to the cancel")
+    last = until(lambda: robot.reasonings[-1].complete and robot.reasonings[-1], "complete reasoning")
+    assert last.error_code == CODES.CANCELLED
+
+
 def test_a_box_is_followed_as_it_moves(robot):
     result = robot.result_of(robot.send(follow(90, 70, 80, 70))).result
     assert result.error_code == CODES.NONE
@@ -264,6 +286,7 @@ def test_disabled_it_leaves_the_images_alone(robot):
     stamp = len(robot.stamps)
     until(lambda: len(robot.stamps) > stamp + 10, "images")
     assert len(robot.targets) <= count + 1  # one may have been on its way
+    assert not robot.send(follow(90, 70, 80, 70)).accepted
     assert robot.call(robot.enable, SetBool.Request(data=True)).success
     until(lambda: len(robot.targets) > count + 5, "images processed again")
 
@@ -428,13 +451,53 @@ def test_a_wrong_parameter_is_named_and_the_node_lives(parameters, words):
         assert node.process.poll() is None
 
 
-def test_ctrl_c_ends_it_cleanly(server):
-    with running("ending", server_parameters(server.url)) as (node, robot):
+def test_ctrl_c_ends_it_cleanly():
+    """While the MLLM is being asked, for a goal that nobody cancelled."""
+    with (
+        RecordedServer(Reply(ANSWER, hang_at=1), models=["qwen3-vl"]) as server,
+        running("ending", server_parameters(server.url)) as (node, robot),
+    ):
         robot.show(table())
         robot.result_of(robot.send(follow(90, 70, 80, 70)))
-        log = node.log
-        assert node.stop() == 0  # SIGINT comes twice, as with `ros2 launch`
-        assert "Traceback" not in log
+        robot.send(FindTarget.Goal(instruction="the red block"))
+        server.wait_for_request()
+        status, log = node.stop()
+    assert status == 0, log
+    assert "Traceback" not in log
+    assert "rror" not in log
+
+
+def test_a_goal_is_told_of_a_shutdown():
+    with (
+        RecordedServer(Reply(ANSWER, hang_at=1), models=["qwen3-vl"]) as server,
+        running("shutdown", server_parameters(server.url)) as (node, robot),
+    ):
+        robot.show(table())
+        handle = robot.send(FindTarget.Goal(instruction="the red block"))
+        server.wait_for_request()
+        change = robot.node.create_client(ChangeState, "rsvp_node/change_state")
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN))
+        assert robot.call(change, request).success
+        answer = robot.result_of(handle)
+        assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, CODES.CANCELLED)
+        assert "Traceback" not in node.log
+
+
+def test_wrong_parameters_can_be_put_right_one_by_one():
+    parameters = {"mllm": {"backend": "telepathy", "openai": {"baseurl": "x"}}, "reasoner": {"family": "martian"}}
+    with running("repair", parameters, active=False) as (node, robot):
+        node.wait_for_log("martian")
+        assert "no parameter mllm.openai.baseurl, it is ignored: did you mean mllm.openai.base_url?" in node.log
+        setter = robot.node.create_client(SetParameters, "rsvp_node/set_parameters")
+        for name, value in (("mllm.backend", "none"), ("reasoner.family", "auto")):
+            parameter = Parameter(name, value=value).to_parameter_msg()
+            (result,) = robot.call(setter, SetParameters.Request(parameters=[parameter])).results
+            assert result.successful, result.reason
+        change = robot.node.create_client(ChangeState, "rsvp_node/change_state")
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            assert robot.call(change, ChangeState.Request(transition=Transition(id=transition))).success
+        robot.show(table())
+        until(lambda: robot.targets, "images processed")
 
 
 def test_every_parameter_is_described():

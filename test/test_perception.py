@@ -281,6 +281,8 @@ def test_refusals():
         stream.frame(picture(90))
         with pytest.raises(InvalidInstructionError, match="320 x 240"):
             stream.perception.find(box=Box(1000, 1, 1005, 5)).result(DEADLINE_S)
+        with pytest.raises(InvalidInstructionError, match="100000"):
+            stream.perception.find("x" * 100_000, Box(80, 70, 150, 140)).result(DEADLINE_S)
 
 
 def test_a_segmenter_that_cannot_be_loaded():

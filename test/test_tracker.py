@@ -212,3 +212,16 @@ def test_colour_distributions(width, height, seed):
     assert np.all(colors.sum(axis=1) <= 1 + 1e-9)
     assert similarity(colors, colors) > 0.6  # bins at the ends share with none beyond
     assert 0 <= similarity(colors, colors[::-1]) <= 1
+
+
+def test_a_second_look_takes_nothing_back():
+    box = Box(100, 100, 150, 150)
+    tracker = Tracker()
+    tracker.start([1], [RegionProposal(box, "mug")], "")
+    tracker.prompts(0, WIDTH, HEIGHT)
+    tracker.update(GREY, [seen(box)], 0)
+    tracker.prompts(0, WIDTH, HEIGHT)
+    tracker.update(GREY, [unseen()], 0, again=True)
+    (target,) = tracker.targets()
+    assert target.state is TargetState.TRACKING
+    assert target.mask is not None

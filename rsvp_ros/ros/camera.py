@@ -54,6 +54,8 @@ class Camera:
         self._subscriptions = [node.create_subscription(self._type, topic, self._on_image, qos, event_callbacks=events)]
         self._depth: deque[Image] = deque(maxlen=DEPTH_KEPT)
         self._info: CameraInfo | None = None
+        self._use_3d = config.use_3d
+        self._depth_at_s = self._since = time.monotonic()
         if config.use_3d:
             self._subscriptions += [
                 node.create_subscription(Image, "depth_image", self._on_depth, qos),
@@ -61,7 +63,6 @@ class Camera:
             ]
         self.topic: str = self._subscriptions[0].topic_name
         self._arrivals: deque[float] = deque(maxlen=31)
-        self._since = time.monotonic()
         self._best_hz = 0.0
         self._incompatible = ""
         self._last_stamp_ns = 0
@@ -99,7 +100,24 @@ class Camera:
                 f"images on {self.topic} come at {rate:.1f} Hz, {self._best_hz:.1f} Hz before: check the camera's "
                 "load, and for large images the shared-memory transport (README, 'Lost images')"
             )
+        elif self._use_3d:
+            problem = self._missing_depth(now)
         return CameraStatus(self.topic, rate, problem)
+
+    def _missing_depth(self, now: float) -> str:
+        depth, info = (self._node.resolve_topic_name(name) for name in ("depth_image", "camera_info"))
+        if now - self._depth_at_s > SILENCE_S:
+            return f"no depth: nothing comes on {depth}, but camera.use_3d is set (launch argument input_depth_topic)"
+        if self._info is None and now - self._since > SILENCE_S:
+            return f"no intrinsics: nothing comes on {info}, but camera.use_3d is set (input_camera_info_topic)"
+        if self._depth and self._arrivals:
+            stamps = [time_to_ns(image.header.stamp) for image in list(self._depth)]
+            apart = min(abs(stamp - self._last_stamp_ns) for stamp in stamps)
+            if apart > 10 * MAX_DEPTH_DELAY_NS:
+                return (
+                    f"the stamps of {depth} and {self.topic} are {apart * 1e-9:.1f} s apart: they must be of one clock"
+                )
+        return ""
 
     def _silence(self) -> str:
         if self._incompatible:
@@ -137,6 +155,7 @@ class Camera:
         self._on_frame(Frame(partial(self._decode, msg), stamp_ns, msg.header))
 
     def _on_depth(self, msg: Image) -> None:
+        self._depth_at_s = time.monotonic()
         self._depth.append(msg)
 
     def _on_info(self, msg: CameraInfo) -> None:

@@ -411,7 +411,8 @@ def main(arguments: list[str] | None = None) -> int:
     print("A camera films a drawn tabletop; rsvp_node, in another process, follows a mug and a ball on it.")
     print(f"Takes about {options.seconds + 25:.0f} s on a CPU; leaves a video and pictures in {out}.\n", flush=True)
     # Whole images through shared memory, and nothing of other robots on the network.
-    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(CONFIG / "fastdds.xml"))
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):  # of Fast DDS 3, of 2
+        os.environ.setdefault(name, str(CONFIG / "fastdds.xml"))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     for number in INTERRUPTS:
         signal.signal(number, signal.default_int_handler)

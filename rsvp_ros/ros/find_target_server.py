@@ -7,8 +7,10 @@ is published as it comes, and it is EXECUTING for the moment that it takes to ha
 
 from __future__ import annotations
 
+import rclpy
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from std_msgs.msg import Header
 
@@ -24,6 +26,8 @@ from rsvp_ros.ros.conversions import (
     step_to_msg,
     target_to_msg,
 )
+
+RCLError = rclpy_implementation.RCLError
 
 
 def not_found_reason(outcome: Outcome, instruction: str) -> str:
@@ -41,7 +45,10 @@ def not_found_reason(outcome: Outcome, instruction: str) -> str:
 
 
 class FindTargetServer:
-    """Serves `find_target` as long as the node is configured; while `perception` is None it refuses goals."""
+    """Serves `find_target` as long as the node lives; while `perception` is None it refuses goals.
+
+    It is not made anew for each configuration: a goal that ends with one could no longer be told its result.
+    """
 
     def __init__(self, node: Node) -> None:
         self.perception: Perception | None = None
@@ -57,9 +64,6 @@ class FindTargetServer:
             cancel_callback=self._on_cancel,
         )
 
-    def destroy(self) -> None:
-        self._server.destroy()
-
     def send_feedback(self, request: Request, text: str) -> None:
         """Tell the goal that made this request, if one did, of its state and steps and of the MLLM's new text."""
         goal = self._goals.get(request)
@@ -73,7 +77,9 @@ class FindTargetServer:
 
     def _on_goal(self, goal: FindTarget.Goal) -> GoalResponse:
         if self.perception is None:
-            self._node.get_logger().warning("A goal was rejected: the node is not active. Activate it first.")
+            self._node.get_logger().warning(
+                "A goal was rejected: the node is not active, or disabled (service enable)."
+            )
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
@@ -89,8 +95,16 @@ class FindTargetServer:
             request.cancel(error)
         self._goals[request] = handle
         self.send_feedback(request, "")
-        # In whichever thread it ends: `execute` hands over to the executor.
-        request.add_done_callback(lambda _: handle.execute())
+        request.add_done_callback(lambda _: self._hand_over(handle))
+
+    def _hand_over(self, handle: ServerGoalHandle) -> None:
+        """Let the executor send the result, from whichever thread the request ended in."""
+        if not rclpy.ok(context=self._node.context):
+            return  # the node is being ended by a signal: nobody can be told any more
+        try:
+            handle.execute()
+        except RCLError as error:
+            self._node.get_logger().warning(f"The result of a goal could not be handed over: {error}")
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         for request, goal in list(self._goals.items()):

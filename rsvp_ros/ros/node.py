@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.subscription import Subscription
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool, Trigger
 
-from rsvp_ros.errors import CancelledError, ConfigurationError, RsvpError, SupersededError
+from rsvp_ros.errors import CancelledError, ConfigurationError, NoImageError, RsvpError, SupersededError
 from rsvp_ros.perception import Perception
 from rsvp_ros.reasoning.mllm.base import Mllm
 from rsvp_ros.reasoning.mllm.loading import load_mllm
@@ -46,8 +48,9 @@ def _logged(transition: Callable) -> Callable:
     def run(node: RsvpNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(node, state)
-        except Exception:
+        except Exception as error:
             node.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")
+            node._not_configured = f"{transition.__name__} failed: {error!r}"
             return TransitionCallbackReturn.ERROR
 
     return run
@@ -67,7 +70,7 @@ class RsvpNode(LifecycleNode):
         self._mllm: Mllm | None = None
         self._segmenter_name = ""
         self._outputs: Outputs | None = None
-        self._server: FindTargetServer | None = None
+        self._server = FindTargetServer(self)
         self._camera: Camera | None = None
         self._inputs: list = []  # what exists only while the node is active
         self._enabled = True
@@ -77,7 +80,9 @@ class RsvpNode(LifecycleNode):
         self._said: dict[str, float] = {}
         self._reasoning_published_at = 0.0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_timer)
+        # By a clock that always runs: with use_sim_time and no /clock the user needs diagnostics most.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_timer, clock=steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.add_post_set_parameters_callback(self._on_parameters_set)
 
@@ -118,7 +123,6 @@ class RsvpNode(LifecycleNode):
         self._not_configured = ""
         self._perception = perception
         self._outputs = Outputs(self, self._depth_at, self._report)
-        self._server = FindTargetServer(self)
         mllm = self._mllm.name if self._mllm is not None else "none: only boxes can be followed"
         self.get_logger().info(
             f"Configured in {time.monotonic() - start:.1f} s. Segmenter: {self._segmenter_name}. MLLM: {mllm}."
@@ -178,10 +182,8 @@ class RsvpNode(LifecycleNode):
         self._server.perception = None
         self._camera.destroy()
         self._camera = None
-        subscription, *services = self._inputs
-        self.destroy_subscription(subscription)
-        for service in services:
-            self.destroy_service(service)
+        for item in self._inputs:
+            (self.destroy_subscription if isinstance(item, Subscription) else self.destroy_service)(item)
         self._inputs = []
         self._perception.reset()
 
@@ -192,9 +194,6 @@ class RsvpNode(LifecycleNode):
         if self._mllm is not None:
             self._mllm.close()
             self._mllm = None
-        if self._server is not None:
-            self._server.destroy()
-            self._server = None
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
@@ -207,7 +206,10 @@ class RsvpNode(LifecycleNode):
 
     def _on_instruction(self, msg: String) -> None:
         self.get_logger().info(f"Instruction: {_shortened(msg.data)!r}")
-        self._perception.find(msg.data)
+        if self._enabled:
+            self._perception.find(msg.data)
+        else:
+            self._report(NoImageError("an instruction came, but the node is disabled: call the service enable"))
 
     def _on_clear(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         count = self._perception.clear()
@@ -216,6 +218,7 @@ class RsvpNode(LifecycleNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
+        self._server.perception = self._perception if request.data else None
         if not request.data:
             self._perception.reset()
         response.success, response.message = True, "enabled" if request.data else "disabled, targets cleared"
@@ -228,7 +231,7 @@ class RsvpNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=reason)
         try:
             if any(change.name in parameters.OPTIONS for change in changes):
-                parameters.read(self, changes)
+                parameters.check(self, changes, alone=self._perception is None)
         except RsvpError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -251,7 +254,7 @@ class RsvpNode(LifecycleNode):
             self._outputs.publish(result)
 
     def _on_progress(self, request: Request, text: str) -> None:
-        if self._server is None or not rclpy.ok(context=self.context):
+        if not rclpy.ok(context=self.context):
             return
         self._server.send_feedback(request, text)
         if request.reasoning is not None:
@@ -271,9 +274,13 @@ class RsvpNode(LifecycleNode):
                 f"{_shortened(request.instruction)!r}: {f'not found: {reason}' if reason else f'{count} target(s)'}, "
                 f"{request.elapsed_s:.1f} s"
             )
-        elif not isinstance(error, (CancelledError, SupersededError)):
-            self._report(error)
-            self._publish_reasoning(Reasoning(_shortened(request.instruction)), request, complete=True, error=error)
+        else:
+            if not isinstance(error, (CancelledError, SupersededError)):
+                self._report(error)
+            # Latched: also the last word of what was cancelled must be complete.
+            self._publish_reasoning(
+                Reasoning(_shortened(request.instruction), steps=request.steps), request, complete=True, error=error
+            )
 
     def _publish_reasoning(
         self, reasoning: Reasoning, request: Request, complete: bool, error: RsvpError | None = None
@@ -292,9 +299,10 @@ class RsvpNode(LifecycleNode):
     def _report(self, error: RsvpError) -> None:
         """Say what went wrong: in diagnostics while it lasts, and on the log once, and later again."""
         self._problem, self._problem_at = str(error), time.monotonic()
-        kind = type(error).__name__
-        if time.monotonic() - self._said.get(kind + self._problem, -float("inf")) > PROBLEM_SHOWN_S:
-            self._said = {kind + self._problem: time.monotonic()}
+        kind, now = type(error).__name__, time.monotonic()
+        # By kind: messages of one kind may differ with every image.
+        if now - self._said.get(kind, -float("inf")) > PROBLEM_SHOWN_S:
+            self._said[kind] = now
             self.get_logger().error(f"{kind}: {self._problem}")
 
     def _on_timer(self) -> None:

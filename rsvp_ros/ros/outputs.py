@@ -57,7 +57,7 @@ class Outputs:
             self.target_pose,
             self.target_points,
         ):
-            self._node.destroy_publisher(publisher)
+            self._node.destroy_lifecycle_publisher(publisher)
 
     def publish(self, result: TargetsInFrame) -> None:
         """Publish what is known of one image, with the image's own header."""
@@ -76,16 +76,15 @@ class Outputs:
         )
         if not (markers or pose or cloud):
             return
+        seen = [target for target in result.targets if target.mask is not None]
         header = result.frame.header
         positions: dict[int, np.ndarray] = {}
         clouds: list[np.ndarray] = []
         try:
-            depth = self._depth_at(result.frame.stamp_ns)
+            depth = self._depth_at(result.frame.stamp_ns) if seen else None
             if depth is not None:
                 camera = camera_model(depth[1])
-                for target in result.targets:
-                    if target.mask is None:
-                        continue
+                for target in seen:
                     points = target_points(target.mask, depth[0], camera, target.box)
                     position = target_position(points)
                     if position is not None:

@@ -6,6 +6,7 @@ The defaults, and what values can work together, are the dataclasses' own; here 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -164,6 +165,12 @@ def declare(node: Node) -> dict[str, str]:
                 wanted += f" from {OPTIONS[name].low:g} to {OPTIONS[name].high:g}"
             problems[name] = f"parameter {name} is {value!r}: it must be a {wanted}"
             node.declare_parameter(name, default, descriptor, ignore_override=True)
+    parts = tuple({name.partition(".")[0] + "." for name in OPTIONS})
+    for name in node._parameter_overrides:
+        if name.startswith(parts) and name not in OPTIONS:
+            close = difflib.get_close_matches(name, OPTIONS, 1)
+            hint = f": did you mean {close[0]}?" if close else ""
+            node.get_logger().warning(f"There is no parameter {name}, it is ignored{hint}")
     return problems
 
 
@@ -175,6 +182,17 @@ def read(node: Node, changes: Sequence[Parameter] = ()) -> Config:
     names = flatten(Config())
     values = {name: node.get_parameter(name).value for name in names}
     return build(values | {change.name: change.value for change in changes if change.name in names})
+
+
+def check(node: Node, changes: Sequence[Parameter], alone: bool) -> None:
+    """Raise ConfigurationError where changes cannot work; `alone`: whatever the other parameters are.
+
+    A node that is not configured may have several wrong ones, to be put right one by one.
+    """
+    if alone:
+        build({change.name: change.value for change in changes if change.name in OPTIONS})
+    else:
+        read(node, changes)
 
 
 def read_when_configured(name: str) -> bool:

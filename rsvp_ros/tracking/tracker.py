@@ -76,8 +76,11 @@ class Track:
         self._prompt = _inside(region, width, height)
         return Prompt(self._prompt, self.description)
 
-    def update(self, image: np.ndarray, prediction: Prediction | None, stamp_ns: int) -> None:
-        """Take in what the segmenter made of the last prompt for this image (RGB); None where it failed."""
+    def update(self, image: np.ndarray, prediction: Prediction | None, stamp_ns: int, again: bool = False) -> None:
+        """Take in what the segmenter made of the last prompt for this image (RGB); None where it failed.
+
+        again: it is not the first look at this image; one that does not show the target takes nothing back.
+        """
         box = mask_to_box(prediction.mask) if prediction is not None else None
         if prediction is not None and box is not None and self._is_target(image, prediction, box):
             if self._motion is None:
@@ -90,6 +93,8 @@ class Track:
                 self._motion.update(box)
             self._stamp_ns = self._seen_ns = stamp_ns
             self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
+            return
+        if again and self.state is TargetState.TRACKING:
             return
         self._prediction = prediction
         self.state = TargetState.OCCLUDED
@@ -220,10 +225,15 @@ class Tracker:
         self._size, self._stamp_ns = (width, height), stamp_ns
         return [track.prompt(stamp_ns, width, height) for track in self._active()]
 
-    def update(self, image: np.ndarray, predictions: Sequence[Prediction | None], stamp_ns: int) -> None:
-        """What the segmenter answered to the last `prompts` for this image (RGB), in the same order."""
+    def update(
+        self, image: np.ndarray, predictions: Sequence[Prediction | None], stamp_ns: int, again: bool = False
+    ) -> None:
+        """What the segmenter answered to the last `prompts` for this image (RGB), in the same order.
+
+        again: whether it was asked about this image before.
+        """
         for track, prediction in zip(self._active(), predictions, strict=True):
-            track.update(image, prediction, stamp_ns)
+            track.update(image, prediction, stamp_ns, again)
 
     def targets(self) -> tuple[Target, ...]:
         """All targets, as of the last image."""
