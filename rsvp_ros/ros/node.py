@@ -34,7 +34,8 @@ from rsvp_ros.segmentation.loading import load_segmenter, warm_up
 from rsvp_ros.types import Frame, Reasoning, TargetsInFrame
 
 DIAGNOSTICS_PERIOD_S = 1.0
-PROBLEM_SHOWN_S = 10.0  # in diagnostics, after it last happened
+PROBLEM_SHOWN_S = 10.0  # in diagnostics, after it last happened; on the log again not before
+MOST_OF_A_KIND = 5  # problems of one kind on the log in this time
 REASONING_PERIOD_S = 0.1  # while the MLLM writes, `reasoning` is published no more often
 WARM_UP_SIZE = (640, 480)
 
@@ -77,7 +78,7 @@ class RsvpNode(LifecycleNode):
         self._not_configured = ""  # why
         self._problem = ""
         self._problem_at = -float("inf")
-        self._said: dict[str, float] = {}
+        self._said: dict[tuple[str, str], float] = {}
         self._reasoning_published_at = 0.0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # By a clock that always runs: with use_sim_time and no /clock the user needs diagnostics most.
@@ -300,9 +301,11 @@ class RsvpNode(LifecycleNode):
         """Say what went wrong: in diagnostics while it lasts, and on the log once, and later again."""
         self._problem, self._problem_at = str(error), time.monotonic()
         kind, now = type(error).__name__, time.monotonic()
-        # By kind: messages of one kind may differ with every image.
-        if now - self._said.get(kind, -float("inf")) > PROBLEM_SHOWN_S:
-            self._said[kind] = now
+        self._said = {key: at for key, at in self._said.items() if now - at < PROBLEM_SHOWN_S}
+        key = (kind, self._problem)
+        # Broken images may each break in another way: a few of a kind tell enough.
+        if key not in self._said and sum(said[0] == kind for said in self._said) < MOST_OF_A_KIND:
+            self._said[key] = now
             self.get_logger().error(f"{kind}: {self._problem}")
 
     def _on_timer(self) -> None:
