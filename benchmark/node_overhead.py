@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIZES = {"640x480": (640, 480), "1280x720": (1280, 720)}
 RATE_HZ = 30.0
@@ -169,8 +171,7 @@ def main() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     wanted = {
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(REPOSITORY / "config" / "fastdds.xml"),
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(REPOSITORY / "config" / "fastdds.xml"),
+        PROFILES_VARIABLE: str(REPOSITORY / "config" / "fastdds.xml"),
         "MALLOC_MMAP_THRESHOLD_": "67108864",
         "MALLOC_TRIM_THRESHOLD_": "268435456",
     }

@@ -11,6 +11,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
 from launch import LaunchDescription
+from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
 
 BOOLEAN = ["true", "false"]
 
@@ -83,12 +84,11 @@ def generate_launch_description():
         DeclareLaunchArgument("rviz_config", default_value=str(config / "rsvp.rviz"), description="What RViz shows"),
     ]
     # Large images need a larger shared-memory segment than the default, and malloc need not give their memory back
-    # after each one (README, "Lost images"). What the user has set stays. Fast DDS 2 (Jazzy) reads the first name.
+    # after each one (README, "Lost images"). What the user has set stays.
     environment = [
         SetEnvironmentVariable(name, os.environ.get(name, value))
         for name, value in (
-            ("FASTRTPS_DEFAULT_PROFILES_FILE", str(config / "fastdds.xml")),
-            ("FASTDDS_DEFAULT_PROFILES_FILE", str(config / "fastdds.xml")),
+            (PROFILES_VARIABLE, str(config / "fastdds.xml")),
             ("MALLOC_MMAP_THRESHOLD_", "67108864"),
             ("MALLOC_TRIM_THRESHOLD_", "268435456"),
         )

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Before rclpy is imported anywhere: apart from other robots, on this machine only, and with a shared-memory segment
 # that large images fit into, as the launch file has it.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-    os.environ.setdefault(name, str(REPOSITORY / "config" / "fastdds.xml"))
+os.environ.setdefault(PROFILES_VARIABLE, str(REPOSITORY / "config" / "fastdds.xml"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -39,6 +39,7 @@ from rsvp_ros.msg import Target, TargetArray
 from rsvp_ros.ros.client import Client
 from rsvp_ros.ros.conversions import array_to_image, image_to_array, mask_from_msg, time_to_ns
 from rsvp_ros.ros.demo_scene import HEIGHT, WIDTH, DemoScene, Shot
+from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
 from rsvp_ros.types import TargetState
 from rsvp_ros.visualization import INK, PAPER, target_color
 
@@ -411,8 +412,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("A camera films a drawn tabletop; rsvp_node, in another process, follows a mug and a ball on it.")
     print(f"Takes about {options.seconds + 25:.0f} s on a CPU; leaves a video and pictures in {out}.\n", flush=True)
     # Whole images through shared memory, and nothing of other robots on the network.
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):  # of Fast DDS 3, of 2
-        os.environ.setdefault(name, str(CONFIG / "fastdds.xml"))
+    os.environ.setdefault(PROFILES_VARIABLE, str(CONFIG / "fastdds.xml"))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     for number in INTERRUPTS:
         signal.signal(number, signal.default_int_handler)
