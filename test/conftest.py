@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,20 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault(PROFILES_VARIABLE, str(REPOSITORY / "config" / "fastdds.xml"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def listen_to(caplog):
+    """`listen_to(name)`: have `caplog` take a logger's records even where ROS 2's launch lets none propagate."""
+    heard: list[logging.Logger] = []
+
+    def listen(name: str) -> None:
+        heard.append(logging.getLogger(name))
+        heard[-1].addHandler(caplog.handler)
+
+    yield listen
+    for logger in heard:
+        logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture(scope="session")

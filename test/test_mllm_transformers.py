@@ -100,7 +100,8 @@ def test_temperature(folder):
     mllm.close()
 
 
-def test_max_new_tokens_is_said_in_the_log(folder, caplog):
+def test_max_new_tokens_is_said_in_the_log(folder, caplog, listen_to):
+    listen_to("rsvp_ros.reasoning.mllm.transformers_mllm")
     mllm = load(folder, max_new_tokens=3)
     answer = mllm.generate(QUESTION)
     assert answer.completion_tokens == 3

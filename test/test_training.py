@@ -118,7 +118,8 @@ def test_resumed_equals_uninterrupted(tmp_path):
     assert same(weights(whole.model), weights(resumed.model))
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, listen_to):
+    listen_to("rsvp_ros.training.trainer")
     first = Trainer(config(tmp_path))
     first.run()
     assert first.step == 6

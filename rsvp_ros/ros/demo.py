@@ -74,6 +74,32 @@ def interrupts_held() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+class _Worker:
+    """Does the work in a thread of its own, so that Ctrl-C finds the main one waiting.
+
+    In the midst of the work it may be raised in Python code that a C extension calls (rosidl's message constructors),
+    which prints it and goes on.
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Until the work is done; raises what it raised."""
+        while self.thread.is_alive():
+            self.thread.join(0.2)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self._error = error
+
+
 class NodeProcess:
     """`rsvp_node` with the parameters in a file, until `stop`."""
 
@@ -417,11 +443,13 @@ def main(arguments: list[str] | None = None) -> int:
     for number in INTERRUPTS:
         signal.signal(number, signal.default_int_handler)
     node: NodeProcess | None = None
+    worker: _Worker | None = None
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         with interrupts_held():  # between the process's start and the moment in which we hold it
             node = NodeProcess(options.params_file, out / "node.log")
-        run(out, options.seconds, node)
+        worker = _Worker(lambda: run(out, options.seconds, node))
+        worker.wait()
     except DemoError as error:
         print(f"\ndemo: {error}. The last lines of {out / 'node.log'}:", file=sys.stderr)
         print("\n".join(f"    {line}" for line in (node.log if node else "").splitlines()[-12:]), file=sys.stderr)
@@ -435,8 +463,13 @@ def main(arguments: list[str] | None = None) -> int:
         if node is not None:
             node.stop()
         rclpy.try_shutdown()
+        if worker is not None:
+            worker.thread.join(10)  # what it was waiting for fails now
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # interrupted work leaves threads of rclpy behind, which do not survive an orderly end
