@@ -613,7 +613,9 @@ def test_a_target_in_space(shared_data):
         points = np.frombuffer(cloud.data, np.float32).reshape(-1, cloud.point_step // 4)[:, :3]
         assert len(points) > 500
         assert np.median(points[:, 2]) == pytest.approx(expected_z, abs=0.05)
-        until(lambda: [m for m in markers if len(m.markers) > 1], "markers")
+        array = until(lambda: [m for m in markers if len(m.markers) > 1], "markers")[-1]
+        body = next(marker for marker in array.markers if marker.ns == "targets")
+        assert 0.1 < body.scale.y < 0.4, "as tall as a box of crackers"
 
 
 def test_compressed_images():

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator, default_rng  # NumPy would import it when first used: a Ctrl-C is lost in that
 
-from rsvp_ros.training.drawn_scenes import _SHAPES, Part
+from rsvp_ros.training.drawn_scenes import SHAPES, Part
 
 WIDTH, HEIGHT = 640, 480
 LAP_S = 12.0
@@ -123,7 +123,7 @@ _STILL_LIFE = (
 
 def _draw(kind: str, seed: int, color: tuple[int, int, int], size: float) -> Layer:
     """A household thing with half its height `size` pixels, from the shapes that the VLSM was trained with."""
-    return _draw_parts(_SHAPES[kind](default_rng(seed)), color, size)
+    return _draw_parts(SHAPES[kind](default_rng(seed)), color, size)
 
 
 def _draw_parts(parts: list[Part], main: tuple[int, int, int], size: float) -> Layer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -79,6 +80,7 @@ class RsvpNode(LifecycleNode):
         self._problem = ""
         self._problem_at = -float("inf")
         self._said: dict[tuple[str, str], float] = {}
+        self._saying = threading.Lock()  # problems come from all threads
         self._reasoning_published_at = 0.0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # By a clock that always runs: with use_sim_time and no /clock the user needs diagnostics most.
@@ -133,12 +135,7 @@ class RsvpNode(LifecycleNode):
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)  # the publishers
-        try:
-            config = parameters.read(self)
-        except ConfigurationError as error:
-            self._report(error)
-            return FAILURE
-        self._camera = Camera(self, config.camera, self._on_frame)
+        self._camera = Camera(self, parameters.read(self).camera, self._on_frame)
         self._inputs = [
             self.create_subscription(String, "instruction", self._on_instruction, 10),
             self.create_service(Trigger, "clear", self._on_clear),
@@ -299,14 +296,17 @@ class RsvpNode(LifecycleNode):
 
     def _report(self, error: RsvpError) -> None:
         """Say what went wrong: in diagnostics while it lasts, and on the log once, and later again."""
-        self._problem, self._problem_at = str(error), time.monotonic()
-        kind, now = type(error).__name__, time.monotonic()
-        self._said = {key: at for key, at in self._said.items() if now - at < PROBLEM_SHOWN_S}
-        key = (kind, self._problem)
-        # Broken images may each break in another way: a few of a kind tell enough.
-        if key not in self._said and sum(said[0] == kind for said in self._said) < MOST_OF_A_KIND:
-            self._said[key] = now
-            self.get_logger().error(f"{kind}: {self._problem}")
+        kind, problem, now = type(error).__name__, str(error), time.monotonic()
+        with self._saying:
+            self._problem, self._problem_at = problem, now
+            self._said = {key: at for key, at in self._said.items() if now - at < PROBLEM_SHOWN_S}
+            # Broken images may each break in another way: a few of a kind tell enough.
+            few = sum(said[0] == kind for said in self._said) < MOST_OF_A_KIND
+            new = few and (kind, problem) not in self._said
+            if new:
+                self._said[kind, problem] = now
+        if new:
+            self.get_logger().error(f"{kind}: {problem}")
 
     def _on_timer(self) -> None:
         status = DiagnosticStatus(name=f"{self.get_fully_qualified_name().lstrip('/')}: perception")

@@ -14,7 +14,14 @@ from visualization_msgs.msg import MarkerArray
 from rsvp_ros.errors import RsvpError
 from rsvp_ros.msg import Reasoning, TargetArray
 from rsvp_ros.ros.conversions import array_to_image, label_image, targets_to_msg
-from rsvp_ros.ros.depth import camera_model, points_to_cloud, position_to_pose, target_points, target_position
+from rsvp_ros.ros.depth import (
+    camera_model,
+    points_to_cloud,
+    position_to_pose,
+    target_points,
+    target_position,
+    target_size,
+)
 from rsvp_ros.ros.markers import targets_to_markers
 from rsvp_ros.types import TargetsInFrame
 from rsvp_ros.visualization import draw_targets
@@ -79,6 +86,7 @@ class Outputs:
         seen = [target for target in result.targets if target.mask is not None]
         header = result.frame.header
         positions: dict[int, np.ndarray] = {}
+        sizes: dict[int, np.ndarray] = {}
         clouds: list[np.ndarray] = []
         try:
             depth = self._depth_at(result.frame.stamp_ns) if seen else None
@@ -89,11 +97,13 @@ class Outputs:
                     position = target_position(points)
                     if position is not None:
                         positions[target.id] = position
+                        if markers:
+                            sizes[target.id] = target_size(points)
                         clouds.append(points)
         except RsvpError as error:
             self._on_problem(error)
         if markers:
-            self.markers.publish(targets_to_markers(result.targets, positions, header))
+            self.markers.publish(targets_to_markers(result.targets, positions, header, sizes))
         if pose and positions:
             best = max((t for t in result.targets if t.id in positions), key=lambda t: t.presence * t.score)
             self.target_pose.publish(position_to_pose(positions[best.id], header))

@@ -350,7 +350,7 @@ def _lamp(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-_SHAPES: dict[str, Callable[[np.random.Generator], list[Part]]] = {
+SHAPES: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "cup": _cup, "mug": _mug, "bottle": _bottle, "bowl": _bowl, "plate": _plate, "knife": _knife,
     "scissors": _scissors, "spoon": _spoon, "fork": _fork, "hammer": _hammer, "screwdriver": _screwdriver,
     "pen": _pen, "book": _book, "box": _box, "ball": _ball, "banana": _banana, "apple": _apple, "key": _key,
@@ -491,7 +491,7 @@ def _paint_thing(
     canvas: _Canvas, rng: np.random.Generator, bank: TextureBank, kind: str, color: str,
     center: np.ndarray, size: float, id_: int,
 ) -> None:  # fmt: skip
-    parts = _SHAPES[kind](rng)
+    parts = SHAPES[kind](rng)
     angle = rng.normal(0, 0.12) if kind in _UPRIGHT else rng.uniform(-np.pi, np.pi)
     stretch = np.diag(rng.uniform(0.88, 1.12, 2))
     if rng.random() < 0.5:
