@@ -50,11 +50,11 @@ def agreement(one: VlsmSegmenter, other: VlsmSegmenter) -> tuple[float, float, f
     """Mean IoU with the truth of each, and of the two with each other."""
     rows = []
     for scene, samples in held_out_scenes(17, 40):
-        samples = [s for _, s in samples if s.target]
+        samples = [s for _, s in samples if s.targets]
         prompts = [Prompt(s.box, s.text) for s in samples]
         found = [segmenter.segment(segmenter.encode(scene.image), prompts) for segmenter in (one, other)]
         for sample, a, b in zip(samples, *found, strict=True):
-            truth = scene.ids == sample.target
+            truth = np.isin(scene.ids, sample.targets)
             rows.append((mask_iou(a.mask, truth), mask_iou(b.mask, truth), mask_iou(a.mask, b.mask)))
     return tuple(np.mean(rows, 0))
 

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 
 from rsvp_ros.geometry import mask_to_box
-from rsvp_ros.training.dataset import (
-    PromptKind,
-    collate,
-    description,
-    leaf_prompts,
-    make_scene,
-    sample_prompts,
-    unknown_text,
-)
+from rsvp_ros.training.dataset import collate
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, dead_leaves, household_scene, is_held_out, sample_color
+from rsvp_ros.training.prompts import PromptKind, leaf_prompts, sample_prompts
+from rsvp_ros.training.texts import CHINESE_NOUNS, NOUNS, description, unknown_text
 from rsvp_ros.training.textures import TextureBank
 
 
@@ -90,7 +84,7 @@ def test_a_description_fits_the_target_alone(bank):
             if text is None:
                 continue
             checked += 1
-            says_kind = any(name in text for name in KINDS[target.kind])
+            says_kind = any(name in text for name in (*NOUNS[target.kind], CHINESE_NOUNS[target.kind]))
             says_color = any(name in text for name in COLORS[target.color][3])
             assert says_kind or says_color
             if not says_color:
@@ -108,46 +102,47 @@ def test_prompts_of_every_kind_with_the_right_answers(bank):
         for sample in sample_prompts(rng, scene, 8):
             seen.add(sample.kind)
             assert 0 <= sample.box.x0 <= sample.box.x1 <= 128 and 0 <= sample.box.y0 <= sample.box.y1 <= 128
-            assert (sample.target == 0) == (sample.kind is PromptKind.ABSENT)
+            assert (not sample.targets) == (sample.kind is PromptKind.ABSENT)
             assert bool(sample.text) or sample.kind in (PromptKind.BOX, PromptKind.SHIFTED)
             if sample.kind is PromptKind.BOX:
-                thing = next(t for t in scene.things if t.id == sample.target)
+                thing = next(t for t in scene.things if (t.id,) == sample.targets)
                 assert sample.box.iou(thing.box) > 0.3
             if sample.kind is PromptKind.ABSENT:  # nothing in the region has both words
                 inside = [t for t in scene.things if t.box.intersection(sample.box) > 0.15 * t.box.area]
                 for t in inside:
-                    names_kind = any(name in sample.text for name in KINDS[t.kind])
+                    names_kind = any(name in sample.text for name in (*NOUNS[t.kind], CHINESE_NOUNS[t.kind]))
                     names_color = any(name in sample.text for name in COLORS[t.color][3])
                     assert not (names_kind and names_color) or _by_part(sample.text, t)
-    assert seen == set(PromptKind) - {PromptKind.LEAF}
+    assert seen == set(PromptKind) - {PromptKind.LEAF, PromptKind.INSTRUCTION}
 
 
 def _by_part(text: str, thing) -> bool:
     """Whether a name is found only as part of a longer one of another kind ("can" in "tin can", "cup" in "cupcake")."""
-    longer = [n for kind, names in KINDS.items() if kind != thing.kind for n in names if n in text]
-    return any(name in other for name in KINDS[thing.kind] for other in longer)
+    longer = [n for kind, names in NOUNS.items() if kind != thing.kind for n in names if n in text]
+    return any(name in other for name in NOUNS[thing.kind] for other in longer)
 
 
 def test_unknown_words_are_unknown():
     rng = np.random.default_rng(0)
-    known = {name for names in KINDS.values() for name in names}
+    known = {name for names in (*NOUNS.values(), CHINESE_NOUNS.values()) for name in names}
     for _ in range(300):
         assert not known & set(unknown_text(rng, "red").replace(",", "").split())
 
 
 def test_a_batch_matches_its_scenes(bank):
     rng = np.random.default_rng(11)
-    scenes = [make_scene(rng, bank, (96, 128), household, 4) for household in (True, False)]
+    household, leaves = household_scene(rng, bank, 96, 128), dead_leaves(rng, bank, 96, 128)
+    scenes = [(household, sample_prompts(rng, household, 4)), (leaves, leaf_prompts(rng, leaves, 4))]
     batch = collate(rng, scenes)
     count = sum(len(samples) for _, samples in scenes)
     assert batch.images.shape == (2, 3, 96, 128)
-    assert batch.masks.shape == (count, 24, 32) and batch.boxes.shape == (count, 4) and len(batch.texts) == count
+    assert batch.masks.shape == (count, 48, 64) and batch.boxes.shape == (count, 4) and len(batch.texts) == count
     flat = [(i, s) for i, (_, samples) in enumerate(scenes) for s in samples]
     for n, (i, sample) in enumerate(flat):
         assert batch.image_index[n] == i
-        truth = scenes[i][0].ids == sample.target if sample.target else np.zeros((96, 128), bool)
+        truth = np.isin(scenes[i][0].ids, sample.targets)
         assert batch.masks[n].numpy().mean() == pytest.approx(truth.mean(), abs=1e-6)
-        assert bool(batch.present[n]) == (sample.target > 0)
+        assert bool(batch.present[n]) == bool(sample.targets)
     household, leaves = batch.grounding
     assert (leaves == -1).all(), "dead leaves have no names, also no background"
     pairs = {(t.kind, t.color) for t in scenes[0][0].things}
@@ -159,8 +154,8 @@ def test_leaves_are_prompted_by_their_boxes(bank):
     rng = np.random.default_rng(2)
     scene = dead_leaves(rng, bank, 128, 128)
     samples = leaf_prompts(rng, scene, 4, with_text=0.0)
-    assert 0 < len(samples) <= 4 and all(s.kind is PromptKind.LEAF and s.text == "" and s.target for s in samples)
+    assert 0 < len(samples) <= 4 and all(s.kind is PromptKind.LEAF and s.text == "" and s.targets for s in samples)
     texts = [s for seed in range(30) for s in leaf_prompts(np.random.default_rng(seed), scene, 4, with_text=1.0)]
-    names = [name for names in KINDS.values() for name in names]
+    names = [name for names in (*NOUNS.values(), CHINESE_NOUNS.values()) for name in names if name not in COLORS]
     assert all(s.text and s.judged != any(name in s.text for name in names) for s in texts if "box" not in s.text)
     assert {s.judged for s in texts} == {True, False}

@@ -12,12 +12,14 @@ import torch
 from rsvp_ros.errors import ConfigurationError, ModelLoadError
 from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
 from rsvp_ros.training import vlsm as command
-from rsvp_ros.training.dataset import DrawnDataset, PromptKind
+from rsvp_ros.training.dataset import MixedDataset, Shares
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, is_held_out
 from rsvp_ros.training.losses import compute_losses, region_weights, soft_iou
+from rsvp_ros.training.prompts import PromptKind
 from rsvp_ros.training.textures import TextureBank
 from rsvp_ros.training.trainer import TrainConfig, Trainer, TrainingDivergedError, forward, learning_rate, train
 
+DRAWN = Shares(tabletop=0.0, household=0.5)
 SMALL = VlsmConfig(
     dim=32, heads=2, image_layers=1, stem=(8, 16, 24), two_way_layers=1, mask_dim=16, text_dim=24, text_buckets=256,
     piece_dim=16, max_words=8,
@@ -27,14 +29,14 @@ SMALL = VlsmConfig(
 def config(out, **changes) -> TrainConfig:
     values = {
         "out": str(out), "steps": 6, "images": 2, "prompts": 3, "sizes": ((64, 64), (64, 96)), "textures": 6,
-        "warmup_steps": 2, "checkpoint_every": 3, "validate_every": 3, "validation_batches": 1, "model": SMALL,
+        "warmup_steps": 2, "checkpoint_every": 3, "validate_every": 3, "validation_batches": 1, "model": SMALL, "shares": DRAWN,
     }  # fmt: skip
     return TrainConfig(**(values | changes))
 
 
 @pytest.fixture(scope="module")
-def dataset() -> DrawnDataset:
-    return DrawnDataset(0, ((96, 96),), 2, 4, TextureBank(np.random.default_rng(0), 8))
+def dataset() -> MixedDataset:
+    return MixedDataset(0, ((96, 96),), 2, 4, TextureBank(np.random.default_rng(0), 8), DRAWN)
 
 
 def weights(model: Vlsm) -> dict[str, torch.Tensor]:
@@ -77,7 +79,7 @@ def test_every_parameter_gets_a_gradient(dataset):
 
 
 def test_batches_follow_from_seed_and_number(dataset):
-    again = DrawnDataset(0, dataset.sizes, 2, 4, TextureBank(np.random.default_rng(0), 8))
+    again = MixedDataset(0, dataset.sizes, 2, 4, TextureBank(np.random.default_rng(0), 8), DRAWN)
     one, two = dataset.batch(5), again.batch(5)
     assert torch.equal(one.images, two.images) and one.texts == two.texts and torch.equal(one.masks, two.masks)
     assert not torch.equal(one.images, dataset.batch(6).images)
@@ -104,10 +106,10 @@ def test_resumed_equals_uninterrupted(tmp_path):
         pass
 
     class DiesAtFive:
-        def batch(self, step: int):
+        def __getitem__(self, step: int):
             if step == 5:
                 raise Killed
-            return batches.batch(step)
+            return batches[step]
 
     killed.dataset = DiesAtFive()
     with pytest.raises(Killed):

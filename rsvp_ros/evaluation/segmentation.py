@@ -17,8 +17,8 @@ import numpy as np
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import box_to_mask, mask_iou, mask_to_box
 from rsvp_ros.segmentation.segmenter import Segmenter
-from rsvp_ros.training.dataset import PromptKind, Sample, jitter, leaf_prompts, pair_prompt, sample_prompts
 from rsvp_ros.training.drawn_scenes import Scene, dead_leaves, household_scene, is_held_out
+from rsvp_ros.training.prompts import PromptKind, Sample, jitter, leaf_prompts, pair_prompt, sample_prompts
 from rsvp_ros.training.textures import TextureBank
 from rsvp_ros.types import Prompt
 
@@ -66,11 +66,12 @@ def measure_scenes(
         for (name, sample), prediction in zip(samples, predictions, strict=True):
             measure = measures[name]
             measure.presences.append(prediction.presence)
-            if not sample.target:
+            if not sample.targets:
                 continue
+            (target,) = sample.targets
             ious = {t.id: mask_iou(prediction.mask, scene.mask(t)) for t in scene.things}
-            measure.ious.append(ious[sample.target])
-            measure.right.append(ious[sample.target] == max(ious.values()) > 0)
+            measure.ious.append(ious[target])
+            measure.right.append(ious[target] == max(ious.values()) > 0)
     return dict(measures)
 
 

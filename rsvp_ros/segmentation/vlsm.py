@@ -41,7 +41,7 @@ class VlsmConfig:
     """Channels at strides 2, 4 and 8."""
     two_way_layers: int = 2
     mask_dim: int = 64
-    """Channels of the mask decoder at stride 8; half of it at stride 4."""
+    """Channels of the mask decoder at stride 8; half of it at stride 4, a quarter at stride 2."""
     text_layers: int = 1
     text_dim: int = 96
     """Width of the space where text and image are compared."""
@@ -57,7 +57,7 @@ class VlsmOutput:
     """For P prompts, on the model's grid; logits."""
 
     masks: Tensor
-    """P x H/4 x W/4."""
+    """P x H/2 x W/2."""
     quality: Tensor
     """P: the mask's IoU with the truth, estimated."""
     presence: Tensor
@@ -143,7 +143,7 @@ class Vlsm(nn.Module):
             tokens, image = block(tokens, image, token_position, image_position, token_bias, region)
 
         image = image.transpose(1, 2).unflatten(2, (height, width))
-        masks = self.mask_decoder(image, tokens[:, 0], dense8, features.stride8, features.stride4)
+        masks = self.mask_decoder(image, tokens[:, 0], dense8, features)
         evidence = self._evidence(similarity, dense8[:, 0]).to(tokens.dtype)
         return VlsmOutput(
             masks=masks.float(),

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from rsvp_ros.errors import InvalidImageError
 from rsvp_ros.geometry import Box
 from rsvp_ros.segmentation.modeling.image_encoder import ImageFeatures
+from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
 from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype, move_to_device, running
 from rsvp_ros.segmentation.vlsm import Vlsm
@@ -33,7 +34,7 @@ CROP_BELOW = 64
 """A box whose longer side is shorter than this on the network's grid is looked at again in a crop."""
 REGION_PADDING = 0.25
 """A mask may reach out of its box by this share of the box's size, as in training."""
-MASK_STRIDE = 4
+MASK_STRIDE = MaskDecoder.stride
 RESIZE_FROM = 4
 """Cells of the mask of at least this many of the image's pixels are enlarged by `cv2.resize`, 4 times as fast as
 `cv2.warpAffine`. That places pixels in steps of 1/32 of a cell, this to about a tenth of a pixel."""

@@ -44,6 +44,8 @@ class Thing:
     """Around what is visible of it."""
     area: int
     """Visible pixels."""
+    attributes: tuple[str, ...] = ()
+    """What else can be said of it, English adjectives ("striped", "wooden")."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,8 @@ class Scene:
     """uint8 H x W: which thing is seen in a pixel; 0: none."""
     things: tuple[Thing, ...]
     """Those of which enough is visible."""
+    doubtful: tuple[Thing, ...] = ()
+    """Those of which something is visible, but too little to name them; a description should not fit them either."""
 
     def mask(self, thing: Thing) -> np.ndarray:
         """bool H x W."""

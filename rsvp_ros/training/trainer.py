@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +18,14 @@ import cv2
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader
 
 from rsvp_ros.errors import ConfigurationError, RsvpError
 from rsvp_ros.segmentation.torch_runtime import choose_device
 from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig, VlsmOutput
-from rsvp_ros.training.dataset import Batch, DrawnDataset, PromptKind
+from rsvp_ros.training.dataset import Batch, MixedDataset, Shares
 from rsvp_ros.training.losses import Losses, compute_losses, region_weights, soft_iou
+from rsvp_ros.training.prompts import PromptKind
 from rsvp_ros.training.textures import TextureBank
 
 _log = logging.getLogger(__name__)
@@ -42,12 +45,14 @@ class TrainConfig:
     seed: int = 0
     images: int = 4
     """Images in a batch."""
-    household_share: float = 0.65
-    """Of the images; the others are dead leaves."""
+    shares: Shares = field(default_factory=Shares)
+    """What the images are."""
     prompts: int = 5
     """Prompts about each image, at most."""
-    sizes: tuple[tuple[int, int], ...] = ((192, 192),) * 3 + ((192, 256), (256, 192), (240, 320))
-    """Height and width of the drawn images, multiples of 16."""
+    sizes: tuple[tuple[int, int], ...] = ((192, 192),) * 3 + ((256, 192),) + ((240, 320),) * 4
+    """Height and width of the images, multiples of 16."""
+    workers: int = 0
+    """Processes that make the images; 0: the training's own."""
     textures: int = 160
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
@@ -84,6 +89,7 @@ class TrainConfig:
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             values["model"] = VlsmConfig(**{k: _tuple(v) for k, v in values.get("model", {}).items()})
+            values["shares"] = Shares(**values.get("shares", {}))
             return cls(**{k: _tuple(v) for k, v in values.items()} | overrides)
         except (OSError, ValueError, TypeError, AttributeError) as e:
             raise ConfigurationError(f"training configuration {path}: {e}; see docs/training.md for its fields") from e
@@ -138,10 +144,10 @@ class Trainer:
         self.seconds = 0.0
         self.dataset = self._dataset(config.seed)
 
-    def _dataset(self, seed: int) -> DrawnDataset:
+    def _dataset(self, seed: int) -> MixedDataset:
         c = self.config
         bank = TextureBank(np.random.default_rng((seed, 1 << 30)), c.textures)
-        return DrawnDataset(seed, c.sizes, c.images, c.prompts, bank, c.household_share)
+        return MixedDataset(seed, c.sizes, c.images, c.prompts, bank, c.shares)
 
     # --- checkpoints: written aside, then renamed, so that a kill leaves the old or the new one -----------------------
 
@@ -244,13 +250,24 @@ class Trainer:
                     values["present accepted"].append(ok)
         return {name: float(np.mean(v)) for name, v in sorted(values.items())}
 
+    def _batches(self) -> Iterable[Batch]:
+        """Those that are left, in order, whoever makes them."""
+        return DataLoader(
+            self.dataset,
+            batch_size=None,
+            sampler=range(self.step, self.config.steps),
+            num_workers=self.config.workers,
+            # A forked process would inherit torch's threads and the renderer's context.
+            multiprocessing_context="spawn" if self.config.workers else None,
+        )
+
     def run(self) -> None:
         """To the last step, with log, checkpoints and validation on the way."""
         config, started = self.config, time.monotonic() - self.seconds
         recent: dict[str, list[float]] = defaultdict(list)
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
-            while self.step < config.steps:
-                losses = self.train_step(self.dataset.batch(self.step).to(self.device))
+            for batch in self._batches():
+                losses = self.train_step(batch.to(self.device))
                 for name, value in losses.to_floats().items():
                     recent[name].append(value)
                 last = self.step == config.steps

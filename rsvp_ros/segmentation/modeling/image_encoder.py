@@ -20,6 +20,8 @@ class ImageFeatures:
     """B x mask_dim x H/8 x W/8: detail for the mask decoder."""
     stride4: Tensor
     """B x mask_dim/2 x H/4 x W/4: finer detail for the mask decoder."""
+    stride2: Tensor
+    """B x mask_dim/4 x H/2 x W/2: the finest detail, where outlines are drawn."""
     semantic: Tensor
     """B x text_dim x H/8 x W/8: what the text is compared with, cell by cell."""
 
@@ -68,11 +70,13 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         c2, c4, c8 = stem
-        self.stage4 = nn.Sequential(downsample(3, c2), downsample(c2, c4), ConvBlock(c4))
+        self.stage2 = downsample(3, c2)
+        self.stage4 = nn.Sequential(downsample(c2, c4), ConvBlock(c4))
         self.stage8 = nn.Sequential(downsample(c4, c8), ConvBlock(c8), ConvBlock(c8))
         self.stage16 = nn.Sequential(downsample(c8, dim), ConvBlock(dim))
         self.layers = nn.ModuleList(ViTLayer(dim, heads, 4) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
+        self.to_stride2 = nn.Conv2d(c2, mask_dim // 4, 1)
         self.to_stride4 = nn.Conv2d(c4, mask_dim // 2, 1)
         self.to_stride8 = nn.Conv2d(c8, mask_dim, 1)
         self.semantic_fine = nn.Conv2d(c8, text_dim, 1)
@@ -81,7 +85,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> ImageFeatures:
         x = (images - 0.45) * 4.0
-        s4 = self.stage4(x)
+        s2 = self.stage2(x)
+        s4 = self.stage4(s2)
         s8 = self.stage8(s4)
         s16 = self.stage16(s8)
         height, width = s16.shape[-2:]
@@ -96,6 +101,7 @@ class ImageEncoder(nn.Module):
             tokens=tokens,
             stride8=self.to_stride8(s8),
             stride4=self.to_stride4(s4),
+            stride2=self.to_stride2(s2),
             semantic=self.semantic_head(self.semantic_fine(s8) + coarse),
         )
 

@@ -1,0 +1,200 @@
+"""Prompts about a scene with their answers: regions from tight to none at all, so that the text must decide."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rsvp_ros.geometry import Box
+from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Scene, Thing, is_held_out
+from rsvp_ros.training.texts import NOUNS, description, pair_text, unknown_text
+
+
+class PromptKind(enum.Enum):
+    """What a prompt tells, and with it what can be learnt from it."""
+
+    BOX = "box"
+    """A jittered tight box, no text."""
+    BOX_TEXT = "box + text"
+    WHOLE_TEXT = "whole image + text"
+    LOOSE_TEXT = "loose box + text"
+    """A box that holds other things too."""
+    PAIR_TEXT = "box around two + text"
+    """The box around the target and its nearest neighbour."""
+    SHIFTED = "shifted box"
+    """A tight box moved by up to a third of its size: a tracker's prediction."""
+    UNKNOWN_TEXT = "box + unknown words"
+    """Words that name nothing: the box decides."""
+    LEAF = "box, dead leaves"
+    INSTRUCTION = "whole image + instruction"
+    """What a person says, in any of the languages; several things may be meant."""
+    ABSENT = "absent"
+    """The text describes nothing in the region."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of a world: what may be said to be absent in it."""
+
+    kinds: tuple[str, ...]
+    colors: tuple[str, ...]
+    is_held_out: Callable[[str, str], bool]
+    """Whether a pair of kind and colour is kept out of training."""
+
+    def pair(self, rng: np.random.Generator) -> tuple[str, str]:
+        return self.kinds[rng.integers(len(self.kinds))], self.colors[rng.integers(len(self.colors))]
+
+
+DRAWN = Vocabulary(tuple(KINDS), tuple(COLORS), is_held_out)
+
+CONFUSABLE = {"gray": ("silver",), "silver": ("gray", "white"), "white": ("silver",)}
+"""Colours that nobody would call wrong for each other."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt about a scene, and the answer."""
+
+    kind: PromptKind
+    box: Box
+    text: str
+    targets: tuple[int, ...]
+    """Ids of the things meant; none where what is described is absent."""
+    judged: bool = True
+    """Whether presence can be learnt from it."""
+
+
+# --- boxes ------------------------------------------------------------------------------------------------------------
+
+
+def jitter(rng: np.random.Generator, box: Box, low: float, high: float) -> Box:
+    """Each side moved, in or out, by `low` to `high` times the box's width or height."""
+    share = rng.uniform(low, high, (2, 2)) * rng.choice((-1.0, 1.0), (2, 2))
+    dx, dy = share * np.array([[box.width], [box.height]])
+    return Box.ordered(box.x0 + dx[0], box.y0 + dy[0], box.x1 + dx[1], box.y1 + dy[1])
+
+
+def _tight(rng: np.random.Generator, box: Box, scene: Scene) -> Box:
+    height, width = scene.ids.shape
+    wide = box.pad(rng.uniform(0, 0.12)) if rng.random() < 0.3 else box
+    return jitter(rng, wide, 0.0, rng.uniform(0.0, 0.15)).clip(width, height)
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+SHARES = {
+    PromptKind.BOX: 0.12,
+    PromptKind.BOX_TEXT: 0.14,
+    PromptKind.WHOLE_TEXT: 0.24,
+    PromptKind.LOOSE_TEXT: 0.13,
+    PromptKind.PAIR_TEXT: 0.12,
+    PromptKind.SHIFTED: 0.04,
+    PromptKind.UNKNOWN_TEXT: 0.04,
+    PromptKind.ABSENT: 0.17,
+}
+
+
+def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> Sample | None:
+    """A description that fits nothing in the region, often by one word only."""
+    height, width = scene.ids.shape
+    whole = Box(0, 0, width, height)
+    anchor = scene.things[rng.integers(len(scene.things))]
+    form = rng.random()
+    box = whole if form < 0.45 else _tight(rng, anchor.box, scene) if form < 0.75 else anchor.box.pad(0.8)
+    box = box.clip(width, height)
+    others = [t for t in scene.things if t.box.intersection(box) > 0.03 * t.box.area] + list(scene.doubtful)
+    kind, color = vocabulary.pair(rng)
+    one, two = (scene.things[i] for i in rng.integers(0, len(scene.things), 2))
+    choice = rng.random()
+    if choice < 0.45:  # both words are there, on different things
+        kind, color = one.kind, two.color
+    elif choice < 0.6:
+        kind = one.kind
+    elif choice < 0.75:
+        color = one.color
+    elif choice < 0.9:
+        kind, color = one.kind, one.color  # perhaps in the image, not in the region
+    if choice >= 0.93 and all(t.kind != kind for t in others):
+        return Sample(PromptKind.ABSENT, box, f"the {NOUNS[kind][0]}", ())
+    rivals = {(t.kind, c) for t in others for c in (t.color, *CONFUSABLE.get(t.color, ()))}
+    if vocabulary.is_held_out(kind, color) or (kind, color) in rivals:
+        return None
+    return Sample(PromptKind.ABSENT, box, pair_text(rng, kind, color), ())
+
+
+def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample | None:
+    height, width = scene.ids.shape
+    target = scene.things[rng.integers(len(scene.things))]
+    others = [t for t in (*scene.things, *scene.doubtful) if t is not target]
+    text: str | None = ""
+    if kind in (PromptKind.BOX, PromptKind.BOX_TEXT, PromptKind.UNKNOWN_TEXT):
+        box = _tight(rng, target.box, scene)
+    elif kind is PromptKind.SHIFTED:
+        shift = rng.uniform(-0.33, 0.33, 2) * (target.box.width, target.box.height)
+        box = target.box.translate(*shift).clip(width, height)
+    elif kind is PromptKind.WHOLE_TEXT:
+        box = Box(0, 0, width, height)
+    else:
+        if not others:
+            return None
+        if kind is PromptKind.PAIR_TEXT:
+            near = min(others, key=lambda t: float(np.hypot(*np.subtract(t.box.center, target.box.center))))
+            box = jitter(rng, target.box.union(near.box), 0.0, 0.05).clip(width, height)
+        else:
+            box = jitter(rng, target.box.pad(rng.uniform(0.3, 1.6)), 0.0, 0.25).clip(width, height)
+            if sum(t.box.intersection(box) > 0.15 * t.box.area for t in scene.things) < 2:
+                return None
+    if kind is PromptKind.UNKNOWN_TEXT:
+        text = unknown_text(rng, target.color)
+    elif kind is not PromptKind.BOX and (kind is not PromptKind.SHIFTED or rng.random() < 0.7):
+        rivals = [t for t in others if t.box.intersection(box) > 0.03 * t.box.area]
+        text = description(rng, target, rivals)
+    return None if text is None else Sample(kind, box, text, (target.id,))
+
+
+def sample_prompts(
+    rng: np.random.Generator, scene: Scene, count: int, vocabulary: Vocabulary = DRAWN
+) -> list[Sample]:
+    """Up to `count` prompts about a scene of named things, of the kinds in their shares."""
+    kinds = rng.choice(np.array(list(SHARES), object), count * 3, p=np.array(list(SHARES.values())))
+    samples: list[Sample] = []
+    for kind in kinds if scene.things else ():
+        sample = _absent(rng, scene, vocabulary) if kind is PromptKind.ABSENT else _present(rng, scene, kind)
+        if sample is not None:
+            samples.append(sample)
+        if len(samples) == count:
+            break
+    return samples
+
+
+def pair_prompt(rng: np.random.Generator, scene: Scene, target: Thing) -> Sample | None:
+    """The whole image and the target's colour and kind; None where another thing has both."""
+    if sum((t.kind, t.color) == (target.kind, target.color) for t in (*scene.things, *scene.doubtful)) > 1:
+        return None
+    height, width = scene.ids.shape
+    text = pair_text(rng, target.kind, target.color)
+    return Sample(PromptKind.WHOLE_TEXT, Box(0, 0, width, height), text, (target.id,))
+
+
+def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int, with_text: float = 0.5) -> list[Sample]:
+    """Up to `count` boxes in dead leaves, where no text can be right: the box decides.
+
+    A share `with_text` has words: half of them unknown ones, half the names of kinds. The latter teach that a tight box
+    counts for more than a word in pictures unlike the household scenes; they teach nothing about presence.
+    """
+    samples = []
+    for index in rng.permutation(len(scene.things))[:count]:
+        thing = scene.things[index]
+        text, judged = "", True
+        if rng.random() < with_text:
+            judged = rng.random() < 0.5
+            kind, color = DRAWN.pair(rng)
+            known = NOUNS[kind][0] if rng.random() < 0.5 else pair_text(rng, kind, color)
+            text = unknown_text(rng, "") if judged else known
+        samples.append(Sample(PromptKind.LEAF, _tight(rng, thing.box, scene), text, (thing.id,), judged))
+    return samples
+
+
