@@ -50,7 +50,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_one_batch_can_be_learnt_by_heart(dataset):
     torch.manual_seed(0)
     model = Vlsm(SMALL)
-    batch = dataset.batch(5)  # household scenes, one description absent
+    batch = dataset[5]  # household scenes, one description absent
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     first = None
     for _ in range(100):
@@ -72,7 +72,7 @@ def test_one_batch_can_be_learnt_by_heart(dataset):
 def test_every_parameter_gets_a_gradient(dataset):
     torch.manual_seed(0)
     model = Vlsm(SMALL)
-    forward(model, dataset.batch(0))[1].total.backward()
+    forward(model, dataset[0])[1].total.backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # A bias on keys, the same for all of them, cannot change a softmax.
     assert [name for name in idle if not name.endswith(".k.bias")] == []
@@ -80,9 +80,9 @@ def test_every_parameter_gets_a_gradient(dataset):
 
 def test_batches_follow_from_seed_and_number(dataset):
     again = MixedDataset(0, dataset.sizes, 2, 4, TextureBank(np.random.default_rng(0), 8), DRAWN)
-    one, two = dataset.batch(5), again.batch(5)
+    one, two = dataset[5], again[5]
     assert torch.equal(one.images, two.images) and one.texts == two.texts and torch.equal(one.masks, two.masks)
-    assert not torch.equal(one.images, dataset.batch(6).images)
+    assert not torch.equal(one.images, dataset[6].images)
 
 
 def test_training_twice_gives_the_same_weights(tmp_path):
@@ -206,7 +206,7 @@ def test_learning_rate_warms_up_stays_and_decays(tmp_path):
 
 
 def test_losses_are_small_for_the_truth_and_large_for_its_opposite(dataset):
-    batch = dataset.batch(5)
+    batch = dataset[5]
     output, _ = forward(Vlsm(SMALL), batch)
     grounding = torch.full((2, len(batch.vocabulary) + 1, *batch.grounding.shape[-2:]), -9.0)
     label = batch.grounding.clamp(min=0)[:, None]

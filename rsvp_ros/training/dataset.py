@@ -113,24 +113,27 @@ class MixedDataset:
     bank: TextureBank
     shares: Shares = field(default_factory=Shares)
 
-    def batch(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, step))
         size = self.sizes[int(rng.integers(len(self.sizes)))]
-        return collate(rng, [self._scene(rng, size) for _ in range(self.images)])
+        rendered = int(rng.binomial(self.images, self.shares.tabletop))
+        household = self.shares.household / max(1 - self.shares.tabletop, 1e-9)
+        scenes = self._drawn(rng, size, household, self.images - rendered)
+        if rendered:
+            from rsvp_ros.training.tabletop_scenes import tabletop_scenes  # without the extra `sim` the others work
 
-    __getitem__ = batch
-    """For torch's DataLoader."""
+            scenes += tabletop_scenes(rng, size, self.prompts, rendered)
+        return collate(rng, scenes)
 
-    def _scene(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Scene, list[Sample]]:
-        """A scene with at least one prompt."""
-        choice = rng.random()
-        if choice < self.shares.tabletop:
-            from rsvp_ros.training.tabletop_scenes import tabletop_scene  # without the extra `sim` the others work
-
-            return tabletop_scene(rng, size, self.prompts)
-        household = choice < self.shares.tabletop + self.shares.household
-        while True:
+    def _drawn(
+        self, rng: np.random.Generator, size: tuple[int, int], household_share: float, count: int
+    ) -> list[tuple[Scene, list[Sample]]]:
+        """Drawn scenes, each with at least one prompt."""
+        scenes: list[tuple[Scene, list[Sample]]] = []
+        while len(scenes) < count:
+            household = rng.random() < household_share
             scene = household_scene(rng, self.bank, *size) if household else dead_leaves(rng, self.bank, *size)
             samples = (sample_prompts if household else leaf_prompts)(rng, scene, self.prompts)
             if samples:
-                return scene, samples
+                scenes.append((scene, samples))
+        return scenes

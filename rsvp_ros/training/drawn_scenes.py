@@ -46,6 +46,8 @@ class Thing:
     """Visible pixels."""
     attributes: tuple[str, ...] = ()
     """What else can be said of it, English adjectives ("striped", "wooden")."""
+    description: str = ""
+    """As stage 1 writes it, with all its attributes ("knife, red handle"); empty: by kind and colour only."""
 
 
 @dataclass(frozen=True, eq=False)

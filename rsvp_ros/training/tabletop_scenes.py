@@ -7,7 +7,7 @@ import numpy as np
 
 from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.tabletop.instruction import Instruction, InstructionKind
-from rsvp_ros.tabletop.instructions import sample_instructions
+from rsvp_ros.tabletop.instructions import english_name, sample_instructions, visible_attributes
 from rsvp_ros.tabletop.kinds import COLORS, TRAINING_KINDS, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import ObjectView, View
@@ -30,9 +30,11 @@ READABLE = (
 )
 """Kinds of instructions that can be followed by what a thing is, without comparing places or sizes."""
 
-WHOLE_SHARE = 0.6
+VIEWS = 2
+"""Of a scene, at most."""
+WHOLE_SHARE = 0.65
 """Of the scenes are shown whole; the others are cut to a part, as the segmenter looks at small targets."""
-INSTRUCTION_SHARE = 0.2
+INSTRUCTION_SHARE = 0.25
 """Of the prompts about whole images are what a person says."""
 
 
@@ -45,7 +47,8 @@ def _thing(view: View, seen: ObjectView, ids: np.ndarray) -> Thing | None:
     if seen.material == "wood" and seen.kind != "cube":
         attributes.append("wooden")
     kind = "block" if seen.kind == "cube" else seen.kind
-    return Thing(seen.id, kind, seen.color, box, int(np.count_nonzero(mask)), tuple(attributes))
+    described = ", ".join((english_name(seen.kind), *visible_attributes(seen)))
+    return Thing(seen.id, kind, seen.color, box, int(np.count_nonzero(mask)), tuple(attributes), described)
 
 
 def to_scene(view: View, area: tuple[int, int, int, int], size: tuple[int, int]) -> Scene:
@@ -93,23 +96,36 @@ def instruction_sample(view: View, instruction: Instruction, size: tuple[int, in
     return Sample(kind, box, instruction.text, instruction.targets)
 
 
-def tabletop_scene(
-    rng: np.random.Generator, size: tuple[int, int], prompts: int, split: Split = Split.TRAIN
-) -> tuple[Scene, list[Sample]]:
-    """A rendered scene and up to `prompts` prompts about it; `size`: height, width."""
-    while True:
-        seed = int(rng.integers(1 << 40))
-        (view,) = render_scene(split, seed, (640, 480) if rng.random() < 0.6 else (320, 240), full_masks=False)
-        height, width = view.ids.shape
-        whole = rng.random() < WHOLE_SHARE and abs(size[1] / size[0] - width / height) < 0.01
-        scene = to_scene(view, (0, 0, width, height) if whole else _part(rng, view, size), size)
-        if not scene.things:
-            continue
-        said = int(rng.binomial(prompts, INSTRUCTION_SHARE)) if whole else 0
-        samples = sample_prompts(rng, scene, prompts - said, TABLETOP)
-        if said:
-            spoken = sample_instructions(view, rng, said, is_training=split is Split.TRAIN, kinds=READABLE)
-            known = {t.id for t in scene.things}
-            samples += [instruction_sample(view, i, size) for i in spoken if known.issuperset(i.targets)]
-        if samples:
-            return scene, samples
+def tabletop_scenes(
+    rng: np.random.Generator, size: tuple[int, int], prompts: int, count: int, split: Split = Split.TRAIN
+) -> list[tuple[Scene, list[Sample]]]:
+    """Images of rendered scenes, each with up to `prompts` prompts about it; `size`: height, width.
+
+    A scene gives up to VIEWS of them, from different cameras: building one takes longer than another look at it.
+    """
+    found: list[tuple[Scene, list[Sample]]] = []
+    while len(found) < count:
+        seed, sharp = int(rng.integers(1 << 40)), rng.random() < 0.5
+        views = min(count - len(found), VIEWS)
+        for view in render_scene(split, seed, (640, 480) if sharp else (320, 240), views, full_masks=False):
+            seen = _prompted(rng, view, size, prompts, split)
+            if seen is not None:
+                found.append(seen)
+    return found
+
+
+def _prompted(
+    rng: np.random.Generator, view: View, size: tuple[int, int], prompts: int, split: Split
+) -> tuple[Scene, list[Sample]] | None:
+    height, width = view.ids.shape
+    whole = rng.random() < WHOLE_SHARE and abs(size[1] / size[0] - width / height) < 0.01
+    scene = to_scene(view, (0, 0, width, height) if whole else _part(rng, view, size), size)
+    if not scene.things:
+        return None
+    said = int(rng.binomial(prompts, INSTRUCTION_SHARE)) if whole else 0
+    samples = sample_prompts(rng, scene, prompts - said, TABLETOP)
+    if said:
+        spoken = sample_instructions(view, rng, said, is_training=split is Split.TRAIN, kinds=READABLE)
+        known = {t.id for t in scene.things}
+        samples += [instruction_sample(view, i, size) for i in spoken if known.issuperset(i.targets)]
+    return (scene, samples) if samples else None

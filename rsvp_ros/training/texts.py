@@ -73,6 +73,8 @@ def pair_text(rng: np.random.Generator, kind: str, color: str, attributes: tuple
 
 def description(rng: np.random.Generator, target: Thing, others: list[Thing]) -> str | None:
     """A text that fits the target and none of the others; None where there is none."""
+    if target.description and rng.random() < 0.4:
+        return None if any(t.description == target.description for t in others) else target.description
     twins = [t for t in others if (t.kind, t.color) == (target.kind, target.color)]
     if twins:
         own = [a for a in target.attributes if all(a not in t.attributes for t in twins)]

@@ -49,7 +49,7 @@ class TrainConfig:
     """What the images are."""
     prompts: int = 5
     """Prompts about each image, at most."""
-    sizes: tuple[tuple[int, int], ...] = ((192, 192),) * 3 + ((256, 192),) + ((240, 320),) * 4
+    sizes: tuple[tuple[int, int], ...] = ((192, 192),) * 2 + ((192, 256),) * 2 + ((240, 320),) * 3
     """Height and width of the images, multiples of 16."""
     workers: int = 0
     """Processes that make the images; 0: the training's own."""
@@ -236,7 +236,7 @@ class Trainer:
         held_out = self._dataset(self.config.seed + 1_000_003)
         values: dict[str, list[float]] = defaultdict(list)
         for step in range(self.config.validation_batches):
-            batch = held_out.batch(step).to(self.device)
+            batch = held_out[step].to(self.device)
             with self._autocast(), sdpa_kernel(SDPBackend.MATH):
                 output, _ = forward(self.model, batch)
             weights = region_weights(batch.boxes, *batch.masks.shape[-2:])
