@@ -40,6 +40,8 @@ class Batch:
     """P, bool."""
     judged: Tensor
     """P, bool: whether `present` is known to be right."""
+    exhaustive: Tensor
+    """P, bool: whether the text fits nothing in the whole image but the target."""
     vocabulary: list[str]
     """V texts, each names one pair of kind and colour that is in the batch."""
     grounding: Tensor
@@ -53,7 +55,7 @@ def collate(rng: np.random.Generator, scenes: list[tuple[Scene, list[Sample]]]) 
     """Scenes of one size and their prompts as tensors."""
     pairs = sorted({(t.kind, t.color) for scene, _ in scenes for t in scene.things if t.kind})
     number = {pair: i for i, pair in enumerate(pairs)}
-    boxes, index, texts, kinds, masks, present, judged, grounding = [], [], [], [], [], [], [], []
+    boxes, index, texts, kinds, masks, present, judged, exhaustive, grounding = [], [], [], [], [], [], [], [], []
     half = GROUNDING_STRIDE // 2
     for i, (scene, samples) in enumerate(scenes):
         height, width = scene.ids.shape
@@ -75,6 +77,7 @@ def collate(rng: np.random.Generator, scenes: list[tuple[Scene, list[Sample]]]) 
             kinds.append(sample.kind)
             present.append(bool(sample.targets))
             judged.append(sample.judged)
+            exhaustive.append(bool(sample.text) and sample.judged and sample.box.area == height * width)
     return Batch(
         images=torch.from_numpy(np.stack([scene.image for scene, _ in scenes])).permute(0, 3, 1, 2),
         boxes=torch.tensor(boxes, dtype=torch.float32),
@@ -84,6 +87,7 @@ def collate(rng: np.random.Generator, scenes: list[tuple[Scene, list[Sample]]]) 
         masks=torch.from_numpy(np.stack(masks)),
         present=torch.tensor(present),
         judged=torch.tensor(judged),
+        exhaustive=torch.tensor(exhaustive),
         vocabulary=[pair_text(rng, *pair) for pair in pairs],
         grounding=torch.from_numpy(np.stack(grounding)),
     )

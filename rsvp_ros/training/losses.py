@@ -22,6 +22,10 @@ ABSENT_WEIGHT = 2.0
 """Of an absent description in the loss of presence: there is one in about ten prompts."""
 
 
+TARGET_WEIGHT = 8.0
+"""Of a target's cells in the loss of the words: a target covers a small part of an image."""
+
+
 @dataclass(frozen=True, eq=False)
 class Losses:
     """Means over a batch; scalars."""
@@ -31,10 +35,14 @@ class Losses:
     presence: Tensor
     quality: Tensor
     grounding: Tensor
+    """The names of things, against the whole image."""
+    words: Tensor
+    """A prompt's own words, against the whole image."""
 
     @property
     def total(self) -> Tensor:
-        return 2 * self.cross_entropy + self.dice + 0.5 * self.presence + 0.5 * self.quality + self.grounding
+        masks = 2 * self.cross_entropy + self.dice
+        return masks + 0.5 * self.presence + 0.5 * self.quality + self.grounding + 0.5 * self.words
 
     def to_floats(self) -> dict[str, float]:
         return {"total": self.total.item(), **{name: value.item() for name, value in vars(self).items()}}
@@ -73,6 +81,10 @@ def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losse
     weight_of_label = grounding.new_ones(grounding.shape[1])
     weight_of_label[-1] = BACKGROUND_WEIGHT
     weight_of_cell = torch.where(batch.grounding >= 0, weight_of_label[batch.grounding], 0.0)
+    covered = F.avg_pool2d(batch.masks[:, None], GROUNDING_STRIDE // MASK_STRIDE)[:, 0]
+    of_words = F.binary_cross_entropy_with_logits(
+        output.similarity, covered, reduction="none", pos_weight=covered.new_tensor(TARGET_WEIGHT)
+    )
     return Losses(
         cross_entropy=over_present((pixelwise * weights).flatten(1).sum(1) / area),
         dice=over_present(1 - (2 * overlap + 1) / (total + 1)),
@@ -80,4 +92,5 @@ def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losse
         quality=over_present((output.quality.sigmoid() - iou).square()),
         grounding=F.cross_entropy(grounding, batch.grounding, weight_of_label, ignore_index=-1, reduction="sum")
         / weight_of_cell.sum().clamp(min=1),
+        words=(of_words.flatten(1).mean(1) * batch.exhaustive).sum() / batch.exhaustive.sum().clamp(min=1),
     )
