@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros import config as configuration
-from rsvp_ros.errors import ConfigurationError, InvalidImageError, NoReasonerError, RsvpError
+from rsvp_ros.errors import ConfigurationError, InvalidImageError, RsvpError
 from rsvp_ros.geometry import Box
 from rsvp_ros.perception import Perception
 from rsvp_ros.reasoning.mllm.loading import load_mllm
@@ -77,12 +77,8 @@ def _segment(options: argparse.Namespace) -> int:
     box = Box.ordered(*options.box) if options.box else None
     if box is None and not options.instruction:
         raise ConfigurationError("give an instruction, or a box with --box")
-    if box is None and config.mllm.backend == "none":
-        raise NoReasonerError(
-            "an instruction needs an MLLM: give --config with mllm.backend 'openai' or 'transformers' "
-            "(config/server.yaml, config/qwen3_vl_sam2.yaml), or --set mllm.backend=openai; or give a region with --box"
-        )
-    mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False) if box is None else None
+    needed = box is None and config.mllm.backend != "none"
+    mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False) if needed else None
     try:
         outcome = find_in_image(image, options.instruction, box, config, mllm, quiet=options.quiet)
     finally:
