@@ -438,6 +438,31 @@ def colcon_build(ros: Ros, inputs: str) -> None:
         run("check", ["bash", "-c", command], env)
 
 
+def check_rendering(ros: Ros, packages: str) -> None:
+    """Says what to install where MuJoCo cannot draw without a screen. The libraries for it are the system's: EGL, with
+    Mesa's drivers or a GPU's, or OSMesa. Tried until it works, and again with other packages."""
+    if is_done("rendering", packages):
+        return
+    code = (
+        "import mujoco, os; context = mujoco.GLContext(8, 8); context.make_current();"
+        "mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), 50); os._exit(0)"
+    )
+    log = LOGS / "rendering.log"
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as output:
+        for library in ("egl", "osmesa"):
+            command, env = [VENV / "bin" / "python", "-c", code], {**environment(ros), "MUJOCO_GL": library}
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tried = subprocess.run(command, env=env, cwd="/", stdout=output, stderr=output, timeout=60)
+                if tried.returncode == 0:
+                    (STAMPS / "rendering").write_text(packages)
+                    return
+    say(
+        "rendering the tabletop world needs `sudo apt install libegl1 libopengl0 libgl1-mesa-dri` (or libosmesa6); "
+        f"all else works without ({log} tells what was tried)"
+    )
+
+
 # ------------------------------------------------------------------------------------------------ all of it
 
 
@@ -466,6 +491,7 @@ def set_up() -> None:
     install_itself(ros, packages)
     colcon_build(ros, built_with)
     say(f"ready with {ros}, Python {venv_python_version()} ({time.monotonic() - start:.1f} s)")
+    check_rendering(ros, packages)
 
 
 def main() -> int:
