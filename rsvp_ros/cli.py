@@ -1,4 +1,7 @@
-"""`rsvp`: the system on files, without a robot and without ROS."""
+"""`rsvp`: the system on files, without a robot and without ROS.
+
+Groups of commands have modules of their own (`rsvp_ros/*/commands.py`), which import what they need when they run.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from rsvp_ros.reasoning.mllm.loading import load_mllm
 from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.request import Outcome
 from rsvp_ros.segmentation.loading import load_segmenter
+from rsvp_ros.tabletop.commands import add_tabletop
 from rsvp_ros.types import Frame, ReasoningStep
 from rsvp_ros.visualization import draw_proposals, draw_targets, reasoning_panel
 
@@ -28,9 +32,10 @@ FOUND, NOT_FOUND, FAILED = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
-    parser = argparse.ArgumentParser(prog="rsvp", description=__doc__)
+    parser = argparse.ArgumentParser(prog="rsvp", description="The system on files, without a robot and without ROS.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_segment(commands)
+    add_tabletop(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

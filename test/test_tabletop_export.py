@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from hand_made_view import INSTRUCTIONS, make_view
 from hypothesis import given, settings
@@ -95,11 +97,12 @@ def test_reasonseg_is_read_back_as_the_truth(tmp_path):
         f"scene_{k}.{suffix}" for k in range(4) for suffix in ("jpg", "json")
     )
     for k, instruction in enumerate(INSTRUCTIONS):
-        mask, texts, _ = read_reasonseg(folder / f"scene_{k}.json")
+        mask, texts, is_sentence = read_reasonseg(folder / f"scene_{k}.json")
         truth = np.isin(view.ids, instruction.targets)
         assert np.array_equal(mask == 1, truth)
         assert not (mask == 255).any()
         assert texts == [instruction.text]
+        assert is_sentence == (instruction.language != "de")  # the German one is a phrase
         ours = json.loads((folder / f"scene_{k}.json").read_text())["tabletop"]
         assert ours["seed"] == 7
         assert (ours["language"], ours["kind"]) == (instruction.language, instruction.kind.value)
@@ -258,3 +261,148 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# Many scenes ----------------------------------------------------------------------------------------------------------
+
+OPTIONS = SceneOptions(Split.NOVEL, size=(160, 120), instructions=4)
+
+
+def stems(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.iterdir())
+
+
+def test_export_renders_once_for_both_formats(headless_gl, tmp_path):
+    from rsvp_ros.tabletop.world import render_scene
+
+    progress: list[tuple[int, int]] = []
+    count, folder = export(tmp_path, "reasonseg", OPTIONS, range(3), 2, lambda *done: progress.append(done))
+    assert (count, folder) == (3, tmp_path / "novel")
+    assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    names = ["novel_000000", "novel_000001", "novel_000002"]
+    for part in ("images", "depth", "ids", "scenes"):
+        assert stems(tmp_path / part) == names
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "scenes").iterdir()}
+
+    progress.clear()
+    count, index = export(tmp_path, "coco", OPTIONS, range(3), 2, lambda *done: progress.append(done))
+    assert count == 3
+    assert progress == [(3, 3)]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "scenes").iterdir()} == written
+
+    data = json.loads(index.read_text())
+    explanations = json.loads((tmp_path / "explanatory" / "novel.json").read_text())
+    questions = 0
+    for image, name in zip(data["images"], names, strict=True):
+        (view,) = render_scene(Split.NOVEL, int(name[-6:]), size=(160, 120))
+        again, instructions = read_view(tmp_path / "scenes" / f"{name}.json")
+        assert_same_truth(again, view)
+        assert np.abs(again.image.astype(int) - view.image).mean() < 4  # JPEG
+        assert image["file_name"] == f"{name}.jpg"
+        masks = {a["attributes"]["object_id"]: a for a in data["annotations"] if a["image_id"] == image["id"]}
+        assert set(masks) == set(np.unique(view.ids)) - {0}
+        for number, found in masks.items():
+            assert np.array_equal(rle.decode(found["segmentation"]), view.mask(number))
+        assert instructions
+        for k, instruction in enumerate(instructions):
+            mask, texts, _ = read_reasonseg(folder / f"{name}_{k}.json")
+            assert mask_iou(mask == 1, np.isin(view.ids, instruction.targets)) == 1
+            assert texts == [instruction.text]
+            assert explanations[questions]["image"] == f"{name}_{k}.jpg"
+            questions += 1
+    assert len(list(folder.iterdir())) == 2 * questions == 2 * len(explanations)
+
+
+def test_export_goes_on_where_it_stopped(headless_gl, tmp_path):
+    export(tmp_path, "reasonseg", OPTIONS, range(3))
+    records = sorted((tmp_path / "scenes").iterdir())
+    before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in records]
+    records[1].unlink()
+    count, _ = export(tmp_path, "reasonseg", OPTIONS, range(1, 4))
+    assert count == 4  # with the scene of before that was not asked for now
+    after = [(path.stat().st_mtime_ns, path.read_bytes()) for path in records]
+    assert [data for _, data in after] == [data for _, data in before]
+    assert [new == old for (new, _), (old, _) in zip(after, before, strict=True)] == [True, False, True]
+
+
+def test_scenes_made_otherwise_are_not_mixed(headless_gl, tmp_path):
+    export(tmp_path, "coco", OPTIONS, range(1))
+    with pytest.raises(ConfigurationError, match=r"made with size \[160, 120\], not \[80, 60\].*--out"):
+        export(tmp_path, "coco", replace(OPTIONS, size=(80, 60)), range(1))
+
+
+def test_a_folder_that_cannot_be_is_named(headless_gl, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigurationError, match=r"file/folder cannot be written to \(Not a directory\).*--out"):
+        export(tmp_path / "file" / "folder", "coco", OPTIONS, range(1))
+
+
+def test_a_full_disk_is_named(headless_gl, tmp_path, monkeypatch):
+    def fail(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(ConfigurationError, match="no space is left .* goes on where it stopped"):
+        export(tmp_path, "coco", OPTIONS, range(1))
+
+
+@pytest.fixture
+def running_export(headless_gl, tmp_path):
+    """A long export in processes of their own, when it has finished its first scenes: (process, its workers)."""
+    command = [sys.executable, "-m", "rsvp_ros.cli", "tabletop", "export", "--count", "5000", "--size", "64x48"]
+    command += ["--workers", "2", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not len(list(tmp_path.glob("scenes/*.json"))) > 3:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "no scene was written"
+            time.sleep(0.05)
+        family = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in family if "spawn_main" in " ".join(child.cmdline())]
+        assert len(workers) == 2
+        yield process, family, workers
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def assert_whole(folder: Path) -> None:
+    records = list(folder.glob("scenes/*.json"))
+    assert records
+    for record in records:
+        view, _ = read_view(record)
+        assert view.image.shape == (48, 64, 3)
+
+
+def test_ctrl_c_leaves_whole_files_and_no_process(running_export, tmp_path):
+    process, family, _ = running_export
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert not [path for path in tmp_path.rglob("*.part")]
+    assert_whole(tmp_path)
+
+
+def test_workers_do_not_outlive_a_killed_export(running_export, tmp_path):
+    process, family, _ = running_export
+    process.kill()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+    assert_whole(tmp_path)
+
+
+def test_a_worker_that_dies_is_told(running_export, tmp_path):
+    process, family, workers = running_export
+    workers[0].kill()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "fewer --workers" in errors
+    assert "Traceback" not in errors
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert_whole(tmp_path)

@@ -80,7 +80,7 @@ def export(
     """
     if format not in FORMATS:
         raise ConfigurationError(f"no format {format!r}: choose one of {', '.join(FORMATS)}")
-    with _disk_errors(folder):
+    with disk_errors(folder):
         render_scenes(folder, options, seeds, workers, on_progress)
         names = sorted(path.stem for path in (folder / "scenes").glob(f"{options.split.value}_*.json"))
         if format == "coco":
@@ -119,7 +119,7 @@ def instructions_about(view: View, options: SceneOptions, seed: int, number: int
     from rsvp_ros.tabletop.instructions import sample_instructions
 
     rng = options.split.generator(seed, f"instructions about view {number}")
-    return sample_instructions(view, rng, options.instructions, languages=options.languages, split=options.split)
+    return sample_instructions(view, rng, options.instructions, options.languages, is_training=options.split.known)
 
 
 def _is_there(folder: Path, options: SceneOptions, seed: int) -> bool:
@@ -193,7 +193,8 @@ def _write_coco(folder: Path, split: Split, names: Sequence[str]) -> Path:
 
 
 @contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What goes wrong with files, as a ConfigurationError that says what to do."""
     try:
         yield
     except OSError as error:

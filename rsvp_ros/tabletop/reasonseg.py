@@ -73,7 +73,8 @@ def annotation(view: View, instruction: Instruction, about: dict) -> dict:
     ]
     return {
         "text": [instruction.text],
-        "is_sentence": True,
+        # A phrase is put into a question by LISA ("What is … in this image?"), a sentence is left as it is.
+        "is_sentence": instruction.text.rstrip().endswith((".", "?", "!", "。", "？", "！")),
         "shapes": shapes,
         "imageHeight": view.camera.height,
         "imageWidth": view.camera.width,

@@ -1,0 +1,272 @@
+"""A contact sheet: scenes with what is said about them, the answers tinted, some reasoning in full.
+
+Each instruction of a scene has a colour, and what it means is tinted in that colour; the other things, of which the
+truth is known too, have a thin outline.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from rsvp_ros.geometry import mask_to_box
+from rsvp_ros.tabletop.instruction import Instruction
+from rsvp_ros.tabletop.kinds import KINDS, is_held_out_pair
+from rsvp_ros.tabletop.splits import Split
+from rsvp_ros.tabletop.view import ObjectView, View
+from rsvp_ros.types import Reasoning, ReasoningStep, RegionProposal
+from rsvp_ros.visualization import (
+    GREY,
+    INK,
+    PALETTE,
+    Color,
+    _blend,
+    _draw_contour,
+    _fill_mask,
+    _font_index,
+    _pill_mask,
+    _Scale,
+    _shorten,
+    _text_mask,
+    _wrap,
+    reasoning_panel,
+)
+
+GROUND: Color = (232, 233, 230)
+CARD: Color = (252, 252, 251)
+WHITE: Color = (255, 255, 255)
+HELD_OUT: Color = (176, 42, 110)
+LANGUAGE_NAMES = {"en": "English", "es": "Spanish", "de": "German", "zh": "Chinese"}
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A cell of the sheet."""
+
+    split: Split
+    seed: int
+    view: View
+    instructions: tuple[Instruction, ...]
+    """All of them are shown, each in a colour."""
+
+
+def drawable(text: str) -> bool:
+    """Whether this machine has a font for each character."""
+    return all(_font_index(character, False) is not None for character in text)
+
+
+def choose(instructions: Sequence[Instruction], count: int, shown: Counter) -> tuple[Instruction, ...]:
+    """Some instructions of one view that differ: in what they mean, in language, in kind, and from those of before.
+
+    Args:
+        shown: how often each language and kind was chosen before; added to.
+    """
+    chosen: list[Instruction] = []
+    left = [instruction for instruction in instructions if drawable(instruction.text)]
+
+    def badness(candidate: Instruction) -> float:
+        targets = set(candidate.targets)
+        clashes = sum(bool(targets & set(other.targets)) for other in chosen)
+        alike = sum((other.language == candidate.language) + (other.kind == candidate.kind) for other in chosen)
+        absent = candidate.absent and (2 + 4 * any(other.absent for other in chosen))
+        seen = shown[candidate.language] / 4 + shown[candidate.kind]
+        return 6 * clashes + 3 * alike + 2 * absent + seen + len(candidate.text) / 80
+
+    while left and len(chosen) < count:
+        best = min(left, key=badness)
+        left.remove(best)
+        chosen.append(best)
+        shown.update((best.language, best.kind))
+    # Absent ones last: they have nothing in the picture.
+    return tuple(sorted(chosen, key=lambda instruction: instruction.absent))
+
+
+def contact_sheet(scenes: Sequence[Scene], columns: int = 3, cell_width: int = 400) -> np.ndarray:
+    """The sheet, uint8 H x W x 3 RGB.
+
+    Args:
+        scenes: in reading order; beside the first, and beside the last of several, the reasoning of its first
+            instruction is written out.
+        columns: cells in a row.
+        cell_width: pixels; what is in a cell follows from it.
+    """
+    gap = cell_width // 20
+    cards = [_card(scene, cell_width) for scene in scenes]
+    height = max(card.shape[0] for card in cards)
+    cells = [_extend(card, height) for card in cards]
+    if len(scenes) > columns:
+        cells.append(_reasoning(scenes[-1], height, cell_width))
+    cells.insert(1, _reasoning(scenes[0], height, cell_width))
+
+    width = columns * (cell_width + gap) + gap
+    sheet = [_header(scenes, width, gap)]
+    for start in range(0, len(cells), columns):
+        row = np.full((height + gap, width, 3), GROUND, np.uint8)
+        for column, cell in enumerate(cells[start : start + columns]):
+            x = gap + column * (cell_width + gap)
+            row[:height, x : x + cell_width] = cell
+        sheet.append(row)
+    return np.concatenate(sheet)
+
+
+def _header(scenes: Sequence[Scene], width: int, gap: int) -> np.ndarray:
+    size = round(gap * 1.25)
+    header = np.full((round(size * 2.2), width, 3), GROUND, np.uint8)
+    title = _text_mask("The tabletop world", size, True)
+    y = (header.shape[0] - title.shape[0]) // 2
+    _blend(header, gap, y, title, INK)
+    small = round(size * 0.68)
+    words = "coloured: what the instruction means    outlined: other things    "
+    legend = _text_mask(words, small, False)
+    held_out = _text_mask("◆ never in training", small, True)
+    x = width - gap - held_out.shape[1]
+    y = (header.shape[0] - legend.shape[0]) // 2
+    if any(_is_held_out(scene) for scene in scenes):
+        _blend(header, x, y, held_out, HELD_OUT)
+        x -= legend.shape[1]
+    else:
+        x = width - gap - legend.shape[1]
+    _blend(header, x, y, legend, GREY)
+    return header
+
+
+def _card(scene: Scene, width: int) -> np.ndarray:
+    """The picture with the answers in it, the instructions below."""
+    picture = draw_answers(scene.view, scene.instructions, width)
+    margin, size = width // 40, max(10, round(width / 28))
+    lines: list[np.ndarray] = [_caption(scene, width, margin, size)]
+    for number, instruction in enumerate(scene.instructions):
+        lines.append(_instruction_lines(instruction, PALETTE[number % len(PALETTE)], width, margin, size))
+    lines.append(np.full((margin, width, 3), CARD, np.uint8))
+    return np.concatenate([picture, *lines])
+
+
+def draw_answers(view: View, instructions: Sequence[Instruction], width: int) -> np.ndarray:
+    """The view's image `width` pixels wide; each instruction's targets tinted in its colour, other things outlined."""
+    height = round(width * view.camera.height / view.camera.width)
+    canvas = cv2.resize(view.image, (width, height), interpolation=cv2.INTER_AREA)
+    scale = _Scale.of(canvas)
+    thin, thick = _Scale(1, scale.text), _Scale(max(2, round(width / 240)), scale.text)
+    answers = {target for instruction in instructions for target in instruction.targets}
+    for thing in view.objects:
+        if thing.area and thing.id not in answers:
+            mask = _resized(view.mask(thing.id), width, height)
+            if (box := mask_to_box(mask)) is not None:
+                _draw_contour(canvas, mask, box, WHITE, thin)
+    # Sets before what they hold: "all the fruit" under "the apple".
+    order = sorted(range(len(instructions)), key=lambda number: -len(instructions[number].targets))
+    for number in order:
+        for target in instructions[number].targets:
+            mask = _resized(view.mask(target), width, height)
+            if (box := mask_to_box(mask)) is not None:
+                color = PALETTE[number % len(PALETTE)]
+                _fill_mask(canvas, mask, box, color)
+                _draw_contour(canvas, mask, box, color, thick)
+    return canvas
+
+
+def _resized(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    area = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return area >= 0.5
+
+
+def _caption(scene: Scene, width: int, margin: int, size: int) -> np.ndarray:
+    """Split and seed; what training never shows of it."""
+    small = max(9, round(size * 0.8))
+    origin = _text_mask(f"{scene.split.value} {scene.seed}", small, False)
+    line = np.full((origin.shape[0] + margin, width, 3), CARD, np.uint8)
+    y = margin // 2 + 1
+    _blend(line, width - margin - origin.shape[1], y, origin, GREY)
+    held_out = ", ".join(_held_out(scene))
+    if held_out:
+        space = width - 3 * margin - origin.shape[1]
+        _blend(line, margin, y, _text_mask(_shorten(f"◆ {held_out}", small, True, space), small, True), HELD_OUT)
+    return line
+
+
+def _held_out(scene: Scene) -> list[str]:
+    """Things in sight that training never shows: kinds, and colours of kinds."""
+    if scene.split.known:
+        return []
+    names = [_held_out_name(thing) for thing in scene.view.things]
+    return sorted({name for name in names if name})
+
+
+def _held_out_name(thing: ObjectView) -> str:
+    if KINDS[thing.kind].held_out:
+        return thing.kind
+    return f"{thing.color} {thing.kind}" if is_held_out_pair(thing.kind, thing.color) else ""
+
+
+def _is_held_out(scene: Scene) -> bool:
+    return bool(_held_out(scene)) or any(instruction.novel for instruction in scene.instructions)
+
+
+def _instruction_lines(instruction: Instruction, color: Color, width: int, margin: int, size: int) -> np.ndarray:
+    """The language in a pill of the instruction's colour and what is said, on as many lines as it needs."""
+    tag = _text_mask(instruction.language.upper(), max(9, round(size * 0.8)), True)
+    pill_width, pill_height = round(size * 2.1), round(size * 1.35)
+    x = margin + pill_width + margin
+    text = instruction.text
+    lines = _wrap(text, size, False, width - x - margin)
+    notes = []
+    if instruction.absent:
+        notes.append(("nothing of the kind here", GREY))
+    if "words" in instruction.novel:
+        notes.append(("◆ words never in training", HELD_OUT))
+    advance = round(size * 1.35)
+    small = max(9, round(size * 0.85))
+    area = np.full((advance * len(lines) + (advance if notes else 0) + size // 2, width, 3), CARD, np.uint8)
+    pill = _pill_mask(pill_width, pill_height)
+    _blend(area, margin, 0, pill, GREY if instruction.absent else color)
+    tag_x = margin + (pill_width - tag.shape[1]) // 2
+    _blend(area, tag_x, (pill_height - tag.shape[0]) // 2, tag, WHITE if instruction.absent else INK)
+    y = 0
+    for line in lines:
+        _blend(area, x, y, _text_mask(line, size, False), INK)
+        y += advance
+    for note, note_color in notes:
+        mask = _text_mask(note, small, False)
+        _blend(area, x, y, mask, note_color)
+        x += mask.shape[1] + margin
+    return area
+
+
+def _reasoning(scene: Scene, height: int, width: int) -> np.ndarray:
+    """The chain of thought of a scene's first instruction."""
+    instruction = scene.instructions[0]
+    boxes = [scene.view.object(target).box for target in instruction.targets]
+    reasoning = Reasoning(
+        instruction=instruction.text,
+        proposals=tuple(
+            RegionProposal(box, name, attributes)
+            for box, name, attributes in zip(boxes, instruction.names, instruction.attributes, strict=True)
+        )
+        if not instruction.absent
+        else (),
+        steps=tuple(ReasoningStep(step.name, step.text) for step in instruction.chain),
+    )
+    return reasoning_panel(reasoning, height, width)
+
+
+def _extend(card: np.ndarray, height: int) -> np.ndarray:
+    return np.concatenate([card, np.full((height - card.shape[0], card.shape[1], 3), CARD, np.uint8)])
+
+
+def pick_scenes(
+    views: Iterator[tuple[Split, int, View, Sequence[Instruction]]], count: int, instructions: int = 3
+) -> list[Scene]:
+    """The first views of which something can be shown, with the instructions to show."""
+    shown: Counter = Counter()
+    scenes: list[Scene] = []
+    for split, seed, view, candidates in views:
+        chosen = choose(candidates, instructions, shown)
+        if chosen:
+            scenes.append(Scene(split, seed, view, chosen))
+        if len(scenes) == count:
+            break
+    return scenes
