@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import itertools
 
 import cv2
 import numpy as np
@@ -46,7 +47,7 @@ def _wood(rng: np.random.Generator) -> np.ndarray:
     planks = int(rng.integers(0, 6))
     if planks > 1:
         edges = np.linspace(0, SIDE, planks + 1).astype(int)
-        for top, bottom in zip(edges[:-1], edges[1:], strict=True):
+        for top, bottom in itertools.pairwise(edges):
             image[top:bottom] *= rng.uniform(0.88, 1.08)
             image[top : top + 1] *= 0.55
             image[top:bottom] = np.roll(image[top:bottom], int(rng.integers(SIDE)), axis=1)

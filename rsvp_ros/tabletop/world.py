@@ -10,9 +10,10 @@ import numpy as np
 from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.tabletop import backgrounds
 from rsvp_ros.tabletop.rendering import Renderer, load_mujoco
-from rsvp_ros.tabletop.scenes import ObjectSpec, SceneSpec, rotation_matrix, sample_scene
+from rsvp_ros.tabletop.scenes import ObjectSpec, SceneSpec, sample_scene
 from rsvp_ros.tabletop.sensor import expose
 from rsvp_ros.tabletop.splits import Split
+from rsvp_ros.tabletop.surfaces import paint
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 
 # MuJoCo's groups of geoms: what is drawn together
@@ -23,6 +24,8 @@ STILL = 0.02
 """Slower than this (m/s and rad/s) for STILL_STEPS steps, a thing lies."""
 STILL_STEPS = 10
 MAX_STEPS = 400
+FALLING = 0.15
+"""Faster downwards than this at the end, m/s, a thing is on its way to the floor."""
 FLOOR = -0.74
 """Height of the floor under the table's top, metres."""
 THICKNESS = 0.03
@@ -83,12 +86,13 @@ class World:
             self._mujoco.mj_step(self._model, self._data)
             steps += 1
             still = still + 1 if np.abs(self._data.qvel).max(initial=0) < STILL else 0
-        self._data.qvel[:] = 0
-        self._mujoco.mj_forward(self._model, self._data)
         for i, pose in self.poses.items():
-            if pose[2, 3] < -0.02:
+            dof = self._model.body_dofadr[self._body[i]]
+            if pose[2, 3] < 0 or self._data.qvel[dof + 2] < -FALLING:
                 self.place(i, _moved(PARKED))
                 del self.objects[i]
+        self._data.qvel[:] = 0
+        self._mujoco.mj_forward(self._model, self._data)
         return steps
 
     @property
@@ -240,7 +244,7 @@ def _compile(mujoco, spec: SceneSpec):
     draft.option.iterations = 20
     draft.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     draft.stat.extent, draft.stat.center = 1.0, (0, 0, 0)
-    draft.visual.map.shadowclip = 1.3
+    draft.visual.map.shadowclip = 3.0  # specks appear where a light's shadow map ends
     root = draft.worldbody
     root.add_camera(name="eye")
     _add_table(mujoco, draft, spec)
@@ -347,6 +351,7 @@ def _add_object(mujoco, draft, thing: ObjectSpec) -> None:
     shape = thing.shape
     body = draft.worldbody.add_body(name=f"object {thing.id}", pos=thing.position, quat=thing.quaternion)
     body.add_freejoint()
+    rng, paints = np.random.default_rng([thing.shape_seed, 1]), {}
     for index, part in enumerate(shape.parts):
         name = f"{thing.id} {index}"
         mesh = draft.add_mesh(
@@ -357,7 +362,10 @@ def _add_object(mujoco, draft, thing: ObjectSpec) -> None:
             userface=part.faces.reshape(-1),
         )
         mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-        _add_material(mujoco, draft, name, None, thing.rgb, 0.3)
+        if part.role not in paints:
+            paints[part.role] = paint(thing.kind, part.role, thing.rgb, thing.pattern, thing.material, rng)
+        look = paints[part.role]
+        _add_material(mujoco, draft, name, look.image, look.rgb, look.specular, look.shininess)
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_MESH,
             meshname=name,
