@@ -70,6 +70,8 @@ def paint(kind: str, role: str, rgb: Color, pattern: str, material: str, rng: np
         role = "main"  # a wooden spoon is of one piece
     if role == "main":
         return _main(kind, rgb, pattern, material, rng)
+    if role == "trim":
+        return _plain(rgb, material)
     if role == "head":
         role = "metal"
     if role in _FIXED:
@@ -79,7 +81,9 @@ def paint(kind: str, role: str, rgb: Color, pattern: str, material: str, rng: np
     if role == "cap":
         return _plain(_contrasting(rgb, rng), "plastic")
     if role == "inside":
-        return _plain((0.16, 0.16, 0.17) if rng.random() < 0.7 else (0.62, 0.62, 0.64), "metal")
+        return _plain((0.13, 0.13, 0.14) if rng.random() < 0.3 else tuple(0.8 * c for c in rgb), "ceramic")
+    if role == "wick":
+        return _plain((0.06, 0.05, 0.05) if _brightness(rgb) > 0.2 else (0.85, 0.82, 0.74), "paper")
     if role == "keys":
         return _plain((0.82, 0.82, 0.82) if _brightness(rgb) < 0.3 else (0.14, 0.14, 0.15), "rubber")
     if role == "scour":
@@ -150,75 +154,65 @@ def _shade(rgb: Color, gain: np.ndarray) -> np.ndarray:
 # The main part
 
 
-_REPEATS = {"ball": 3, "book": 7, "box": 7, "can": 5, "cup": 5, "candle": 6, "plate": 7}
+_ASPECTS = {"mug": 2.8, "cup": 2.5, "bowl": 6.0, "teapot": 3.8, "can": 2.0, "candle": 1.2, "ball": 2.0}
+"""Of things turned on a lathe: how much longer the way around them is than their height."""
 
 
 def _patterned(kind: str, rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
     """Stripes, dots or checks; the main colour has more than half of it."""
-    image = _sheet(rgb, SIDE * 2, SIDE * 2)
-    second = _bytes(_second(rgb))
-    side = len(image)
-    repeats = _REPEATS.get(kind, 5)
-    flat = kind in ("plate", "book", "box")
+    second = np.array(_bytes(_second(rgb)))
+    aspect = _ASPECTS.get(kind, 1.0)
+    image = _sheet(rgb, SIDE, round(SIDE * aspect)) if kind in _ASPECTS else _sheet(rgb, 2 * SIDE, 2 * SIDE)
+    height, width = image.shape[:2]
     if pattern == "striped":
-        period = side / repeats
+        upright = kind not in _ASPECTS or kind == "ball"
+        repeats = int(rng.integers(5, 8)) if upright else int(rng.integers(2, 5))
+        period = (width if upright else height) / repeats
         for i in range(repeats):
-            low, high = int((i + 0.32) * period), int((i + 0.72) * period)
-            if flat or kind == "ball":
-                image[:, low:high] = second
-            else:
-                image[low:high] = second
+            band = slice(round((i + 0.3) * period), round((i + 0.7) * period))
+            image[np.s_[:, band] if upright else np.s_[band]] = second
     elif pattern == "checked":
-        period = side / (repeats + 1)
-        for i in range(repeats + 1):
-            low, high = int((i + 0.3) * period), int((i + 0.7) * period)
-            for cut in (np.s_[low:high], np.s_[:, low:high]):
-                image[cut] = ((image[cut].astype(int) * 9 + np.array(second) * 11) // 20).astype(np.uint8)
+        repeats = int(rng.integers(5, 9))
+        for i in range(repeats):
+            band = slice(round((i + 0.3) * width / repeats), round((i + 0.7) * width / repeats))
+            for cut in (np.s_[band], np.s_[:, band]):
+                image[cut] = (0.45 * image[cut] + 0.55 * second).astype(np.uint8)
     else:
-        across, down = (repeats, repeats) if flat else (2 * repeats + 2, 3) if kind != "ball" else (8, 5)
-        radius = 0.27 * side / (across if flat else 9)
-        for row in range(down):
-            y = (row + 0.5) * side / down
-            squeeze = 1.0 if flat else across / (3.0 * down)
-            if kind == "ball":
-                squeeze = 1 / max(np.sin(np.pi * (row + 0.5) / down), 0.3)
-                count = max(3, round(across / squeeze))
-            else:
-                count = across
-            for column in range(count + 1):
-                x = (column + 0.5 * (row % 2)) * side / count
-                size = (
-                    radius * 0.62 * squeeze if not flat else radius,
-                    radius if flat or kind == "ball" else radius * 1.25,
-                )
-                for shift in (0, -side):
-                    cv2.ellipse(
-                        image,
-                        (round(x + shift), round(y)),
-                        (round(size[0]), round(size[1])),
-                        0,
-                        0,
-                        360,
-                        second,
-                        -1,
-                        cv2.LINE_AA,
-                    )
+        _dots(image, kind, second.tolist(), rng)
     return image
 
 
+def _dots(image: np.ndarray, kind: str, color: list[int], rng: np.random.Generator) -> None:
+    """Rows of dots, every other one shifted by half."""
+    height, width = image.shape[:2]
+    rows, low, high = {
+        "ball": (5, 0.0, 1.0),
+        "bowl": (2, 0.0, 0.62),
+        "candle": (4, 0, 1),
+        "teapot": (3, 0.08, 0.92),
+    }.get(kind, (3, 0.0, 1.0) if kind in _ASPECTS else (int(rng.integers(6, 9)), 0.0, 1.0))
+    pitch = (high - low) * height / rows
+    for row in range(rows):
+        y = low * height + (row + 0.5) * pitch
+        stretch = 1 / max(np.sin(np.pi * y / height), 0.3) if kind == "ball" else 1.0  # towards the poles u runs faster
+        count = max(3, round(width / (pitch * stretch)))
+        for column in range(count + 1):
+            x = (column + 0.5 * (row % 2)) * width / count
+            axes = (round(0.28 * pitch * stretch), round(0.28 * pitch))
+            for shift in (0, -width):
+                cv2.ellipse(image, (round(x + shift), round(y)), axes, 0, 0, 360, color, -1, cv2.LINE_AA)
+
+
 def _ball(rgb: Color, rng: np.random.Generator) -> np.ndarray:
-    """Six panels, or the two seams of a basketball."""
+    """Panels in two shades, or the seams of a basketball."""
     image = _sheet(rgb, SIDE, 2 * SIDE)
     height, width = image.shape[:2]
+    deep = _bytes(tuple(c * 0.72 for c in rgb) if _brightness(rgb) > 0.12 else (0.2, 0.2, 0.21))
     if rng.random() < 0.5:
-        other = _bytes(_second(rgb))
-        for i in range(2):
-            start = int((i + 0.1) * width / 2)
-            image[:, start : start + width // 8] = other
-        image[: height // 12] = other
-        image[-height // 12 :] = other
+        for i in range(3):
+            image[:, round(i * width / 3) : round((i + 0.5) * width / 3)] = deep
     else:
-        seam = _bytes(tuple(c * 0.25 for c in rgb)) if _brightness(rgb) > 0.12 else (190, 190, 190)
+        seam = tuple(c // 2 for c in deep) if _brightness(rgb) > 0.12 else deep
         for i in range(4):
             x = round((i + 0.5) * width / 4)
             cv2.line(image, (x, 0), (x, height), seam, 3)
@@ -404,7 +398,7 @@ def _title(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
 
 def _paper(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
     """A block of pages, edge on."""
-    rows = rng.uniform(0.78, 1.0, SIDE)
+    rows = rng.uniform(0.9, 1.05, SIDE)
     return _shade((0.95, 0.93, 0.86), np.broadcast_to(rows[:, None], (SIDE, SIDE)))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsvp_ros.tabletop.shapes.mesh import Mesh, lathe, rotation, smooth, tube
-from rsvp_ros.tabletop.shapes.shape import LYING, UPRIGHT, Draft, thinned
+from rsvp_ros.tabletop.shapes.mesh import Mesh, lathe, loft, prism, rotation, smooth, tube
+from rsvp_ros.tabletop.shapes.shape import UPRIGHT, Draft, thinned
 
 
 def _uneven(mesh: Mesh, rng: np.random.Generator, strength: float) -> Mesh:
@@ -32,8 +32,6 @@ def _leaf(length: float, turn: float) -> Mesh:
         ],
         1,
     )
-    from rsvp_ros.tabletop.shapes.mesh import loft
-
     return loft(rings).turned((0, 0, 1), turn)
 
 
@@ -59,7 +57,7 @@ def apple(rng: np.random.Generator) -> Draft:
     bottom = np.clip(-flesh.vertices[:, 2] / r, 0, 1)
     angle = np.arctan2(flesh.vertices[:, 1], flesh.vertices[:, 0])
     flesh = Mesh(
-        flesh.vertices * (1 + 0.05 * (bottom * np.cos(5 * angle))[:, None] * (1, 1, 0.6)), flesh.faces, flesh.texcoords
+        flesh.vertices * (1 + 0.025 * (bottom * np.cos(5 * angle))[:, None] * (1, 1, 0.6)), flesh.faces, flesh.texcoords
     )
     lean = rng.uniform(0.002, 0.007) * s
     stem = tube(
@@ -88,10 +86,7 @@ def orange(rng: np.random.Generator) -> Draft:
     flesh = _uneven(lathe(profile, 28), rng, 0.012)
     top = r * flat
     calyx = np.array([(0.0055 if i % 2 else 0.0026) for i in range(12)]) * s
-    star = tube([(0, 0, top - 0.0035 * s), (0, 0, top - 0.0012 * s), (0, 0, top - 0.0004 * s)], 0.003 * s, 12)
     angle = np.arange(12) * np.pi / 6
-    from rsvp_ros.tabletop.shapes.mesh import prism
-
     star = prism(np.column_stack((np.cos(angle), np.sin(angle))) * calyx[:, None], top - 0.003 * s, top - 0.0006 * s)
     tilt = rotation((1, 0, 0), rng.uniform(40, 140)) @ rotation((0, 0, 1), rng.uniform(0, 360))
     return Draft(
@@ -146,7 +141,7 @@ def lemon(rng: np.random.Generator) -> Draft:
     """Lies along x."""
     s = rng.uniform(0.88, 1.15)
     r = 0.0265 * s
-    long = rng.uniform(1.3, 1.45)
+    long = rng.uniform(1.34, 1.5)
     knots = [
         (0, -1.0),
         (0.15, -0.97),
@@ -228,8 +223,6 @@ def _ridged(path: np.ndarray, radius: np.ndarray) -> Mesh:
     ahead = np.gradient(path, axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     side = np.cross((0, 0, 1), ahead)
-    from rsvp_ros.tabletop.shapes.mesh import loft
-
     return loft(
         path[:, None]
         + radius[:, None, None]
@@ -258,6 +251,3 @@ def carrot(rng: np.random.Generator) -> Draft:
         if i % 2 == 0:
             parts.append(("leaf", _leaf(0.02 * s, 180 + 40 * rng.uniform(-1, 1)).moved(stalk[3])))
     return Draft(parts, [thinned(root, 60)], 0.08, [("flat", rotation((1, 0, 0), rng.uniform(0, 360)), 1.0)])
-
-
-__all__ = ["LYING", "apple", "banana", "carrot", "lemon", "orange", "pear"]

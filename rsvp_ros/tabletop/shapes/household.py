@@ -11,6 +11,7 @@ from rsvp_ros.tabletop.shapes.mesh import (
     cylinder,
     lathe,
     loft,
+    merge,
     prism,
     ribbon,
     rotation,
@@ -28,13 +29,14 @@ def _decal(width: float, height: float, z: float, thick: float = 0.0004) -> Mesh
 
 
 def _wrap(radius: float, low: float, high: float, degrees: float, thick: float = 0.0005) -> Mesh:
-    """A label on a cylinder, its middle at -y: u runs to the right as one reads it."""
+    """Two labels on a cylinder, their middles at -y and y: u runs to the right as one reads them."""
     angle = np.radians(np.linspace(-degrees / 2, degrees / 2, max(4, int(degrees / 9))))
     way = np.column_stack((np.sin(angle), -np.cos(angle)))
     sheet = ribbon(way * (radius - 0.001), way * (radius + thick), low, high)
     around = np.arctan2(sheet.vertices[:, 0], -sheet.vertices[:, 1])
     texture = np.column_stack((around / np.radians(degrees) + 0.5, (sheet.vertices[:, 2] - low) / (high - low)))
-    return Mesh(sheet.vertices, sheet.faces, texture)
+    label = Mesh(sheet.vertices, sheet.faces, texture)
+    return merge(label, label.turned((0, 0, 1), 180))
 
 
 def book(rng: np.random.Generator) -> Draft:
@@ -111,9 +113,11 @@ def remote(rng: np.random.Generator) -> Draft:
     parts: list = [("main", body)]
 
     def button(role: str, outline: np.ndarray, x: float, y: float, lift: float = 0.0022) -> None:
-        parts.append((role, prism(outline, top - 0.001, top + lift * s, 0.0007).moved((x * width, y * height, 0))))
+        rings = [(outline, top - 0.001), (outline, top + lift * s - 0.0007), (outline * 0.85, top + lift * s)]
+        cap = loft(np.stack([np.column_stack((ring, np.full(len(ring), z))) for ring, z in rings]))
+        parts.append((role, cap.moved((x * width, y * height, 0))))
 
-    small = rounded_rectangle(0.0085 * s, 0.0062 * s, 0.0025 * s, 3)
+    small = rounded_rectangle(0.0085 * s, 0.0062 * s, 0.0025 * s, 2)
     button("red", circle(0.0048 * s, 12), -0.28, 0.42)
     button("keys", circle(0.0036 * s, 10), 0.28, 0.42)
     for row in range(4):
@@ -156,7 +160,7 @@ def battery(rng: np.random.Generator) -> Draft:
     )
     base = cylinder(radius * 0.8, 0, 0.0015, 0.0003, 20)
     nub = cylinder(radius * 0.34, height - 0.001, height + 0.0045 * s, 0.0009, 14)
-    label = _wrap(radius, split * 0.1, split * 0.95, 130)
+    label = _wrap(radius, split * 0.1, split * 0.95, 110)
     return Draft(
         [("main", body), ("copper", band), ("metal", base), ("metal", nub), ("polarity", label)],
         [turned_points([(radius * 0.9, 0), (radius, 0.002), (radius, height - 0.001), (radius * 0.9, height)], 24)],
@@ -190,7 +194,7 @@ def can(rng: np.random.Generator) -> Draft:
             (0, neck * 0.18, 0)
         )
         eye = prism(circle(0.0035 * s, 10), height - 0.003, height - 0.0027).moved((0, neck * 0.35, 0))
-        emblem = _wrap(radius, height * 0.2, height * 0.76, 120)
+        emblem = _wrap(radius, height * 0.2, height * 0.76, 105)
         parts: list = [
             ("metal", lower),
             ("main", body),
@@ -239,7 +243,7 @@ def can(rng: np.random.Generator) -> Draft:
             28,
             by_height=True,
         )
-        emblem = _wrap(radius, height * 0.24, height * 0.78, 130)
+        emblem = _wrap(radius, height * 0.24, height * 0.78, 105)
         parts = [("metal", lower), ("main", body), ("metal", upper), ("emblem", emblem)]
         outside = [(radius + rim * 0.5, 0), (radius + rim * 0.5, height)]
     return Draft(parts, [turned_points(outside, 28)], 0.35, [("upright", UPRIGHT, 0.65), ("lying", LYING @ turn, 0.35)])
@@ -272,7 +276,7 @@ def carton(rng: np.random.Generator) -> Draft:
 
 def candle(rng: np.random.Generator) -> Draft:
     s = rng.uniform(0.88, 1.15)
-    radius, height = s * rng.uniform(0.021, 0.029), s * rng.uniform(0.075, 0.13)
+    radius, height = s * rng.uniform(0.0155, 0.023), s * rng.uniform(0.095, 0.145)
     body = lathe(
         [
             (0, 0),
@@ -289,19 +293,19 @@ def candle(rng: np.random.Generator) -> Draft:
     lean = rng.uniform(0.001, 0.004)
     wick = tube(
         [(0, 0, height - 0.009), (0, 0, height + 0.003), (lean, 0, height + 0.009), (lean * 2.2, 0, height + 0.013)],
-        0.0013 * s,
+        0.0016 * s,
         7,
     )
-    parts: list = [("main", body, 30.0), ("dark", wick)]
+    parts: list = [("main", body, 30.0), ("wick", wick)]
     for _ in range(int(rng.integers(2, 6))):
         turn, drop = rng.uniform(0, 360), rng.uniform(0.15, 0.5) * height
         z = np.array([height - 0.0012, height - 0.003, height - drop * 0.5, height - drop, height - drop - 0.004])
         r = np.array([radius - 0.003, radius - 0.0004, radius, radius, radius - 0.001])
-        run = tube(np.column_stack((r, 0 * r, z)), np.array([0.0016, 0.0026, 0.0019, 0.003, 0.001]) * s, 8)
-        parts.append(("main", run.turned((0, 0, 1), turn)))
+        run = tube(np.column_stack((r, 0 * r, z)), np.array([0.002, 0.0034, 0.0026, 0.004, 0.0014]) * s, 8)
+        parts.append(("trim", run.turned((0, 0, 1), turn)))
     return Draft(
         parts,
-        [turned_points([(radius + 0.001, 0), (radius + 0.001, height)], 28)],
+        [turned_points([(radius + 0.0015, 0), (radius + 0.0015, height)], 28)],
         0.25,
         [("upright", UPRIGHT, 0.75), ("lying", LYING, 0.25)],
     )
@@ -311,7 +315,7 @@ def sponge(rng: np.random.Generator) -> Draft:
     """Soft below, its scouring side up."""
     s = rng.uniform(0.88, 1.15)
     x, y, z = s * rng.uniform(0.088, 0.105), s * rng.uniform(0.058, 0.068), s * rng.uniform(0.026, 0.032)
-    pad = 0.008 * s
+    pad = 0.007 * s
     soft = box((x, y, z), 0.004)
     if rng.random() < 0.4:  # with a waist
         pull = 1 - 0.12 * np.cos(soft.vertices[:, 0] / x * np.pi) ** 2
@@ -330,7 +334,7 @@ def sponge(rng: np.random.Generator) -> Draft:
         parts,
         [box_points((-x / 2, -y / 2, -z / 2), (x / 2, y / 2, top))],
         0.03,
-        [("upright", UPRIGHT, 0.55), ("upside_down", UPSIDE_DOWN, 0.45)],
+        [("upright", UPRIGHT, 0.4), ("upside_down", UPSIDE_DOWN, 0.6)],
     )
 
 
@@ -368,6 +372,3 @@ def cube(rng: np.random.Generator) -> Draft:
         0.06,
         [("upright", turn, 0.6), ("turned", LYING @ turn, 0.4)],
     )
-
-
-__all__ = ["ball", "battery", "book", "can", "candle", "carton", "cube", "phone", "remote", "sponge"]

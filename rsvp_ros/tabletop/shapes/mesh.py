@@ -214,18 +214,17 @@ def ribbon(left: np.ndarray, right: np.ndarray, low: float, high: float, bevel: 
         return np.column_stack((xy, np.full(len(xy), z)))
 
     if bevel:
-        corners = [at(right - inset, low), at(right, low + bevel), at(right, high - bevel), at(right - inset, high)]
-        corners += [at(left + inset, high), at(left, high - bevel), at(left, low + bevel), at(left + inset, low)]
+        corners = [at(left + inset, low), at(left, low + bevel), at(left, high - bevel), at(left + inset, high)]
+        corners += [at(right - inset, high), at(right, high - bevel), at(right, low + bevel), at(right - inset, low)]
     else:
-        corners = [at(right, low), at(right, high), at(left, high), at(left, low)]
+        corners = [at(left, low), at(left, high), at(right, high), at(right, low)]
     return loft(np.stack(corners, 1)).mapped(0, 1)
 
 
 def ring(outline: np.ndarray, hole: np.ndarray, low: float, high: float, bevel: float = 0.0) -> Mesh:
     """A flat ring between two outlines of as many points each."""
     loop = [*range(len(outline)), 0]
-    both = ribbon(hole[loop], outline[loop], low, high, bevel)
-    return both
+    return ribbon(hole[loop], outline[loop], low, high, bevel)
 
 
 def box(size: Sequence[float], bevel: float = 0.0, steps: int = 2) -> Mesh:

@@ -27,8 +27,11 @@ def _walls(outside: np.ndarray, thickness: float, floor: float) -> np.ndarray:
     inside[:, 0] = np.maximum(inside[:, 0] - thickness, 0)
     inside = inside[inside[:, 1] > floor]
     rim = outside[-1] + (-thickness / 2, thickness * 0.4)
-    bottom = np.array([[max(inside[-1, 0] - thickness, 0) if len(inside) else 0, floor], [0, floor]])
-    return np.concatenate(([[0, outside[0, 1]]], outside, [rim], inside, bottom))
+    corner = float(np.interp(floor, outside[:, 1], outside[:, 0])) - thickness
+    # Rings within the flat discs: light falls on vertices alone
+    bottom = [(corner, floor), (corner * 0.6, floor), (corner * 0.25, floor), (0, floor)]
+    low, foot = outside[0, 1], outside[0, 0]
+    return np.concatenate(([(0, low), (foot * 0.5, low)], outside, [rim], inside, bottom))
 
 
 def mug(rng: np.random.Generator) -> Draft:
@@ -56,7 +59,7 @@ def mug(rng: np.random.Generator) -> Draft:
     # It lies on its side and on its handle
     lean = rotation((0, 0, 1), 90 + np.degrees(np.arccos(np.clip(belly / (start + reach + thick), -1, 1))))
     return Draft(
-        [("main", body), ("main", handle)],
+        [("main", body), ("trim", handle)],
         [np.concatenate((turned_points(outside, 20), tip))],
         0.3,
         [("upright", UPRIGHT, 0.86), ("upside_down", UPSIDE_DOWN, 0.06), ("lying", LYING @ lean, 0.08)],
@@ -162,6 +165,8 @@ def plate(rng: np.random.Generator) -> Draft:
         (well, 0.0105),
         (well - 0.006, 0.0075),
         (well - 0.012, 0.0065),
+        (well * 0.5, 0.0065),
+        (well * 0.2, 0.0065),
         (0, 0.0065),
     ]
     body = lathe(profile, 36).mapped(0, 1)
@@ -204,7 +209,7 @@ def teapot(rng: np.random.Generator) -> Draft:
     )
     handle = tube(np.column_stack((-grip[:, 0], np.zeros(15), grip[:, 1])), np.tile((0.0068 * s, 0.005 * s), (15, 1)))
     return Draft(
-        [("main", body), ("main", lid), ("main", knob), ("main", spout), ("dark", mouth_hole), ("main", handle)],
+        [("main", body), ("trim", lid), ("trim", knob), ("trim", spout), ("dark", mouth_hole), ("trim", handle)],
         [
             turned_points([(foot, 0), *side[2::3], (mouth, height), (0.008, top + 0.015)], 16),
             thinned(spout, 30),
@@ -226,7 +231,7 @@ def pan(rng: np.random.Generator) -> Draft:
         ]
     )
     profile = _walls(outside, 0.003, 0.004)
-    split = len(outside) + 1  # the rim
+    split = len(outside) + 2  # the rim
     body = lathe(profile[: split + 1], 36, by_height=True)
     inside = lathe(profile[split:], 36)
     length = s * rng.uniform(0.13, 0.16)

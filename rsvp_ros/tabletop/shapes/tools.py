@@ -117,7 +117,7 @@ def hammer(rng: np.random.Generator) -> Draft:
         width = (0.024 * (1 - t) + 0.0015) * s
         outline = np.column_stack((upper, y)), np.column_stack((upper - width, y))
         for side in (-1, 1):
-            prong = ribbon(outline[1], outline[0], 0.0012 * s, thick * 0.98, 0.001)
+            prong = ribbon(outline[0], outline[1], 0.0012 * s, thick * 0.98, 0.001)
             parts.append(("metal", prong if side > 0 else _mirrored(prong)))
         pieces.append(thinned(merge(*(mesh for role, mesh in parts[-2:])), 40))
     else:
@@ -256,8 +256,8 @@ def _jaw(size: float, thick: float) -> Mesh:
 
 
 def key(rng: np.random.Generator) -> Draft:
-    s = rng.uniform(0.95, 1.25)
-    thick = s * 0.0014
+    s = rng.uniform(1.05, 1.35)
+    thick = s * 0.0015
     bow = s * rng.uniform(0.0125, 0.0145)
     style = rng.integers(3)
     outline = circle(bow, 24)
@@ -265,14 +265,14 @@ def key(rng: np.random.Generator) -> Draft:
         outline = outline * (0.85, 1.15)
     elif style == 2:
         outline = outline * (1 + 0.13 * np.cos(3 * np.arctan2(outline[:, 1], outline[:, 0]) + np.pi))[:, None]
-    hole = circle(bow * rng.uniform(0.32, 0.55), 24)
+    hole = circle(bow * rng.uniform(0.3, 0.48), 24)
     head = ring(outline, hole, -thick, thick, 0.0005).moved((-bow * 0.9, 0, 0))
     shaft = s * rng.uniform(0.036, 0.042)
-    half = s * 0.0042
+    half = s * 0.0052
     collar = box((0.004 * s, half * 2.9, thick * 2.2), 0.0004).moved((0.003 * s, 0, 0))
-    teeth = 7
+    teeth = 5
     x = (
-        np.array([0, *np.repeat(0.3 + 0.62 * np.arange(teeth) / teeth, 2) + np.tile((0, 0.045), teeth), 0.97, 1.0])
+        np.array([0, *np.repeat(0.3 + 0.62 * np.arange(teeth) / teeth, 2) + np.tile((0, 0.07), teeth), 0.97, 1.0])
         * shaft
     )
     cuts = np.repeat(rng.uniform(0.15, 1.0, teeth), 2) * 1.25
