@@ -17,6 +17,7 @@ import numpy as np
 
 from rsvp_ros import config as configuration
 from rsvp_ros.errors import ConfigurationError, InvalidImageError, RsvpError
+from rsvp_ros.evaluation.commands import add_evaluate
 from rsvp_ros.geometry import Box
 from rsvp_ros.perception import Perception
 from rsvp_ros.reasoning.mllm.loading import load_mllm
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_segment(commands)
     add_tabletop(commands)
+    add_evaluate(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -77,7 +79,7 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    config = _config(options.config, options.set)
+    config = configuration.load_changed(options.config, options.set)
     image = read_image(options.image)
     box = Box.ordered(*options.box) if options.box else None
     if box is None and not options.instruction:
@@ -179,17 +181,6 @@ def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
 
 def _write_png(path: Path, image: np.ndarray) -> None:
     path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-
-
-def _config(path: Path | None, changes: Sequence[str]) -> configuration.Config:
-    values = configuration.flatten(configuration.load(path) if path else configuration.Config())
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise ConfigurationError(f"--set {change!r}: write it as NAME=VALUE")
-        known = values.get(name, "")
-        values[name] = configuration.parse_value(text, type(known))
-    return configuration.build(values)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,8 @@ def test_box_accuracy():
     assert box_accuracy([], []) == 1
     assert box_accuracy([Box(0, 0, 10, 5)], [box]) == 1, "IoU 0.5 itself is enough"
     assert box_accuracy([Box(0, 0, 10, 4.9)], [box]) == 0
+    low, high = Box(0, 3, 10, 13), Box(0, -4, 10, 6)
+    assert match_boxes([Box(0, 1, 10, 11), high], [box, low], 0.4) == 2, "the first gives way to the second"
 
 
 @given(BOXES, BOXES, st.sampled_from((0.1, 0.3, 0.5)))

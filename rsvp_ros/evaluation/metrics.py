@@ -68,9 +68,7 @@ def boundary(mask: np.ndarray) -> np.ndarray:
     """
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    edge = (mask != right) | (mask != below) | (mask != diagonal)
-    edge[-1, -1] = False
-    return edge
+    return (mask != right) | (mask != below) | (mask != diagonal)
 
 
 def boundary_accuracy(prediction: np.ndarray, truth: np.ndarray, tolerance: float = DAVIS_TOLERANCE) -> float:
