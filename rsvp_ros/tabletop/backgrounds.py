@@ -34,16 +34,16 @@ def _mix(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def muted_color(rng: np.random.Generator, value: tuple[float, float] = (0.3, 0.9)) -> np.ndarray:
     """RGB, 0 to 1: of walls and cloths, so that things on them stand out more often than not."""
-    return np.array(colorsys.hsv_to_rgb(rng.random(), 0.65 * rng.beta(1.2, 2.2), rng.uniform(*value)), np.float32)
+    return np.array(colorsys.hsv_to_rgb(rng.random(), 0.6 * rng.beta(1.2, 2.8), rng.uniform(*value)), np.float32)
 
 
 def _wood(rng: np.random.Generator) -> np.ndarray:
     light = np.array(colorsys.hsv_to_rgb(rng.uniform(0.06, 0.11), rng.uniform(0.3, 0.6), rng.uniform(0.45, 0.9)))
     dark = light * rng.uniform(0.55, 0.8)
-    warp = _noise(rng, (2, 3), 3)
-    grain = _noise(rng, (int(rng.integers(10, 30)), 1), 4)
-    rings = 0.5 + 0.5 * np.sin((warp + np.linspace(0, 1, SIDE, dtype=np.float32)[:, None] * rng.uniform(1, 3)) * 40)
-    image = _mix(light, dark, np.clip(0.6 * grain + 0.3 * rings, 0, 1))
+    bend = _noise(rng, (2, 1), 2) + np.linspace(0, rng.uniform(1, 4), SIDE, dtype=np.float32)[:, None]
+    grain = _noise(rng, (int(rng.integers(20, 50)), 1), 4)
+    rings = 0.5 + 0.5 * np.sin(bend * rng.uniform(15, 35))
+    image = _mix(light, dark, np.clip(0.65 * grain + rng.uniform(0.05, 0.3) * rings, 0, 1))
     planks = int(rng.integers(0, 6))
     if planks > 1:
         edges = np.linspace(0, SIDE, planks + 1).astype(int)

@@ -24,7 +24,7 @@ NEAR, FAR = 0.05, 30.0
 """What a camera sees, metres along its axis."""
 SAMPLES = 4
 """Of each pixel's colour. Depth and ids are of the middle of the pixel."""
-SHADOW_MAP = 2048
+SHADOW_MAP = 1024
 """Side of a light's shadow map, pixels."""
 
 

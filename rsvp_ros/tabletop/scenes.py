@@ -330,7 +330,7 @@ def _draw_lights(split: Split, seed: int) -> tuple[tuple[LightSpec, ...], tuple[
     """Nearly white, and as bright together as lets colours keep their names; and the light from everywhere."""
     rng = split.generator(seed, "lights")
     count = int(rng.integers(1, 4))
-    total = rng.uniform(0.55, 0.7)
+    total = rng.uniform(0.55, 0.68)
     shares = np.array([1.0, *rng.uniform(0.25, 0.6, count - 1)])
     shares *= total / shares.sum()
     lights = []
@@ -345,10 +345,10 @@ def _draw_lights(split: Split, seed: int) -> tuple[tuple[LightSpec, ...], tuple[
                 direction=tuple(map(float, down)),
                 diffuse=tuple(map(float, color * share)),
                 specular=float(rng.uniform(0.2, 0.5)) * float(share / total),
-                shadow=index == 0 or rng.random() < 0.3,
+                shadow=index == 0,  # each shadow costs as much as a picture
             )
         )
-    return tuple(lights), tuple(map(float, rng.uniform(0.38, 0.48) * (1 + rng.uniform(-0.03, 0.03, 3))))
+    return tuple(lights), tuple(map(float, rng.uniform(0.48, 0.56) * (1 + rng.uniform(-0.03, 0.03, 3))))
 
 
 def _share_inside(camera: CameraSpec, points: np.ndarray) -> float:
@@ -393,10 +393,10 @@ def _draw_sensor(split: Split, seed: int) -> SensorSpec:
         seed=int(rng.integers(2**31)),
         exposure=float(np.exp(rng.normal(0, 0.08))),
         white_balance=tuple(float(1 + t - tint.mean()) for t in tint),
-        vignetting=float(rng.uniform(0, 0.25)),
-        defocus=float(rng.uniform(0.3, 1.8)),
+        vignetting=float(rng.uniform(0, 0.18)),
+        defocus=float(rng.uniform(0.2, 1.4)),
         motion=tuple(map(float, rng.normal(0, 2.0, 2))) if rng.random() < 0.2 else (0.0, 0.0),
-        noise=float(rng.uniform(0.5, 5.0)),
+        noise=float(rng.uniform(0.5, 4.0)),
         quality=int(rng.integers(70, 97)),
     )
 

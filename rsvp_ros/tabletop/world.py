@@ -30,6 +30,8 @@ FLOOR = -0.74
 """Height of the floor under the table's top, metres."""
 THICKNESS = 0.03
 """Of the table's top, metres."""
+AFAR = (0.35, 0.35, 0.35, 1.0), 1.4
+"""Colour and emission of floor and wall: they shine a little, so shadows on them, specks among them, are faint."""
 PARKED = (0.0, 0.0, -50.0)
 """Where no camera looks."""
 
@@ -244,7 +246,7 @@ def _compile(mujoco, spec: SceneSpec):
     draft.option.iterations = 20
     draft.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     draft.stat.extent, draft.stat.center = 1.0, (0, 0, 0)
-    draft.visual.map.shadowclip = 3.0  # specks appear where a light's shadow map ends
+    draft.visual.map.shadowclip = 2.0
     root = draft.worldbody
     root.add_camera(name="eye")
     _add_table(mujoco, draft, spec)
@@ -314,6 +316,7 @@ def _add_room(mujoco, draft, spec: SceneSpec) -> None:
     )
     floor = _add_material(mujoco, draft, "floor", backgrounds.floor(rng))
     floor.texrepeat, floor.texuniform = (1.0, 1.0), True
+    floor.rgba, floor.emission = AFAR
     nothing = {"group": ROOM, "contype": 0, "conaffinity": 0}
     root = draft.worldbody
     # Boxes, not planes: a plane throws a shadow on itself, in specks
@@ -322,6 +325,7 @@ def _add_room(mujoco, draft, spec: SceneSpec) -> None:
     if room.wall is not None:
         wall = _add_material(mujoco, draft, "wall", backgrounds.wall(rng))
         wall.texrepeat, wall.texuniform = (1.0, 1.0), True
+        wall.rgba, wall.emission = AFAR
         root.add_geom(
             type=box,
             size=(4, thin, 3),
