@@ -7,13 +7,13 @@ truth is known too, have a thin outline.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from rsvp_ros.geometry import mask_to_box
+from rsvp_ros.geometry import Box
 from rsvp_ros.tabletop.instruction import Instruction
 from rsvp_ros.tabletop.kinds import KINDS, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
@@ -25,11 +25,8 @@ from rsvp_ros.visualization import (
     PALETTE,
     Color,
     _blend,
-    _draw_contour,
-    _fill_mask,
     _font_index,
     _pill_mask,
-    _Scale,
     _shorten,
     _text_mask,
     _wrap,
@@ -72,15 +69,15 @@ def choose(instructions: Sequence[Instruction], count: int, shown: Counter) -> t
         targets = set(candidate.targets)
         clashes = sum(bool(targets & set(other.targets)) for other in chosen)
         alike = sum((other.language == candidate.language) + (other.kind == candidate.kind) for other in chosen)
-        absent = candidate.absent and (2 + 4 * any(other.absent for other in chosen))
+        absent = candidate.absent and (3 * shown["absent"] + (0 if chosen else 9))
         seen = shown[candidate.language] / 4 + shown[candidate.kind]
-        return 6 * clashes + 3 * alike + 2 * absent + seen + len(candidate.text) / 80
+        return 6 * clashes + 3 * alike + absent + seen + len(candidate.text) / 80
 
     while left and len(chosen) < count:
         best = min(left, key=badness)
         left.remove(best)
         chosen.append(best)
-        shown.update((best.language, best.kind))
+        shown.update((best.language, best.kind, *(("absent",) * best.absent)))
     # Absent ones last: they have nothing in the picture.
     return tuple(sorted(chosen, key=lambda instruction: instruction.absent))
 
@@ -95,21 +92,23 @@ def contact_sheet(scenes: Sequence[Scene], columns: int = 3, cell_width: int = 4
         cell_width: pixels; what is in a cell follows from it.
     """
     gap = cell_width // 20
-    cards = [_card(scene, cell_width) for scene in scenes]
-    height = max(card.shape[0] for card in cards)
-    cells = [_extend(card, height) for card in cards]
+    # A cell is a card, or None: the reasoning of the card before it, as high as its row.
+    cells: list[tuple[Scene, np.ndarray | None]] = [(scene, _card(scene, cell_width)) for scene in scenes]
     if len(scenes) > columns:
-        cells.append(_reasoning(scenes[-1], height, cell_width))
-    cells.insert(1, _reasoning(scenes[0], height, cell_width))
-
+        cells.append((scenes[-1], None))
+    cells.insert(1, (scenes[0], None))
     width = columns * (cell_width + gap) + gap
     sheet = [_header(scenes, width, gap)]
     for start in range(0, len(cells), columns):
-        row = np.full((height + gap, width, 3), GROUND, np.uint8)
-        for column, cell in enumerate(cells[start : start + columns]):
+        row = cells[start : start + columns]
+        height = max(cell_width if card is None else card.shape[0] for _, card in row)
+        strip = np.full((height + gap, width, 3), GROUND, np.uint8)
+        for column, (scene, card) in enumerate(row):
             x = gap + column * (cell_width + gap)
-            row[:height, x : x + cell_width] = cell
-        sheet.append(row)
+            strip[:height, x : x + cell_width] = CARD
+            card = _reasoning(scene, height, cell_width) if card is None else card
+            strip[: card.shape[0], x : x + cell_width] = card
+        sheet.append(strip)
     return np.concatenate(sheet)
 
 
@@ -146,32 +145,28 @@ def _card(scene: Scene, width: int) -> np.ndarray:
 
 
 def draw_answers(view: View, instructions: Sequence[Instruction], width: int) -> np.ndarray:
-    """The view's image `width` pixels wide; each instruction's targets tinted in its colour, other things outlined."""
-    height = round(width * view.camera.height / view.camera.width)
-    canvas = cv2.resize(view.image, (width, height), interpolation=cv2.INTER_AREA)
-    scale = _Scale.of(canvas)
-    thin, thick = _Scale(1, scale.text), _Scale(max(2, round(width / 240)), scale.text)
-    answers = {target for instruction in instructions for target in instruction.targets}
-    for thing in view.objects:
-        if thing.area and thing.id not in answers:
-            mask = _resized(view.mask(thing.id), width, height)
-            if (box := mask_to_box(mask)) is not None:
-                _draw_contour(canvas, mask, box, WHITE, thin)
-    # Sets before what they hold: "all the fruit" under "the apple".
-    order = sorted(range(len(instructions)), key=lambda number: -len(instructions[number].targets))
-    for number in order:
-        for target in instructions[number].targets:
-            mask = _resized(view.mask(target), width, height)
-            if (box := mask_to_box(mask)) is not None:
-                color = PALETTE[number % len(PALETTE)]
-                _fill_mask(canvas, mask, box, color)
-                _draw_contour(canvas, mask, box, color, thick)
-    return canvas
+    """The view's image `width` pixels wide; each instruction's targets lit in its colour, other things outlined."""
+    # Twice as large while it is drawn on: edges come out smooth.
+    size = (2 * width, 2 * round(width * view.camera.height / view.camera.width))
+    canvas = cv2.resize(view.image, size, interpolation=cv2.INTER_CUBIC)
+    lit = _colors(instructions)
+    unlit = {thing.id for thing in view.objects} - {target for target, _ in lit}
+    for number, color in [(number, None) for number in sorted(unlit)] + lit:
+        mask = cv2.resize(view.mask(number).astype(np.float32), size, interpolation=cv2.INTER_LINEAR) >= 0.5
+        mask = mask.astype(np.uint8)
+        # Around the thing, not on it: a fork is hardly wider than a line.
+        width_of_rim = 3 if color is None else 11
+        rim = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width_of_rim, width_of_rim))) - mask
+        _blend(canvas, 0, 0, rim * np.uint8(170 if color is None else 255), color or WHITE)
+        if color is not None:
+            _blend(canvas, 0, 0, mask * np.uint8(64), color)
+    return cv2.resize(canvas, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
 
 
-def _resized(mask: np.ndarray, width: int, height: int) -> np.ndarray:
-    area = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return area >= 0.5
+def _colors(instructions: Sequence[Instruction]) -> list[tuple[int, Color]]:
+    """Each target and its colour; those of larger sets first: what several instructions mean has the narrowest's."""
+    numbered = sorted(enumerate(instructions), key=lambda pair: -len(pair[1].targets))
+    return [(target, PALETTE[number % len(PALETTE)]) for number, one in numbered for target in one.targets]
 
 
 def _caption(scene: Scene, width: int, margin: int, size: int) -> np.ndarray:
@@ -239,34 +234,38 @@ def _instruction_lines(instruction: Instruction, color: Color, width: int, margi
 def _reasoning(scene: Scene, height: int, width: int) -> np.ndarray:
     """The chain of thought of a scene's first instruction."""
     instruction = scene.instructions[0]
-    boxes = [scene.view.object(target).box for target in instruction.targets]
+    found = [
+        ", ".join((name, *attributes))
+        for name, attributes in zip(instruction.names, instruction.attributes, strict=True)
+        if not instruction.absent
+    ]
+    # All targets as one proposal: they have one colour in the picture, too.
+    everything = Box(0, 0, scene.view.camera.width, scene.view.camera.height)
     reasoning = Reasoning(
         instruction=instruction.text,
-        proposals=tuple(
-            RegionProposal(box, name, attributes)
-            for box, name, attributes in zip(boxes, instruction.names, instruction.attributes, strict=True)
-        )
-        if not instruction.absent
-        else (),
+        proposals=(RegionProposal(everything, "; ".join(found)),) if found else (),
         steps=tuple(ReasoningStep(step.name, step.text) for step in instruction.chain),
     )
     return reasoning_panel(reasoning, height, width)
 
 
-def _extend(card: np.ndarray, height: int) -> np.ndarray:
-    return np.concatenate([card, np.full((height - card.shape[0], card.shape[1], 3), CARD, np.uint8)])
-
-
 def pick_scenes(
-    views: Iterator[tuple[Split, int, View, Sequence[Instruction]]], count: int, instructions: int = 3
+    views: Iterable[tuple[Split, int, View, Sequence[Instruction]]], count: int, instructions: int = 3
 ) -> list[Scene]:
-    """The first views of which something can be shown, with the instructions to show."""
+    """The first `count` views about which something can be said, with the instructions to show."""
     shown: Counter = Counter()
     scenes: list[Scene] = []
     for split, seed, view, candidates in views:
-        chosen = choose(candidates, instructions, shown)
-        if chosen:
+        if chosen := choose(candidates, instructions, shown):
             scenes.append(Scene(split, seed, view, chosen))
         if len(scenes) == count:
             break
+    # Of the two whose reasoning is shown, the first in English, the last in another language, where there are such.
+    if scenes:
+        scenes[-1] = _led_by(scenes[-1], lambda one: one.language != "en" and not one.absent)
+        scenes[0] = _led_by(scenes[0], lambda one: one.language == "en" and not one.absent)
     return scenes
+
+
+def _led_by(scene: Scene, wanted: Callable[[Instruction], bool]) -> Scene:
+    return replace(scene, instructions=tuple(sorted(scene.instructions, key=lambda one: not wanted(one))))

@@ -66,9 +66,9 @@ def write_view(
         made_with: options from which it can be made again (split, seed, …), JSON values; kept in the record.
     """
     colors = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
-    write_whole(files.image, _encoded(files.image.suffix, colors))
-    write_whole(files.depth, _encoded(".png", to_millimetres(view.depth)))
-    write_whole(files.ids, _encoded(".png", view.ids))
+    write_whole(files.image, encoded(files.image.suffix, colors))
+    write_whole(files.depth, encoded(".png", to_millimetres(view.depth)))
+    write_whole(files.ids, encoded(".png", view.ids))
     folder = files.record.parent
     record = {
         "made_with": dict(made_with or {}),
@@ -148,7 +148,8 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def _encoded(suffix: str, image: np.ndarray) -> bytes:
+def encoded(suffix: str, image: np.ndarray) -> bytes:
+    """The content of an image file, by its suffix (".png", ".jpg"); colours are BGR."""
     quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY) if suffix == ".jpg" else ()
     return cv2.imencode(suffix, image, quality)[1].tobytes()
 
