@@ -22,7 +22,7 @@ class Paint:
     rgb: Color
     """0 to 1; white where there is a picture."""
     image: np.ndarray | None
-    """uint8 H x W x 3 RGB, laid over the part's texcoords: its first row is v = 1, its first column u = 0."""
+    """uint8 H x W x 3 RGB, laid over the part's texcoords: the first row is v = 0."""
     specular: float
     """0 to 1, as MuJoCo's materials have it."""
     shininess: float
@@ -74,9 +74,11 @@ def paint(kind: str, role: str, rgb: Color, pattern: str, material: str, rng: np
         return _plain(rgb, material)
     if role == "head":
         role = "metal"
+    if role == "metal":
+        return _picture(_brushed(_FIXED[role][0], rng), "metal")
     if role in _FIXED:
         color, of = _FIXED[role]
-        gain = float(rng.uniform(0.85, 1.08)) if role not in ("light", "metal") else float(rng.uniform(0.92, 1.03))
+        gain = float(rng.uniform(0.85, 1.08)) if role != "light" else float(rng.uniform(0.92, 1.03))
         return _plain(tuple(min(1.0, c * gain) for c in color), of)
     if role == "cap":
         return _plain(_contrasting(rgb, rng), "plastic")
@@ -117,6 +119,8 @@ def _main(kind: str, rgb: Color, pattern: str, material: str, rng: np.random.Gen
         return _picture(_SKINS.get(kind, _peel)(rgb, rng), material)
     if material == "foam":
         return _picture(_pores(rgb, rng), material)
+    if material == "metal" and np.ptp(rgb) < 0.06 and 0.65 < _brightness(rgb) < 0.86:
+        return _picture(_brushed(rgb, rng), material)  # silver
     return _plain(rgb, material)
 
 
@@ -134,8 +138,8 @@ def _contrasting(rgb: Color, rng: np.random.Generator) -> Color:
 
 
 def _second(rgb: Color) -> Color:
-    """For patterns: white on a colour, a mid grey on white."""
-    return (0.94, 0.94, 0.92) if _brightness(rgb) < 0.72 else (0.45, 0.47, 0.52)
+    """For patterns: white on a colour, a dark grey on yellow, a mid grey on white."""
+    return (0.94, 0.94, 0.92) if _brightness(rgb) < 0.70 else (0.26, 0.27, 0.30) if rgb[2] < 0.5 else (0.48, 0.50, 0.53)
 
 
 def _bytes(rgb: Color) -> tuple[int, int, int]:
@@ -187,7 +191,7 @@ def _dots(image: np.ndarray, kind: str, color: list[int], rng: np.random.Generat
     height, width = image.shape[:2]
     rows, low, high = {
         "ball": (5, 0.0, 1.0),
-        "bowl": (2, 0.0, 0.62),
+        "bowl": (2, 0.03, 0.52),
         "candle": (4, 0, 1),
         "teapot": (3, 0.08, 0.92),
     }.get(kind, (3, 0.0, 1.0) if kind in _ASPECTS else (int(rng.integers(6, 9)), 0.0, 1.0))
@@ -250,6 +254,13 @@ def _grain(rgb: Color, rng: np.random.Generator) -> np.ndarray:
     return _shade(rgb, 0.78 + 0.44 * grain * (0.7 + 0.3 * fractal_noise(rng, SIDE, 0.5)))
 
 
+def _brushed(rgb: Color, rng: np.random.Generator) -> np.ndarray:
+    """Bare metal: bright and dark bands, as a room is mirrored in it, with fine scratches along them."""
+    bands = cv2.resize(rng.random((5, 3), dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    scratches = cv2.resize(rng.random((SIDE, 3), dtype=np.float32), (SIDE, SIDE))
+    return _shade(rgb, 0.62 + 0.58 * bands + 0.10 * (scratches - 0.5))
+
+
 def _pores(rgb: Color, rng: np.random.Generator) -> np.ndarray:
     image = _mottled(rgb, 0.12, rng, 0.8)
     for _ in range(150):
@@ -280,8 +291,9 @@ def _peel(rgb: Color, rng: np.random.Generator) -> np.ndarray:
 def _apple(rgb: Color, rng: np.random.Generator) -> np.ndarray:
     """Streaks from the stem down; around the stem it is greener."""
     height, width = SIDE, 2 * SIDE
-    streaks = cv2.resize(rng.random((5, 70), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    image = _shade(rgb, 0.86 + 0.24 * streaks).astype(np.float32)
+    streaks = cv2.resize(rng.random((9, 90), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    broad = cv2.resize(fractal_noise(rng, SIDE, 0.4), (width, height))
+    image = _shade(rgb, 0.88 + 0.10 * streaks + 0.12 * broad).astype(np.float32)
     v = np.linspace(1, 0, height)[:, None]
     ripe = np.clip((v - 0.80 - 0.06 * streaks) / 0.12, 0, 0.75)[..., None]
     pale = np.array((0.72, 0.70, 0.25)) * 255

@@ -25,7 +25,7 @@ def _decal(width: float, height: float, z: float, thick: float = 0.0004) -> Mesh
     """A thin sheet seen from above, its texture 0 to 1 over both sides."""
     sheet = box((width, height, thick))
     flat = sheet.vertices[:, :2] / (width, height) + 0.5
-    return Mesh(sheet.vertices + (0, 0, z), sheet.faces, flat)
+    return Mesh(sheet.vertices, sheet.faces, flat).moved((0, 0, z))
 
 
 def _wrap(radius: float, low: float, high: float, degrees: float, thick: float = 0.0005) -> Mesh:
@@ -50,9 +50,8 @@ def book(rng: np.random.Generator) -> Draft:
     top = Mesh(top.vertices, top.faces, top.vertices[:, :2] / span + 0.5)
     lid, floor = top.moved((0, 0, thick / 2 - board / 2)), top.moved((0, 0, -thick / 2 + board / 2))
     turn = np.linspace(np.pi / 2, 3 * np.pi / 2, 9)
-    outer = np.column_stack((np.cos(turn) * 0.006, np.sin(turn) * thick / 2))
-    inner = np.column_stack((np.cos(turn) * 0.0035, np.sin(turn) * (thick / 2 - board)))
-    outer, inner = outer + (-width / 2, 0), inner + (-width / 2, 0)
+    outer = np.column_stack((np.cos(turn) * 0.006 - width / 2, np.sin(turn) * thick / 2))
+    inner = np.column_stack((np.cos(turn) * 0.0035 - width / 2, np.sin(turn) * (thick / 2 - board)))
     spine = ribbon(inner, outer, -height / 2, height / 2).turned((1, 0, 0), 90)
     pages = box((width - 0.005, height - 0.009, thick - 2 * board)).moved((-0.0015, 0, 0))
     title = _decal(width * 0.78, height * 0.78, thick / 2 + 0.0001)
@@ -194,7 +193,7 @@ def can(rng: np.random.Generator) -> Draft:
             (0, neck * 0.18, 0)
         )
         eye = prism(circle(0.0035 * s, 10), height - 0.003, height - 0.0027).moved((0, neck * 0.35, 0))
-        emblem = _wrap(radius, height * 0.2, height * 0.76, 105)
+        emblem = _wrap(radius, height * 0.2, height * 0.76, 66)
         parts: list = [
             ("metal", lower),
             ("main", body),
@@ -227,8 +226,6 @@ def can(rng: np.random.Generator) -> Draft:
                 (radius + rim * 0.5, height - 0.004),
                 (radius + rim * 0.5, height),
                 (radius - 0.002, height),
-            ]
-            + [
                 (radius - 0.003, height - 0.004),
                 (radius * 0.8, height - 0.004),
                 (radius * 0.78, height - 0.003),
@@ -243,7 +240,7 @@ def can(rng: np.random.Generator) -> Draft:
             28,
             by_height=True,
         )
-        emblem = _wrap(radius, height * 0.24, height * 0.78, 105)
+        emblem = _wrap(radius, height * 0.24, height * 0.78, 66)
         parts = [("metal", lower), ("main", body), ("metal", upper), ("emblem", emblem)]
         outside = [(radius + rim * 0.5, 0), (radius + rim * 0.5, height)]
     return Draft(parts, [turned_points(outside, 28)], 0.35, [("upright", UPRIGHT, 0.65), ("lying", LYING @ turn, 0.35)])

@@ -17,7 +17,7 @@ class Mesh:
     faces: np.ndarray
     """int64 M x 3."""
     texcoords: np.ndarray
-    """float64 N x 2."""
+    """float64 N x 2: u to the right, v upwards."""
 
     def moved(self, offset: Sequence[float]) -> Mesh:
         return Mesh(self.vertices + np.asarray(offset, float), self.faces, self.texcoords)
@@ -191,8 +191,14 @@ def prism(outline: np.ndarray, low: float, high: float, bevel: float = 0.0) -> M
     shrunk = middle + (outline - middle) * (1 - bevel / np.abs(outline - middle).max(0)) if bevel else outline
     half = bevel * 0.3
     levels = (
-        [(shrunk, low), (outline * 0.7 + shrunk * 0.3, low + half), (outline, low + bevel)]
-        + [(outline, high - bevel), (outline * 0.7 + shrunk * 0.3, high - half), (shrunk, high)]
+        [
+            (shrunk, low),
+            (outline * 0.7 + shrunk * 0.3, low + half),
+            (outline, low + bevel),
+            (outline, high - bevel),
+            (outline * 0.7 + shrunk * 0.3, high - half),
+            (shrunk, high),
+        ]
         if bevel
         else [(outline, low), (outline, high)]
     )
@@ -246,13 +252,17 @@ def box(size: Sequence[float], bevel: float = 0.0, steps: int = 2) -> Mesh:
 def _wrapped(mesh: Mesh, measure: float) -> Mesh:
     """Each face's texture laid flat along the axis that it faces most: the vertices of each face become its own."""
     corners = mesh.vertices[mesh.faces]
-    normal = np.abs(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-    facing = normal.argmax(1)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facing = np.abs(normal).argmax(1)
     axes = np.array([[1, 2], [0, 2], [0, 1]])[facing]
     flat = np.take_along_axis(corners, np.broadcast_to(axes[:, None], (len(corners), 3, 2)), 2)
-    low = mesh.vertices.min(0)[axes][:, None]
+    low, high = mesh.vertices.min(0)[axes][:, None], mesh.vertices.max(0)[axes][:, None]
+    # On three of the six sides the first axis runs to the left, as seen from outside
+    leftward = np.take_along_axis(normal, facing[:, None], 1)[:, 0] * np.array([1, -1, 1])[facing] < 0
+    texcoords = flat - low
+    texcoords[leftward, :, 0] = (high - flat)[leftward, :, 0]
     faces = np.arange(corners.size // 3).reshape(-1, 3)
-    return Mesh(corners.reshape(-1, 3), faces, ((flat - low) / measure).reshape(-1, 2))
+    return Mesh(corners.reshape(-1, 3), faces, (texcoords / measure).reshape(-1, 2))
 
 
 def shaded(mesh: Mesh, crease: float) -> tuple[Mesh, np.ndarray]:

@@ -23,7 +23,7 @@ class Part:
     normals: np.ndarray
     """float32 N x 3, unit length. Vertices at sharp edges are there once a side."""
     texcoords: np.ndarray
-    """float32 N x 2; 0 to 1 is the texture once; v grows upwards in the picture."""
+    """float32 N x 2; 0 to 1 is the picture once, u along its rows and v down its columns: (0, 0) is its first pixel."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def finish(kind: str, draft: Draft) -> Shape:
                 mesh.vertices.astype(np.float32),
                 mesh.faces.astype(np.int32),
                 normals.astype(np.float32),
-                mesh.texcoords.astype(np.float32),
+                np.column_stack((mesh.texcoords[:, 0], 1 - mesh.texcoords[:, 1])).astype(np.float32),
             )
         )
     collision = tuple((np.asarray(points) - middle).astype(np.float32) for points in draft.collision)

@@ -78,8 +78,10 @@ def cup(rng: np.random.Generator) -> Draft:
     rests = [("upright", UPRIGHT, 0.9), ("lying", LYING, 0.1)]
     if rng.random() < 0.3:
         lid = lathe(
-            [(top + 0.003, height - 0.004), (top + 0.003, height + 0.003), (top - 0.004, height + 0.004)]
-            + [
+            [
+                (top + 0.003, height - 0.004),
+                (top + 0.003, height + 0.003),
+                (top - 0.004, height + 0.004),
                 (top - 0.006, height + 0.011),
                 (top - 0.009, height + 0.011),
                 (top - 0.011, height + 0.007),
@@ -203,8 +205,13 @@ def teapot(rng: np.random.Generator) -> Draft:
     hole = way[-1] + (way[-1] - way[-2]) * 0.08
     mouth_hole = tube([(*np.array([way[-1][0], 0]), way[-1][1]), (hole[0], 0, hole[1])], 0.0055 * s, 10)
     grip = smooth(
-        [(radius * 0.72, height * 0.85), (radius + 0.018 * s, height * 0.98), (radius + 0.034 * s, height * 0.7)]
-        + [(radius + 0.024 * s, height * 0.34), (radius * 0.9, height * 0.2)],
+        [
+            (radius * 0.72, height * 0.85),
+            (radius + 0.018 * s, height * 0.98),
+            (radius + 0.034 * s, height * 0.7),
+            (radius + 0.024 * s, height * 0.34),
+            (radius * 0.9, height * 0.2),
+        ],
         15,
     )
     handle = tube(np.column_stack((-grip[:, 0], np.zeros(15), grip[:, 1])), np.tile((0.0068 * s, 0.005 * s), (15, 1)))
@@ -249,8 +256,7 @@ def pan(rng: np.random.Generator) -> Draft:
     neck = tube(path[:4], np.tile((0.008, 0.004), (4, 1)))
     swell = np.array([0.9, 1, 1, 1.05, 1.1, 1.1, 1.05, 0.95, 0.7])
     grip = tube(path[3:], np.column_stack((0.0115 * swell, 0.0075 * swell)), 12)
-    eye = path[-2] + (0, 0, 0.006)
-    hole = tube([eye - (0, 0, 0.002), eye + (0, 0, 0.0008)], 0.0038, 10)
+    hole = cylinder(0.0038, 0.004, 0.0068, 0, 10).moved(path[-2])
     rivets = [cylinder(0.003, 0, 0.003, 0.001, 8).moved((radius - 0.007, y, height * 0.72)) for y in (-0.008, 0.008)]
     return Draft(
         [("main", body), ("inside", inside), ("metal", neck), ("grip", grip), ("metal", hole)]

@@ -310,7 +310,7 @@ def tape(rng: np.random.Generator) -> Draft:
     # The end stands off the roll a little
     t = np.linspace(0, 1, 8)
     out = np.column_stack((np.full(8, radius) + 0.004 * np.clip(t - 0.4, 0, 1) ** 1.5 * s, t * 0.024 * s))
-    flap = ribbon(out - (0.0008, 0), out + (0.0004, 0), 0.0005, height - 0.0005)
+    flap = ribbon(out - (0.0012, 0), out, 0.0005, height - 0.0005)
     outside = [(radius, 0), (radius, height)]
     return Draft(
         [("main", roll), ("cardboard", inner), ("main", flap)],
