@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.splits import Split
 
 if TYPE_CHECKING:
+    from rsvp_ros.config import Config
     from rsvp_ros.evaluation.report import Results
     from rsvp_ros.evaluation.tabletop import System
     from rsvp_ros.tabletop.export import SceneOptions
@@ -106,6 +109,8 @@ def _tabletop(options: argparse.Namespace) -> int:
 
     config = configuration.load_changed(options.config, options.set)
     scenes = SceneOptions(Split(options.split), instructions=options.instructions, languages=tuple(options.languages))
+    if options.prompts:
+        return _prompts(options, config, scenes.split)
     default = configuration.flatten(configuration.Config())
     changed = {name: value for name, value in configuration.flatten(config).items() if value != default[name]}
     asked = {
@@ -160,6 +165,35 @@ def _follow(options: argparse.Namespace, scenes: SceneOptions, system: System, r
         instruction = next((instruction for instruction in sampled if len(instruction.targets) == 1), None)
         if instruction is not None:
             results.followed.append(follow_instruction(system, seed, views, instruction))
+
+
+def _prompts(options: argparse.Namespace, config: Config, split: Split) -> int:
+    from rsvp_ros.evaluation.report import prompt_table, without_nan
+    from rsvp_ros.evaluation.tabletop_prompts import ask, presence_auc, prompt_scores, questions
+    from rsvp_ros.segmentation.loading import load_segmenter
+    from rsvp_ros.tabletop.world import render_scene
+
+    segmenter = load_segmenter(config.segmenter)
+    replies = []
+    try:
+        for seed in _counted("scene", options.seed, options.count):
+            (view,) = render_scene(split, seed, full_masks=False)
+            replies += ask(segmenter, view, list(questions(view, split.generator(seed, "prompts"))))
+    finally:  # also after Ctrl-C and errors
+        threshold = config.tracker.min_presence
+        scores, auc = prompt_scores(replies, threshold), presence_auc(replies)
+        print(f"{segmenter.name}, split {split.value}, {options.count} scenes from seed {options.seed}")
+        print(f"refused: presence below tracker.min_presence, {threshold:g}\n")
+        print(prompt_table(scores, auc))
+        options.out.mkdir(parents=True, exist_ok=True)
+        content = {
+            "min_presence": threshold,
+            "presence_auc": auc,
+            **{kind.value: dataclasses.asdict(s) for kind, s in scores.items()},
+        }
+        (options.out / "prompts.json").write_text(json.dumps(without_nan(content), indent=1) + "\n")
+        print(f"\nwritten to {options.out}/prompts.json")
+    return 0
 
 
 def _counted(name: str, first: int, count: int) -> Iterator[int]:

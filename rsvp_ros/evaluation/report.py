@@ -16,6 +16,7 @@ import numpy as np
 
 from rsvp_ros.evaluation.scores import NEAR_MM, ClipScores, Scores, clip_scores, median_seconds, scores_by_group
 from rsvp_ros.evaluation.tabletop import Answer, Case, Followed
+from rsvp_ros.evaluation.tabletop_prompts import PromptKind, PromptScores
 
 SHOWN_PER_KIND = 4
 """Cases of each kind of instruction on the page of the worst."""
@@ -65,7 +66,7 @@ class Results:
             "answers": [{**dataclasses.asdict(answer), "iou": answer.iou} for answer in self.answers],
             "followed": [dataclasses.asdict(target) for target in self.followed],
         }
-        return json.dumps(_without_nan(content), ensure_ascii=False, indent=1)
+        return json.dumps(without_nan(content), ensure_ascii=False, indent=1)
 
     def table(self) -> str:
         """The figures in columns, Markdown."""
@@ -113,9 +114,19 @@ def _clip_rows(scores: Mapping[str, ClipScores]) -> list[str]:
     return _columns(["", "targets", "J&F", "J", "F", "hidden", "said so", "3-D mm"], rows)
 
 
+def prompt_table(scores: Mapping[PromptKind, PromptScores], auc: float) -> str:
+    """The figures of `rsvp evaluate tabletop --prompts`, Markdown."""
+    rows = [
+        [kind.value, f"{s.replies}", *(_share(share) for share in (s.iou, s.iou_thin, s.right, s.refused))]
+        for kind, s in scores.items()
+    ]
+    lines = _columns(["prompt", "N", "mIoU", "mIoU thin", "right", "refused"], rows)
+    return "\n".join([*lines, "", f"AUC of presence: {_share(auc)}"])
+
+
 def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table whose columns are as wide as what is in them."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    widths = [max(2, *(len(row[i]) for row in (head, *rows))) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
         padded = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
@@ -133,11 +144,12 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same lists and dictionaries with None for NaN, which JSON has not."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
