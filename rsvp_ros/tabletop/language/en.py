@@ -83,7 +83,7 @@ USES = {
     "call": ("call my mother with", "make a call with", "~phone the doctor with"),
     "switch_tv": ("switch on the TV with", "change the channel with", "~turn up the TV with"),
     "snack": ("eat as a healthy snack", "eat between meals"),
-    "power": ("power the wall clock with", "put into the torch so that it works again"),
+    "power": ("power the wall clock with", "put into the flashlight so that it works again"),
     "wipe": ("wipe the table with", "wash the dishes with", "~scrub the sink with"),
     "throw": ("play catch with", "throw for the dog"),
     "light": ("light the room with if the power fails", "make a cosy light with"),
@@ -132,21 +132,21 @@ class English(Grammar):
         "take {x}, please.",
         "I'm looking for {x}.",
         "{x}, please.",
-        "~fetch {x} for me.",
+        "~fetch me {x}.",
         "~would you mind handing me {x}?",
         "~I could use {x} now.",
-        "~grab {x} for me, will you?",
+        "~grab {x}, will you?",
     )
     WHERE = (
-        "where [is|are] {x}?",
-        "show me {x}.",
-        "point at {x}.",
-        "find {x}.",
-        "mark {x} in the picture.",
-        "can you see {x}?",
-        "~locate {x}.",
-        "~do you spot {x}?",
-        "~whereabouts [is|are] {x}?",
+        "where [is|are] {x:the}?",
+        "show me {x:the}.",
+        "point at {x:the}.",
+        "find {x:the}.",
+        "mark {x:the} in the picture.",
+        "can you see {x:the}?",
+        "~locate {x:the}.",
+        "~do you spot {x:the}?",
+        "~whereabouts [is|are] {x:the}?",
     )
     ANY = (
         "is there {x}?",
@@ -222,12 +222,16 @@ class English(Grammar):
             "~I don't like this TV programme.",
         ),
         "snack": ("I feel like eating something sweet and healthy.", "what could I eat as a healthy snack?"),
-        "power": ("the clock has stopped, it has no power.", "my torch is dead.", "~the toy car has run out of power."),
+        "power": (
+            "the clock has stopped, it has no power.",
+            "my flashlight is dead.",
+            "~the toy car has run out of power.",
+        ),
         "wipe": ("my hands are dirty.", "I spilled some milk.", "the table is sticky.", "~the dishes must be washed."),
         "throw": ("the dog wants to play.", "let's play catch.", "~the kids want to play outside."),
         "light": (
             "the power is out and it's dark.",
-            "I'd like a romantic dinner light.",
+            "I'd like some romantic light for dinner.",
             "~it's somebody's birthday, what can I light?",
         ),
         "stick": (
@@ -246,7 +250,7 @@ class English(Grammar):
             "which thing could roll away?",
             "the table is tilting: what would roll off?",
             "careful, something could roll off the table.",
-            "hold what might roll off the table.",
+            "hold on to whatever might roll off the table.",
             "is there anything that could roll off?",
             "show me what could roll away.",
             "take away the thing that could roll off the table.",
@@ -302,7 +306,7 @@ class English(Grammar):
             "show me everything that would break if it fell.",
             "which things would shatter on the floor?",
             "put away all things that would break if they fell.",
-            "be careful with everything breakable. Where is it?",
+            "find all the breakable things.",
             "~which items are fragile?",
         ),
         "cuts": (
@@ -323,8 +327,9 @@ class English(Grammar):
         no="no",
         region="{n}: rows {rows}, columns {columns}",
         no_region="none",
-        fits="{ids} is {what}.",
-        nothing="There is not {what}.",
+        fits="{named} is {what}.",
+        fit="{named} are {what}.",
+        nothing="Not there: {what}.",
     )
 
     def noun(self, kind: str) -> str:
@@ -349,7 +354,7 @@ class English(Grammar):
         if what.material:
             adjectives += [m for m in (self.pick(MATERIALS[what.material]),) if m not in noun]
         if what.not_color:
-            tail = " " + self.pick(("that [is|are] not {}", "that [isn't|aren't] {}", "~in another colour than {}"))
+            tail = " " + self.pick(("that [is|are] not {}", "that [isn't|aren't] {}", "~in a colour other than {}"))
             tail = tail.format(what.not_color)
         if what.not_kind:
             other = with_article(self.noun(what.not_kind))
@@ -357,7 +362,7 @@ class English(Grammar):
         tail = re.sub(r"\[([^|]*)\|([^\]]*)\]", lambda m: m[2 if plural else 1], tail)
         return Phrase(" ".join((*adjectives, noun)) + tail, plural)
 
-    def described(self, what: Description, before: str = "") -> Phrase:
+    def described(self, what: Description, before: str = "", case: str = "") -> Phrase:
         """A description as a definite noun phrase; `before`: "third", "largest"."""
         if what.use:
             return self.useful(what)
@@ -365,8 +370,8 @@ class English(Grammar):
             return Phrase("the thing that " + self.pick(HAZARDS[what.hazard]))
         head = self.head(what, False)
         text = f"{before} {head.text}" if before else head.text
-        if not before and (what.not_color or what.not_kind) and not head.plural:
-            return Phrase(with_article(text) if self.pick(("a", "the")) == "a" else f"the {text}")
+        if (what.not_color or what.not_kind) and not head.plural and case != "the" and self.pick(("the", "a")) == "a":
+            return Phrase(with_article(text))
         return Phrase(f"the {text}", head.plural)
 
     def useful(self, what: Description) -> Phrase:
@@ -383,7 +388,7 @@ class English(Grammar):
             case Only(what):
                 if what.use and case == "known":
                     return Phrase(self.pick(("what you can {}", "the thing to {}")).format(self.pick(USES[what.use])))
-                return self.described(what)
+                return self.described(what, case=case)
             case Every(what):
                 if what.hazard:
                     return Phrase("everything that " + self.pick(ALL_HAZARDS[what.hazard]))

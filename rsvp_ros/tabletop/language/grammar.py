@@ -65,12 +65,15 @@ class ChainWords:
     """Of {n}, {rows}, {columns}."""
     no_region: str
     fits: str
-    """Why: of {ids} and {what}."""
+    """Why: of {named} and {what}; of one …"""
+    fit: str
+    """… and of several."""
     nothing: str
     """Why nothing is meant, of {what}."""
     comma: str = ", "
     semicolon: str = "; "
     colon: str = ": "
+    named: str = "{n} {name}"
 
 
 class Grammar(ABC):
@@ -192,10 +195,11 @@ class Grammar(ABC):
         def numbers(ids: Iterable[int]) -> str:
             return words.comma.join(str(number[i]) for i in ids)
 
-        goal = self.refer(query).text
+        phrase = self.refer(query)
+        goal = self.finish_phrase(phrase.text)
         members = self.members(query)
         listed = words.comma.join(self.noun(kind) for kind in members)
-        target = self.finish_phrase(goal) + (words.colon + listed if members else "")
+        target = goal + (words.colon + listed if members else "")
         scene = words.semicolon.join(
             words.thing.format(n=number[o.id], name=self.name(o), place=words.places[coarse_place(layout, o)])
             for o in order
@@ -206,16 +210,21 @@ class Grammar(ABC):
             chosen = words.order if isinstance(query, Ordinal) else words.among
             scene += words.semicolon + chosen.format(ids=numbers(found.candidates))
         if not found.ids:
-            steps = (words.no, words.no_region, words.nothing.format(what=self.finish_phrase(goal)))
+            steps = (words.no, words.no_region, words.nothing.format(what=goal))
         else:
+            ids = sorted(found.ids, key=number.__getitem__)
             regions = []
-            for id_ in found.ids:
+            for id_ in ids:
                 rows, columns = grid.bands(layout.view.object(id_).box)
                 regions.append(words.region.format(n=number[id_], rows=_span(rows), columns=_span(columns)))
+            named = words.comma.join(
+                words.named.format(n=number[i], name=self.name(layout.view.object(i))) for i in ids
+            )
+            fits = words.fit if phrase.plural or len(ids) > 1 else words.fits
             steps = (
-                words.yes.format(ids=numbers(found.ids)),
+                words.yes.format(ids=numbers(ids)),
                 words.semicolon.join(regions),
-                self.finish(words.fits.format(ids=numbers(found.ids), what=self.finish_phrase(goal))),
+                fits.format(named=named, what=goal),
             )
         texts = (target, scene, *steps)
         return tuple(
