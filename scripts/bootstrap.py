@@ -453,7 +453,7 @@ def check_rendering(ros: Ros, packages: str) -> None:
         for library in ("egl", "osmesa"):
             command, env = [VENV / "bin" / "python", "-c", code], {**environment(ros), "MUJOCO_GL": library}
             with contextlib.suppress(subprocess.TimeoutExpired):
-                tried = subprocess.run(command, env=env, cwd="/", stdout=output, stderr=output, timeout=60)
+                tried = subprocess.run(command, env=env, cwd=LOGS, stdout=output, stderr=output, timeout=60)
                 if tried.returncode == 0:
                     (STAMPS / "rendering").write_text(packages)
                     return
