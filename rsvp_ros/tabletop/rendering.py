@@ -5,8 +5,9 @@ MuJoCo reads MUJOCO_GL once, so everything in this package that needs MuJoCo get
 
 from __future__ import annotations
 
+import atexit
 import ctypes
-import ctypes.util
+import functools
 import importlib
 import os
 import threading
@@ -17,7 +18,7 @@ import numpy as np
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop.view import Camera
 
-BACKENDS = {"egl": "libegl1 libegl-mesa0", "osmesa": "libosmesa6"}
+BACKENDS = {"egl": "libegl1 libegl-mesa0 libopengl0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 """Ways to draw without a screen and the Debian packages that they need; the first that works is taken."""
 
 NEAR, FAR = 0.05, 30.0
@@ -28,69 +29,83 @@ SHADOW_MAP = 1024
 """Side of a light's shadow map, pixels."""
 
 
+def _library(*names: str) -> ctypes.CDLL | None:
+    """The first of some shared libraries that is installed."""
+    for name in names:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
 def _egl_works() -> bool:
-    """Whether EGL is installed and finds something to draw with: libEGL alone is only a dispatcher."""
-    name = ctypes.util.find_library("EGL")
-    if name is None:
+    """Whether EGL is installed and starts on one of its devices: libEGL alone only hands on to drivers."""
+    egl = _library("libEGL.so.1", "libEGL.so")
+    if egl is None:
         return False
-    try:
-        egl = ctypes.CDLL(name)
-        address = egl.eglGetProcAddress
-    except (OSError, AttributeError):
+    pointer, integer, unsigned = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint
+
+    def function(name: bytes, result, *arguments):
+        egl.eglGetProcAddress.restype, egl.eglGetProcAddress.argtypes = pointer, [ctypes.c_char_p]
+        address = egl.eglGetProcAddress(name)
+        return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
+
+    query = function(b"eglQueryDevicesEXT", unsigned, integer, pointer, ctypes.POINTER(integer))
+    display_of = function(b"eglGetPlatformDisplayEXT", pointer, unsigned, pointer, pointer)
+    if query is None or display_of is None:
         return False
-    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
-    query = address(b"eglQueryDevicesEXT")
-    if not query:
+    devices, count = (pointer * 16)(), integer(0)
+    if not query(len(devices), devices, ctypes.byref(count)):
         return False
-    count = ctypes.c_int(0)
-    prototype = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))
-    return bool(prototype(query)(0, None, ctypes.byref(count))) and count.value > 0
+    platform_device = 0x313F  # EGL_PLATFORM_DEVICE_EXT
+    egl.eglInitialize.restype, egl.eglInitialize.argtypes = unsigned, [pointer, pointer, pointer]
+    return any(egl.eglInitialize(display_of(platform_device, devices[i], None), None, None) for i in range(count.value))
 
 
 def _osmesa_works() -> bool:
-    name = ctypes.util.find_library("OSMesa")
-    try:
-        return name is not None and bool(ctypes.CDLL(name))
-    except OSError:
-        return False
+    return _library("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so") is not None
+
+
+_WORKS = {"egl": _egl_works, "osmesa": _osmesa_works}
 
 
 def choose_backend() -> str:
-    """ "egl" or "osmesa": what MUJOCO_GL says, else what works here.
+    """Returns "egl" or "osmesa": what MUJOCO_GL says, else what works here.
 
     Raises:
         ConfigurationError: MUJOCO_GL names neither, or what it takes is not installed.
     """
-    working = {"egl": _egl_works, "osmesa": _osmesa_works}
     wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
-    if wanted and wanted not in BACKENDS:
-        raise ConfigurationError(
-            f"MUJOCO_GL={wanted} cannot draw without a screen: set it to egl or osmesa, or unset it to have one chosen"
-        )
     if wanted:
-        if working[wanted]():
-            return wanted
-        raise ConfigurationError(
-            f"MUJOCO_GL={wanted}, but its OpenGL library is missing or finds nothing to draw with: "
-            f"sudo apt install {BACKENDS[wanted]}"
-        )
-    for name, works in working.items():
+        if wanted not in BACKENDS:
+            raise ConfigurationError(
+                f"MUJOCO_GL={wanted} cannot draw without a screen: set it to egl or osmesa, or unset it to have one "
+                "chosen"
+            )
+        if not _WORKS[wanted]():
+            raise ConfigurationError(
+                f"MUJOCO_GL={wanted}, but its OpenGL library is missing or finds nothing to draw with: "
+                f"sudo apt install {BACKENDS[wanted]}"
+            )
+        return wanted
+    for name, works in _WORKS.items():
         if works():
             return name
     raise ConfigurationError(
-        "the tabletop world draws without a screen and needs OpenGL for it: "
+        "the tabletop world draws without a screen and finds no OpenGL for it: "
         + " or ".join(f"sudo apt install {packages}" for packages in BACKENDS.values())
     )
 
 
+@functools.cache
 def load_mujoco() -> ModuleType:
     """The module `mujoco`, set up to draw without a screen.
 
     Raises:
         ConfigurationError: MuJoCo or a library to draw with is not installed.
     """
-    backend = choose_backend()
-    os.environ["MUJOCO_GL"] = backend
+    os.environ["MUJOCO_GL"] = choose_backend()
     try:
         return importlib.import_module("mujoco")
     except ImportError as error:
@@ -102,18 +117,32 @@ def load_mujoco() -> ModuleType:
 _contexts = threading.local()
 
 
-def _make_current() -> None:
-    """This thread's OpenGL context, made at its first use and kept: making one takes as long as a picture."""
+def make_current() -> None:
+    """Make this thread's OpenGL context the current one; it is made at its first use and kept while the thread lives.
+
+    Raises:
+        ConfigurationError: MuJoCo or a library to draw with is not installed, or OpenGL does not start.
+    """
+    load_mujoco()
     if not hasattr(_contexts, "context"):
         backend = os.environ["MUJOCO_GL"]
         try:
             _contexts.context = importlib.import_module(f"mujoco.{backend}").GLContext(64, 64)
-        except Exception as error:  # PyOpenGL raises whatever it met: AttributeError, its own errors, ImportError
+        except Exception as error:  # PyOpenGL raises whatever it met: AttributeError, ImportError, its own errors
+            others = " or ".join(name for name in BACKENDS if name != backend)
             raise ConfigurationError(
                 f"OpenGL by {backend} does not start ({error}): sudo apt install {BACKENDS[backend]}, "
-                f"or set MUJOCO_GL to {' or '.join(name for name in BACKENDS if name != backend)}"
+                f"or set MUJOCO_GL={others}"
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            atexit.register(_free_context)
     _contexts.context.make_current()
+
+
+def _free_context() -> None:
+    """While Python is whole: PyOpenGL cannot free anything once it is being taken down."""
+    _contexts.context.free()
+    del _contexts.context
 
 
 class Renderer:
@@ -130,7 +159,7 @@ class Renderer:
         model.vis.quality.offsamples = SAMPLES
         model.vis.quality.shadowsize = SHADOW_MAP
         model.vis.map.znear, model.vis.map.zfar = NEAR / model.stat.extent, FAR / model.stat.extent
-        _make_current()
+        make_current()
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 50)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
@@ -140,7 +169,7 @@ class Renderer:
 
     def close(self) -> None:
         if self._context is not None:
-            _make_current()
+            make_current()
             self._context.free()
             self._context = None
 
@@ -159,7 +188,7 @@ class Renderer:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = segment
         color, depth = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.float32)
         rect = mujoco.MjrRect(0, 0, width, height)
-        _make_current()
+        make_current()
         mujoco.mjr_render(rect, self._scene, self._context)
         mujoco.mjr_readPixels(color, depth if segment else None, rect, self._context)
         return color[::-1], depth[::-1]

@@ -6,8 +6,7 @@ Nothing here has been dropped or drawn yet: `world.World` does both.
 from __future__ import annotations
 
 import functools
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -211,7 +210,7 @@ def _draw_looks(split: Split, rng: np.random.Generator, count: int) -> list[_Loo
             add(str(rng.choice([k for k in kin if k in TRAINING_KINDS] or TRAINING_KINDS)))
         else:
             add(str(rng.choice(TRAINING_KINDS)))
-    return [looks[i] for i in rng.permutation(len(looks))]
+    return looks
 
 
 def _turned(quaternion: tuple[float, float, float, float], yaw: float) -> tuple[float, float, float, float]:
@@ -253,10 +252,11 @@ def _draw_objects(split: Split, seed: int, count: int, table: TableSpec) -> tupl
     table_half = np.array([table.width, table.depth]) / 2
     spread = np.minimum([0.7 * side, 0.5 * side], table_half - 0.03)
     middle = rng.uniform(-1, 1, 2) * (table_half - spread - 0.02)
-    edgy = set(rng.choice(count, int(rng.integers(1, 3)), replace=False)) if rng.random() < 0.3 else set()
+    edgy = set(rng.choice(np.arange(2, count), 1 + int(rng.integers(2)))) if rng.random() < 0.3 and count > 2 else ()
     placed: list[_Footprint] = []
     objects: list[ObjectSpec] = []
-    for index, look in enumerate(looks):
+    ids = rng.permutation(len(looks)) + 1
+    for index, look in enumerate(looks):  # what the split asks for comes first, while there is room
         shape_seed = int(rng.integers(2**31))
         shape = _shape(look.kind, shape_seed)
         rest = shape.rests[int(rng.choice(len(shape.rests), p=[r.probability for r in shape.rests]))]
@@ -282,7 +282,7 @@ def _draw_objects(split: Split, seed: int, count: int, table: TableSpec) -> tupl
         share = rng.random()
         objects.append(
             ObjectSpec(
-                id=len(objects) + 1,
+                id=int(ids[index]),
                 kind=look.kind,
                 color=look.color,
                 pattern=look.pattern,
@@ -293,7 +293,8 @@ def _draw_objects(split: Split, seed: int, count: int, table: TableSpec) -> tupl
                 quaternion=_turned(rest.quaternion, yaw),
             )
         )
-    return tuple(objects)
+    order = sorted(objects, key=lambda thing: thing.id)
+    return tuple(replace(thing, id=number) for number, thing in enumerate(order, 1))
 
 
 def _draw_table(split: Split, seed: int) -> TableSpec:
@@ -423,8 +424,3 @@ def sample_scene(split: Split, seed: int, objects: tuple[int, int] | None = None
         cameras=_draw_cameras(split, seed, things),
         sensor=_draw_sensor(split, seed),
     )
-
-
-def pairs(spec: SceneSpec) -> Counter[tuple[str, str]]:
-    """How often each kind occurs in each colour."""
-    return Counter((thing.kind, thing.color) for thing in spec.objects)
