@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rsvp_ros.tabletop.shapes.mesh import Mesh, lathe, loft, prism, rotation, smooth, tube
-from rsvp_ros.tabletop.shapes.shape import UPRIGHT, Draft, thinned
+from rsvp_ros.tabletop.shapes.shape import LYING, UPRIGHT, Draft, thinned
 
 
 def _uneven(mesh: Mesh, rng: np.random.Generator, strength: float) -> Mesh:
@@ -69,7 +69,7 @@ def apple(rng: np.random.Generator) -> Draft:
     if rng.random() < 0.55:
         parts.append(("leaf", _leaf(0.034 * s, rng.uniform(0, 360)).moved((lean * 0.6, 0, 0.82 * r))))
     dot = lathe([(0, -0.76 * r), (0.1 * r, -0.775 * r), (0, -0.70 * r)], 8)
-    tilt = rotation((1, 0, 0), 90) @ rotation((0, 0, 1), rng.uniform(0, 360))
+    tilt = LYING @ rotation((0, 0, 1), rng.uniform(0, 360))
     return Draft(
         [*parts, ("dark", dot)], [thinned(flesh, 120)], 0.17, [("upright", UPRIGHT, 0.7), ("lying", tilt, 0.3)]
     )
@@ -130,10 +130,7 @@ def pear(rng: np.random.Generator) -> Draft:
     parts: list = [("main", flesh, 80.0), ("wood", stem)]
     if rng.random() < 0.4:
         parts.append(("leaf", _leaf(0.036 * s, rng.uniform(0, 360)).moved((at, 0, 1.9 * r))))
-    # It lies on belly and neck: about 25 degrees short of level
-    roll = rotation((0, 1, 0), 90 + np.degrees(np.arctan((0.97 - slim) / 1.5))) @ rotation(
-        (0, 0, 1), rng.uniform(0, 360)
-    )
+    roll = LYING @ rotation((0, 0, 1), rng.uniform(0, 360))
     return Draft(parts, [thinned(flesh, 120)], 0.17, [("upright", UPRIGHT, 0.5), ("lying", roll, 0.5)])
 
 

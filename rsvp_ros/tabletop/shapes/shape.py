@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsvp_ros.tabletop.shapes.mesh import Mesh, merge, rotation, shaded
+from rsvp_ros.tabletop.shapes.mesh import Mesh, loft, merge, rotation, shaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Shape:
     dimensions: tuple[float, float, float]
     """Of the box around it: x, y, z, metres."""
     collision: tuple[np.ndarray, ...]
-    """Convex pieces: points, float32 N x 3 each, whose hulls collide."""
+    """Convex pieces: points, float32 N x 3 each, whose hulls collide. Each has the same share of the mass."""
     rests: tuple[Rest, ...]
     """Probabilities add up to 1."""
     mass: float
@@ -64,7 +64,7 @@ class Draft:
     collision: Sequence[np.ndarray]
     mass: float
     rests: Sequence[tuple[str, np.ndarray, float]] = ()
-    """Name, rotation 3 x 3, weight; without any it stands upright."""
+    """Name, about which rotation (3 x 3), weight; without any it stands upright."""
 
 
 UPRIGHT = np.eye(3)
@@ -94,7 +94,8 @@ def finish(kind: str, draft: Draft) -> Shape:
         )
     collision = tuple((np.asarray(points) - middle).astype(np.float32) for points in draft.collision)
     touched = np.concatenate(collision)
-    rests = draft.rests or (("upright", UPRIGHT, 1.0),)
+    center = np.mean([_middle(points) for points in collision], 0)
+    rests = [(name, settled(touched, center, turn), w) for name, turn, w in draft.rests or [("upright", UPRIGHT, 1.0)]]
     total = sum(weight for _, _, weight in rests)
     return Shape(
         kind=kind,
@@ -107,6 +108,47 @@ def finish(kind: str, draft: Draft) -> Shape:
         ),
         mass=draft.mass,
     )
+
+
+_WAYS = np.array(
+    [
+        [(np.cos(a) * np.sin(b), np.sin(a) * np.sin(b), -np.cos(b)) for a in np.arange(20) * np.pi / 10]
+        for b in np.linspace(0, np.pi, 13)
+    ]
+)
+
+
+def _middle(points: np.ndarray) -> np.ndarray:
+    """The centre of mass of the points' convex hull, nearly: the hull's farthest points in many directions, skinned."""
+    skin = loft(points[(_WAYS @ points.T).argmax(2)], caps=False)
+    a, b, c = (skin.vertices[skin.faces[:, i]] - points[0] for i in range(3))
+    volumes = (a * np.cross(b, c)).sum(1)
+    return points[0] + (volumes[:, None] * (a + b + c)).sum(0) / (4 * volumes.sum())
+
+
+def settled(points: np.ndarray, center: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """How a convex body lies in the end that is put on a table as `turn` says: it tips over edge after edge.
+
+    `points` (N x 3) and the centre of mass are in its own frame. Returns a rotation, 3 x 3.
+    """
+    for _ in range(60):
+        x, y, z = (points @ turn.T).T - (turn @ center)[:, None]
+        z = z - z.min()
+        feet = np.column_stack((x, y))[z < 1e-5]  # as seen from below the centre of mass
+        first, second = np.triu_indices(len(feet), 1)
+        edges = (feet[second] - feet[first]) @ np.array([[0, 1], [-1, 0]])
+        ways = np.concatenate((edges, -edges, -feet, [(1.0, 0.0)]))
+        lengths = np.linalg.norm(ways, axis=1)
+        ways = ways[lengths > 1e-6] / lengths[lengths > 1e-6, None]
+        reach = (feet @ ways.T).max(0)
+        if len(feet) > 2 and reach.min() > 6e-4:
+            return turn
+        falls = ways[reach.argmin()]
+        ahead = x * falls[0] + y * falls[1] - reach.min()
+        free = z >= 1e-5
+        angle = np.arctan2(z[free], ahead[free]).min()
+        turn = rotation((-falls[1], falls[0], 0), np.degrees(angle)) @ turn
+    return turn
 
 
 def quaternion(turn: np.ndarray) -> tuple[float, float, float, float]:
@@ -144,6 +186,24 @@ def turned_points(profile: Sequence[Sequence[float]], count: int = 16) -> np.nda
         for r, z in profile
     ]
     return np.concatenate(rows)
+
+
+def hollow_points(outside: np.ndarray, thickness: float, floor: float, walls: int = 6) -> list[np.ndarray]:
+    """Convex pieces of an open vessel, so that things fall into it: its floor and its wall in so many pieces.
+
+    `outside` is its outside's profile, P x 2: radius, z, from the floor to the rim.
+    """
+    low = outside[0, 1]
+    foot = float(np.interp(floor, outside[:, 1], outside[:, 0]))
+    pieces = [turned_points([(outside[0, 0], low), (foot, floor)], 20)]
+    upper = outside[outside[:, 1] > floor][[0, len(outside[outside[:, 1] > floor]) // 2, -1]]
+    rows = np.concatenate(([(foot, floor)], upper, upper - (thickness, 0)))
+    for wall in range(walls):
+        angles = (wall + np.linspace(0, 1, 4)) * (2 * np.pi / walls)
+        around = np.stack((np.cos(angles), np.sin(angles)), 1)
+        points = rows[:, None, :1] * around
+        pieces.append(np.column_stack((points.reshape(-1, 2), np.repeat(rows[:, 1], 4))))
+    return pieces
 
 
 def box_points(low: Sequence[float], high: Sequence[float]) -> np.ndarray:

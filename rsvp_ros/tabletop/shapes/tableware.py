@@ -18,7 +18,7 @@ from rsvp_ros.tabletop.shapes.mesh import (
     smooth,
     tube,
 )
-from rsvp_ros.tabletop.shapes.shape import LYING, UPRIGHT, UPSIDE_DOWN, Draft, thinned, turned_points
+from rsvp_ros.tabletop.shapes.shape import LYING, UPRIGHT, UPSIDE_DOWN, Draft, hollow_points, thinned, turned_points
 
 
 def _walls(outside: np.ndarray, thickness: float, floor: float) -> np.ndarray:
@@ -56,13 +56,12 @@ def mug(rng: np.random.Generator) -> Draft:
     thick = s * rng.uniform(0.0042, 0.0058)
     handle = tube(np.column_stack((curve[:, 0], np.zeros(15), curve[:, 1])), np.tile((thick, thick * 1.25), (15, 1)))
     tip = np.array([(start + reach + thick, y, z) for y in (-thick, thick) for z in (low, high)])
-    # It lies on its side and on its handle
-    lean = rotation((0, 0, 1), 90 + np.degrees(np.arccos(np.clip(belly / (start + reach + thick), -1, 1))))
+    turned = LYING @ rotation((0, 0, 1), rng.uniform(0, 360))
     return Draft(
         [("main", body), ("trim", handle)],
         [np.concatenate((turned_points(outside, 20), tip))],
         0.3,
-        [("upright", UPRIGHT, 0.86), ("upside_down", UPSIDE_DOWN, 0.06), ("lying", LYING @ lean, 0.08)],
+        [("upright", UPRIGHT, 0.86), ("upside_down", UPSIDE_DOWN, 0.06), ("lying", turned, 0.08)],
     )
 
 
@@ -142,7 +141,7 @@ def bowl(rng: np.random.Generator) -> Draft:
     body = lathe(_walls(outside, 0.0045, 0.009), 32, by_height=True)
     return Draft(
         [("main", body)],
-        [turned_points([(foot, 0), *side[2::2]], 20)],
+        hollow_points(outside, 0.0045, 0.009),
         0.35,
         [("upright", UPRIGHT, 0.92), ("upside_down", UPSIDE_DOWN, 0.08)],
     )
@@ -174,7 +173,8 @@ def plate(rng: np.random.Generator) -> Draft:
     body = lathe(profile, 36).mapped(0, 1)
     return Draft(
         [("main", body, 30.0)],
-        [turned_points([(foot, 0), (well, 0.006), (radius, height), (radius - 0.0015, height + 0.0028)], 20)],
+        # No higher than its well: what lies on it cuts into its rim a little, but does not hover
+        [turned_points([(foot, 0), (well, 0.006), (radius * 0.97, 0.0075)], 24)],
         0.4,
     )
 
@@ -261,7 +261,7 @@ def pan(rng: np.random.Generator) -> Draft:
     return Draft(
         [("main", body), ("inside", inside), ("metal", neck), ("grip", grip), ("metal", hole)]
         + [("metal", rivet) for rivet in rivets],
-        [turned_points(outside[[1, 3, -1]], 20), thinned(grip, 30)],
+        [*hollow_points(outside, 0.003, 0.004, 5), thinned(grip, 30)],
         0.9,
     )
 

@@ -204,12 +204,11 @@ def screwdriver(rng: np.random.Generator) -> Draft:
             )
         ]
     )
-    turn = rotation((1, 0, 0), 30)  # on a side of the hexagon
     return Draft(
         parts,
-        [hexagon @ rotation((1, 0, 0), 30).T, thinned(steel, 24)],
+        [hexagon, thinned(steel, 24)],
         0.12,
-        [("flat", UPRIGHT, 0.5), ("flat", turn @ turn, 0.5)],
+        [("flat", rotation((1, 0, 0), rng.uniform(0, 360)), 1.0)],
     )
 
 
@@ -381,10 +380,9 @@ def pen(rng: np.random.Generator) -> Draft:
     # Along x, the clip to the side: it keeps the pen from rolling
     laid = [(role, _along_x(mesh).turned((1, 0, 0), 90)) for role, mesh in parts]
     hull = np.concatenate([thinned(mesh, 24) for _, mesh in laid])
-    lean = np.degrees(np.arccos(np.clip(radius / (radius * 1.12 + 0.0027 * s), -1, 1)))
     return Draft(
         laid,
         [hull],
         0.02,
-        [("flat", rotation((1, 0, 0), 90 - lean), 0.5), ("flat", rotation((1, 0, 0), lean - 90 + 180), 0.5)],
+        [("flat", rotation((1, 0, 0), rng.uniform(0, 360)), 1.0)],
     )
