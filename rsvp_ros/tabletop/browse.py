@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -56,11 +56,17 @@ def drawable(text: str) -> bool:
     return all(_font_index(character, False) is not None for character in text)
 
 
-def choose(instructions: Sequence[Instruction], count: int, shown: Counter) -> tuple[Instruction, ...]:
+def choose(
+    instructions: Sequence[Instruction],
+    count: int,
+    shown: Counter,
+    lead: Callable[[Instruction], bool] = lambda instruction: True,
+) -> tuple[Instruction, ...]:
     """Some instructions of one view that differ: in what they mean, in language, in kind, and from those of before.
 
     Args:
         shown: how often each language and kind was chosen before; added to.
+        lead: whether an instruction is wanted as the first one; any is taken where none is.
     """
     chosen: list[Instruction] = []
     left = [instruction for instruction in instructions if drawable(instruction.text)]
@@ -70,8 +76,8 @@ def choose(instructions: Sequence[Instruction], count: int, shown: Counter) -> t
         clashes = sum(bool(targets & set(other.targets)) for other in chosen)
         alike = sum((other.language == candidate.language) + (other.kind == candidate.kind) for other in chosen)
         absent = candidate.absent and (3 * shown["absent"] + (0 if chosen else 9))
-        seen = shown[candidate.language] / 4 + shown[candidate.kind]
-        return 6 * clashes + 3 * alike + absent + seen + len(candidate.text) / 80
+        unwanted = not chosen and not lead(candidate)
+        return 20 * unwanted + 6 * clashes + 3 * alike + absent + shown[candidate.language] / 4 + shown[candidate.kind]
 
     while left and len(chosen) < count:
         best = min(left, key=badness)
@@ -252,20 +258,16 @@ def _reasoning(scene: Scene, height: int, width: int) -> np.ndarray:
 def pick_scenes(
     views: Iterable[tuple[Split, int, View, Sequence[Instruction]]], count: int, instructions: int = 3
 ) -> list[Scene]:
-    """The first `count` views about which something can be said, with the instructions to show."""
+    """The first `count` views about which something can be said, with the instructions to show.
+
+    Of the two whose reasoning is shown, the first is in English, the last in another language, where there are such.
+    """
     shown: Counter = Counter()
     scenes: list[Scene] = []
     for split, seed, view, candidates in views:
-        if chosen := choose(candidates, instructions, shown):
+        lead = (lambda one: one.language == "en") if not scenes else (lambda one: one.language != "en")
+        if chosen := choose(candidates, instructions, shown, lead):
             scenes.append(Scene(split, seed, view, chosen))
         if len(scenes) == count:
             break
-    # Of the two whose reasoning is shown, the first in English, the last in another language, where there are such.
-    if scenes:
-        scenes[-1] = _led_by(scenes[-1], lambda one: one.language != "en" and not one.absent)
-        scenes[0] = _led_by(scenes[0], lambda one: one.language == "en" and not one.absent)
     return scenes
-
-
-def _led_by(scene: Scene, wanted: Callable[[Instruction], bool]) -> Scene:
-    return replace(scene, instructions=tuple(sorted(scene.instructions, key=lambda one: not wanted(one))))
