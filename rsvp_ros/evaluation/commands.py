@@ -122,7 +122,7 @@ def _tabletop(options: argparse.Namespace) -> int:
         "clips": options.clips,
         "parameters": ", ".join(f"{name}={value}" for name, value in changed.items()) or "all default",
     }
-    with System(config, options.reasoner, options.segmenter, Region(options.region)) as system:
+    with System.configured(config, options.reasoner, options.segmenter, Region(options.region)) as system:
         results = Results({**system.names, **asked})
         try:
             _ask(options, scenes, system, results)
@@ -136,14 +136,14 @@ def _tabletop(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace, scenes: SceneOptions, system: System, results: Results) -> None:
-    from rsvp_ros.evaluation.tabletop import answer_one
+    from rsvp_ros.evaluation.tabletop import answer
     from rsvp_ros.tabletop.export import instructions_about
     from rsvp_ros.tabletop.world import render_scene
 
     for seed in _counted("scene", options.seed, options.count):
         (view,) = render_scene(scenes.split, seed, size=scenes.size, full_masks=False)
         for instruction in instructions_about(view, scenes, seed):
-            results.add(answer_one(system, seed, view, instruction))
+            results.add(answer(system, seed, view, instruction))
 
 
 def _follow(options: argparse.Namespace, scenes: SceneOptions, system: System, results: Results) -> None:

@@ -20,7 +20,7 @@ from rsvp_ros.evaluation.tabletop_prompts import PromptKind, PromptScores
 
 SHOWN_PER_KIND = 4
 """Cases of each kind of instruction on the page of the worst."""
-TRUTH_COLOR, PREDICTION_COLOR = (60, 220, 90), (255, 120, 0)
+TRUTH_COLOR, PREDICTION_COLOR = (0, 220, 240), (255, 0, 200)
 
 
 @dataclasses.dataclass
@@ -161,11 +161,11 @@ body { font: 14px/1.4 sans-serif; margin: 1.5em; color: #222; background: #fff; 
 pre { overflow-x: auto; font-size: 12px; }
 figure { display: inline-block; vertical-align: top; width: 656px; margin: 0 1.2em 1.5em 0; }
 img { width: 324px; } q { font-weight: bold; } p { margin: .2em 0; }
-.truth { color: #1a8f35; } .found { color: #c85a00; }
+.truth { color: #007f8c; } .found { color: #b0008a; }
 </style></head><body>
 <h1>The worst cases</h1>
-<p>Of each kind of instruction, those with the lowest IoU. <span class="truth">Left, green: what is meant.</span>
-<span class="found">Right, orange: what was found.</span></p>"""
+<p>Of each kind of instruction, those with the lowest IoU. <span class="truth">Left, cyan: what is meant.</span>
+<span class="found">Right, magenta: what was found.</span></p>"""
 
 
 def _figure(case: Case) -> str:
@@ -208,7 +208,8 @@ def draw_masks(image: np.ndarray, masks: Sequence[np.ndarray | None], color: tup
         inside = large.view(bool)
         canvas[inside] = (canvas[inside] * 0.6 + np.array(color) * 0.4).astype(np.uint8)
         contours, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, contours, -1, color, 2)
+        for width, line in ((5, (0, 0, 0)), (2, color)):  # visible on light and on dark
+            cv2.drawContours(canvas, contours, -1, line, width)
     return canvas
 
 

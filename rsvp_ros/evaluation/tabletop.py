@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import queue
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,8 +31,6 @@ from rsvp_ros.tabletop.kinds import THIN
 from rsvp_ros.tabletop.view import View
 from rsvp_ros.types import Frame, Prediction, Prompt, Reasoning, Target, TargetsInFrame
 
-REASONERS = ("configured", "literal", "oracle")
-SEGMENTERS = ("configured", "oracle")
 FRAME_TIMEOUT_S = 600.0
 
 
@@ -119,15 +117,6 @@ class Followed:
     """Median time of a frame in the segmenter, all targets."""
 
 
-@dataclass(frozen=True, eq=False)
-class AskedView:
-    """An image and what is asked about it."""
-
-    scene: int
-    view: View
-    instructions: Sequence[Instruction]
-
-
 class System:
     """The package as it is configured, or with an oracle in place of a stage, one frame and one question at a time.
 
@@ -138,32 +127,54 @@ class System:
     def __init__(
         self,
         config: Config,
-        reasoner: str = "configured",
-        segmenter: str = "configured",
-        region: Region = Region.BOX,
+        reasoner: Reasoner | LiteralReasoner | OracleReasoner | None,
+        load: Callable[[], Segmenter],
     ) -> None:
-        """`reasoner`, `segmenter`: one of REASONERS, of SEGMENTERS. Raises what `load_mllm` raises."""
-        self._mllm = None
-        self._oracle_reasoner = OracleReasoner(region, config.reasoner) if reasoner == "oracle" else None
-        self._oracle_segmenter = OracleSegmenter() if segmenter == "oracle" else None
+        """`reasoner`: closed with the system, None as for `Perception`; `load`: makes the segmenter."""
+        self._reasoner = reasoner
+        self._segmenter: Segmenter | None = None
         self._timed: _Timed | None = None
         self._events: queue.SimpleQueue[TargetsInFrame | RsvpError] = queue.SimpleQueue()
-        stage1 = LiteralReasoner() if reasoner == "literal" else self._oracle_reasoner
-        if stage1 is None and config.mllm.backend != "none":
-            self._mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False)
-            stage1 = Reasoner(self._mllm, config.reasoner)
 
-        def load() -> Segmenter:
-            self._timed = _Timed(self._oracle_segmenter or load_segmenter(config.segmenter))
+        def load_timed() -> Segmenter:
+            self._segmenter = load()
+            self._timed = _Timed(self._segmenter)
             return self._timed
 
         self._perception = Perception(
-            load,
-            stage1,
+            load_timed,
+            reasoner,
             on_targets=self._events.put,
             on_problem=self._events.put,
             config=dataclasses.replace(config.perception, image_timeout_s=FRAME_TIMEOUT_S, ask_again=False),
             tracker_config=config.tracker,
+        )
+
+    @classmethod
+    def configured(
+        cls,
+        config: Config,
+        reasoner: str = "configured",
+        segmenter: str = "configured",
+        region: Region = Region.BOX,
+    ) -> System:
+        """What a configuration describes, or with another stage in place of one of its own.
+
+        reasoner: "configured", "literal", or "oracle", which says with the exactness of `region` where a target is.
+        segmenter: "configured" or "oracle".
+
+        Raises ModelLoadError, ConfigurationError.
+        """
+        stage1: Reasoner | LiteralReasoner | OracleReasoner | None = None
+        if reasoner == "oracle":
+            stage1 = OracleReasoner(region, config.reasoner)
+        elif reasoner == "literal":
+            stage1 = LiteralReasoner()
+        elif config.mllm.backend != "none":
+            mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False)
+            stage1 = Reasoner(mllm, config.reasoner)
+        return cls(
+            config, stage1, OracleSegmenter if segmenter == "oracle" else lambda: load_segmenter(config.segmenter)
         )
 
     def __enter__(self) -> System:
@@ -177,20 +188,20 @@ class System:
 
     def __exit__(self, *exc_info: object) -> None:
         self._perception.close()
-        if self._mllm is not None:
-            self._mllm.close()
+        if isinstance(self._reasoner, Reasoner):
+            self._reasoner.mllm.close()
 
     @property
     def names(self) -> dict[str, str]:
         """What runs, by stage."""
-        stage1 = self._perception.reasoner
-        if self._mllm is not None:
-            mllm = self._mllm.name
-        elif isinstance(stage1, OracleReasoner):
-            mllm = f"oracle ({stage1.region.value})"
+        reasoner = self._perception.reasoner
+        if isinstance(reasoner, Reasoner):
+            name = reasoner.mllm.name
+        elif isinstance(reasoner, OracleReasoner):
+            name = f"oracle ({reasoner.region.value})"
         else:
-            mllm = "none, words taken literally" if stage1 is not None else "none"
-        return {"reasoner": mllm, "segmenter": self._timed.name}
+            name = "none: words are taken literally" if reasoner is not None else "none"
+        return {"reasoner": name, "segmenter": self._timed.name}
 
     @property
     def segment_s(self) -> float:
@@ -203,8 +214,8 @@ class System:
 
     def show(self, view: View) -> TargetsInFrame:
         """The next frame: what is followed, in it. Raises RsvpError where the segmenter failed."""
-        if self._oracle_segmenter is not None:
-            self._oracle_segmenter.expect(view)
+        if isinstance(self._segmenter, OracleSegmenter):
+            self._segmenter.expect(view)
         frame = Frame(view.image, view.stamp_ns)
         self._perception.submit(frame)
         while True:
@@ -219,8 +230,8 @@ class System:
 
     def ask(self, view: View, instruction: Instruction) -> Outcome:
         """Ask about the frame shown last. Raises RsvpError."""
-        if self._oracle_reasoner is not None:
-            self._oracle_reasoner.expect(view, instruction)
+        if isinstance(self._reasoner, OracleReasoner):
+            self._reasoner.expect(view, instruction)
         return self._find(instruction.text)
 
     def follow(self, name: str, box: Box) -> Outcome:
@@ -261,18 +272,11 @@ class _Timed:
 # --- Instructions about images ----------------------------------------------------------------------------------------
 
 
-def answer_all(system: System, views: Iterable[AskedView]) -> Iterator[Case]:
-    """Ask every instruction, each about an image that the system sees for the first time.
+def answer(system: System, scene: int, view: View, instruction: Instruction) -> Case:
+    """Ask one instruction, about an image that the system sees for the first time.
 
-    Raises RsvpError; an MLLM's answer that cannot be understood (ParseError) is a wrong answer, though, and no error.
+    An MLLM's answer that cannot be understood (ParseError) is a wrong answer; any other RsvpError is raised.
     """
-    for asked in views:
-        for instruction in asked.instructions:
-            yield answer_one(system, asked.scene, asked.view, instruction)
-
-
-def answer_one(system: System, scene: int, view: View, instruction: Instruction) -> Case:
-    """Ask one instruction. Raises RsvpError."""
     before = system.segment_s
     system.reset()
     system.show(view)
@@ -288,7 +292,7 @@ def answer_one(system: System, scene: int, view: View, instruction: Instruction)
     intersection, union = overlap(np.logical_or.reduce([nothing, *masks]), np.logical_or.reduce([nothing, *truths]))
     if problem:
         union = max(union, 1)  # wrong also where nothing is meant
-    answer = Answer(
+    result = Answer(
         scene=scene,
         text=instruction.text,
         language=instruction.language,
@@ -309,7 +313,7 @@ def answer_one(system: System, scene: int, view: View, instruction: Instruction)
         reason_s=reasoning.duration_s,
         segment_s=system.segment_s - before,
     )
-    return Case(answer, view, instruction, predicted, reasoning)
+    return Case(result, view, instruction, predicted, reasoning)
 
 
 def _best_error(masks: Sequence[np.ndarray], truth: np.ndarray, view: View) -> float | None:
