@@ -439,28 +439,22 @@ def colcon_build(ros: Ros, inputs: str) -> None:
 
 
 def check_rendering(ros: Ros, packages: str) -> None:
-    """Says what to install where MuJoCo cannot draw without a screen. The libraries for it are the system's: EGL, with
-    Mesa's drivers or a GPU's, or OSMesa. Tried until it works, and again with other packages."""
+    """Says what to install where the tabletop world cannot be drawn: OpenGL without a screen is the system's. Tried
+    until it works, and again with other packages."""
     if is_done("rendering", packages):
         return
     code = (
-        "import mujoco, os; context = mujoco.GLContext(8, 8); context.make_current();"
-        "mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), 50); os._exit(0)"
+        "import sys; from rsvp_ros.errors import ConfigurationError; from rsvp_ros.tabletop import rendering\n"
+        "try: rendering.make_current()\n"
+        "except ConfigurationError as error: sys.exit(str(error))"
     )
-    log = LOGS / "rendering.log"
-    LOGS.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output:
-        for library in ("egl", "osmesa"):
-            command, env = [VENV / "bin" / "python", "-c", code], {**environment(ros), "MUJOCO_GL": library}
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                tried = subprocess.run(command, env=env, cwd=LOGS, stdout=output, stderr=output, timeout=60)
-                if tried.returncode == 0:
-                    (STAMPS / "rendering").write_text(packages)
-                    return
-    say(
-        "rendering the tabletop world needs `sudo apt install libegl1 libopengl0 libgl1-mesa-dri` (or libosmesa6); "
-        f"all else works without ({log} tells what was tried)"
-    )
+    command = [VENV / "bin" / "python", "-c", code]
+    tried = subprocess.run(command, env=environment(ros), cwd="/", capture_output=True, text=True)
+    if tried.returncode == 0:
+        (STAMPS / "rendering").write_text(packages)
+        return
+    reason = (tried.stderr.strip().splitlines() or ["it crashed"])[-1]
+    say(f"all works but rendering the tabletop world: {reason}")
 
 
 # ------------------------------------------------------------------------------------------------ all of it

@@ -183,13 +183,14 @@ def test_unsupported_python_and_full_disk_are_told(bootstrap, monkeypatch):
 
 
 @pytest.fixture
-def rendering(bootstrap):
+def rendering(bootstrap, monkeypatch):
     """Tries to draw as the set-up does; gives what identifies the packages, and whether they are known to draw."""
     pytest.importorskip("mujoco")
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
     (bootstrap.VENV / "bin").mkdir(parents=True)
     bootstrap.STAMPS.mkdir()
     python = bootstrap.VENV / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
 
     def check(packages: str) -> bool:
@@ -208,7 +209,7 @@ def test_missing_opengl_is_told_with_the_packages_to_install(rendering, monkeypa
     for _ in range(2):
         assert not rendering("packages")
         (line,) = capsys.readouterr().out.splitlines()
-        for part in ("tabletop", "sudo apt install libegl1 libopengl0 libgl1-mesa-dri", "libosmesa6", "all else works"):
+        for part in ("all works but rendering the tabletop world", "sudo apt install libegl1 ", "libosmesa6"):
             assert part in line
 
 
