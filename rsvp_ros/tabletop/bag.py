@@ -26,6 +26,9 @@ from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import Box
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 
+DEMO_CLIP = Path(__file__).with_name("data") / "demo_clip"
+"""A clip that comes with the package; demo_clip.py tells what happens in it."""
+
 WORLD_FRAME = "world"
 OPTICAL_FRAME = "camera_color_optical_frame"
 """Frame of the images: tf's child of WORLD_FRAME."""

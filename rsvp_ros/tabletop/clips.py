@@ -29,8 +29,9 @@ FINGER_REACH = 0.045
 """From the middle between the fingers to their outsides, metres."""
 PALM = 0.06
 """From the fingertips to where the palm is too wide to go between things, metres."""
-FOREARM_MIDDLE, FOREARM_RADIUS = 0.40, 0.045
-"""Of the gripper: behind its fingertips; metres."""
+FOREARM = (0.19, 0.66)
+"""Where it begins and ends behind the fingertips, metres; it is round."""
+FOREARM_RADIUS = 0.045
 
 
 class EventKind(enum.Enum):
@@ -302,16 +303,16 @@ class Plan:
         camera = self.camera(middle)
         eye, axes = camera.world_from_optical[:3, 3], camera.world_from_optical[:3, :3]
         aim = pose[:3, 3]
-        # Half of what it must cover, across the arm, at the thing's distance.
+        # Half of what it must cover across the arm and along it, at the thing's distance.
         local = (solid - eye) @ axes
         reach = float(np.linalg.norm(aim - eye))
-        size = float(np.ptp(local[:, 1] / local[:, 2])) / 2 * reach
-        nearest = min(0.8, FOREARM_RADIUS / (size + 0.008))
+        across, along = (float(np.ptp(local[:, i] / local[:, 2])) / 2 * reach + 0.008 for i in (1, 0))
         side = axes[:, 0] if camera.project(aim[None])[0, 0] > camera.width / 2 else -axes[:, 0]
-        for share in np.arange(nearest, 0.3, -0.03):  # the nearer to the thing, the less of the others is hidden
+        for share in np.arange(min(0.8, FOREARM_RADIUS / across), 0.3, -0.03):  # the nearer, the less else is hidden
             spot = eye + share * (aim - eye)
-            hand = _hand(spot - side * FOREARM_MIDDLE, -side, axes[:, 1])
-            if min(hand[2, 3], spot[2]) > self._tallest() + 0.05:
+            hand = _hand(spot - side * (FOREARM[0] + share * along), -side, axes[:, 1])
+            elbow = camera.project(hand[None, :3, 3] - FOREARM[1] * hand[:3, 2])[0, 0]
+            if spot[2] > self._tallest() + 0.05 and not -10 < elbow < camera.width + 10:
                 break
         else:
             return False
@@ -457,7 +458,7 @@ def _hand(tip: np.ndarray, pointing: np.ndarray, fingers: np.ndarray) -> np.ndar
 def _grasp(solid: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Where the fingertips take a thing from above, and the way from finger to finger; None: nowhere.
 
-    `solid`: points all over it, world. As low as it is narrow enough.
+    `solid`: points all over it, world. As deep as fingers and palm can go.
     """
     best = None
     top = solid[:, 2].max()
@@ -468,11 +469,15 @@ def _grasp(solid: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarra
         between = np.abs(across) < 0.014
         if not between.any():
             continue
-        offset = (along[between].max() + along[between].min()) / 2
-        blocking = solid[between & (np.abs(along - offset) > GRIP), 2]
-        low = max(blocking.max(initial=0.004) + 0.002, top - PALM, 0.006)
-        if top - low > 0.008 and (best is None or low < best[0] - 0.002):
-            best = low, middle + offset * fingers, fingers
+        near, far = along[between].min(), along[between].max()
+        # About its middle, or about a mug's wall, with one finger inside.
+        for offset in ((near + far) / 2, near + 0.004, far - 0.004):
+            aside = np.abs(along - offset)
+            blocking = solid[between & (aside > GRIP) & (aside < FINGER_REACH), 2]
+            low = max(blocking.max(initial=0.004) + 0.002, top - PALM, 0.006)
+            held = solid[between & (aside < GRIP), 2].max(initial=0.0)
+            if held - low > 0.008 and (best is None or low < best[0] - 0.002):
+                best = low, middle + offset * fingers, fingers
     if best is None:
         return None
     low, spot, fingers = best

@@ -34,7 +34,7 @@ class Move:
     turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """About an axis of the world through the thing's origin, radians; more than a full turn is one."""
     rolls: bool = False
-    """It stays on the table with its lowest point."""
+    """Its lowest point stays as high as it is."""
 
     def share(self, time_s: float) -> float:
         """How much of it is done, 0 to 1: the path of least jerk."""
@@ -57,10 +57,11 @@ class Path:
         for move in self.moves:
             share = move.share(time_s)
             if share > 0:
+                lowest = (self.surface @ pose[2, :3]).min() if move.rolls else 0.0
                 pose[:3, :3] = turn_matrix(share * np.array(move.turn)) @ pose[:3, :3]
                 pose[:3, 3] += share * np.array(move.shift)
                 if move.rolls:
-                    pose[2, 3] = -(self.surface @ pose[2, :3]).min()
+                    pose[2, 3] += lowest - (self.surface @ pose[2, :3]).min()
         return pose
 
     @property
