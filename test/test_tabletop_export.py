@@ -328,7 +328,11 @@ def test_export_goes_on_where_it_stopped(headless_gl, tmp_path):
 def test_scenes_made_otherwise_are_not_mixed(headless_gl, tmp_path):
     export(tmp_path, "coco", OPTIONS, range(1))
     with pytest.raises(ConfigurationError, match=r"made with size \[160, 120\], not \[80, 60\].*--out"):
-        export(tmp_path, "coco", replace(OPTIONS, size=(80, 60)), range(1))
+        export(tmp_path, "coco", replace(OPTIONS, size=(80, 60)), range(1, 2))
+    with pytest.raises(ConfigurationError, match="made with views 1, not 2"):
+        export(tmp_path, "coco", replace(OPTIONS, views=2), range(1))
+    two_splits = replace(OPTIONS, split=Split.TEST, size=(80, 60))
+    assert export(tmp_path, "coco", two_splits, range(1))[0] == 1
 
 
 def test_a_folder_that_cannot_be_is_named(headless_gl, tmp_path):

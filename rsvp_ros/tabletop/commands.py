@@ -14,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.tabletop.instruction import LANGUAGES
+from rsvp_ros.tabletop.export import FORMATS, SceneOptions, disk_errors, export, instructions_about
+from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction
 from rsvp_ros.tabletop.splits import Split
+from rsvp_ros.tabletop.view import View
+from rsvp_ros.tabletop.view_files import ViewFiles, encoded, write_view, write_whole
 
-FORMATS = ("reasonseg", "coco")
 MIXED = (Split.TRAIN, Split.NOVEL, Split.TEST)
 """Splits that a contact sheet shows in turn where none is asked for."""
 LETTERS = {"en": "a", "es": "ñ¿", "de": "ß", "zh": "红色的"}
@@ -188,8 +190,6 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from rsvp_ros.tabletop.export import disk_errors, instructions_about
-    from rsvp_ros.tabletop.view_files import ViewFiles, write_view
     from rsvp_ros.tabletop.world import render_scene
 
     scene = _scene_options(options)
@@ -206,8 +206,6 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from rsvp_ros.tabletop.export import export
-
     scene = _scene_options(options)
     seeds = range(options.seed, options.seed + options.count)
     with _Progress("scenes") as progress:
@@ -218,8 +216,6 @@ def _export(options: argparse.Namespace) -> int:
 
 def _browse(options: argparse.Namespace) -> int:
     from rsvp_ros.tabletop.browse import contact_sheet, drawable, pick_scenes
-    from rsvp_ros.tabletop.export import SceneOptions, disk_errors, instructions_about
-    from rsvp_ros.tabletop.view_files import encoded, write_whole
     from rsvp_ros.tabletop.world import render_scene
 
     if options.out.suffix not in (".png", ".jpg"):
@@ -282,15 +278,13 @@ def _bag(options: argparse.Namespace) -> int:
     return 0
 
 
-def _scene_options(options: argparse.Namespace):
-    from rsvp_ros.tabletop.export import SceneOptions
-
+def _scene_options(options: argparse.Namespace) -> SceneOptions:
     return SceneOptions(
         Split(options.split), options.size, options.views, options.instructions, tuple(options.languages)
     )
 
 
-def _told(instruction, view) -> str:
+def _told(instruction: Instruction, view: View) -> str:
     things = [view.object(target) for target in instruction.targets]
     meant = ", ".join(f"{thing.color} {thing.kind}" for thing in things) or "nothing that is there"
     return f"[{instruction.language}] {instruction.text} -> {meant}"

@@ -82,7 +82,7 @@ def export(
         raise ConfigurationError(f"no format {format!r}: choose one of {', '.join(FORMATS)}")
     with disk_errors(folder):
         render_scenes(folder, options, seeds, workers, on_progress)
-        names = sorted(path.stem for path in (folder / "scenes").glob(f"{options.split.value}_*.json"))
+        names = sorted(path.stem for path in _records(folder, options.split))
         if format == "coco":
             return len(names), _write_coco(folder, options.split, names)
         return len(names), _write_reasonseg(folder, options.split, names)
@@ -96,6 +96,7 @@ def render_scenes(
     on_progress: Callable[[int, int], None],
 ) -> None:
     """Render the scenes that the folder does not hold yet. Raises OSError, ConfigurationError."""
+    _check_options(folder, options)
     missing = [seed for seed in seeds if not _is_there(folder, options, seed)]
     done = len(seeds) - len(missing)
     on_progress(done, len(seeds))
@@ -123,18 +124,25 @@ def instructions_about(view: View, options: SceneOptions, seed: int, number: int
 
 
 def _is_there(folder: Path, options: SceneOptions, seed: int) -> bool:
-    for number, name in enumerate(options.names(seed)):
-        record = ViewFiles.among(folder, name).record
-        if not record.exists():
-            return False
-        made_with, wanted = json.loads(record.read_text())["made_with"], options.made_with(seed, number)
-        for option, value in wanted.items():
-            if made_with.get(option) != value:
-                raise ConfigurationError(
-                    f"{folder} holds scenes made with {option} {made_with.get(option)}, not {value}: "
-                    "choose another folder with --out, or delete this one"
-                )
-    return True
+    return all(ViewFiles.among(folder, name).record.exists() for name in options.names(seed))
+
+
+def _check_options(folder: Path, options: SceneOptions) -> None:
+    """Whether what the folder holds of the split was made with these options, as all of it was with the same."""
+    record = next(_records(folder, options.split), None)
+    if record is None:
+        return
+    made_with = json.loads(record.read_text())["made_with"]
+    for option, value in options.made_with(0, 0).items():
+        if option not in ("seed", "view") and made_with.get(option) != value:
+            raise ConfigurationError(
+                f"{folder} holds scenes made with {option} {made_with.get(option)}, not {value}: "
+                "choose another folder with --out, or delete this one"
+            )
+
+
+def _records(folder: Path, split: Split) -> Iterator[Path]:
+    return (folder / "scenes").glob(f"{split.value}_*.json")
 
 
 def _here(folder: Path, options: SceneOptions, seeds: Sequence[int]) -> Iterator[None]:
