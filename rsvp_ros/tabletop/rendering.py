@@ -106,6 +106,7 @@ def load_mujoco() -> ModuleType:
         ConfigurationError: MuJoCo or a library to draw with is not installed.
     """
     os.environ["MUJOCO_GL"] = choose_backend()
+    os.environ["PYOPENGL_PLATFORM"] = os.environ["MUJOCO_GL"]  # a parent process may have left another
     try:
         return importlib.import_module("mujoco")
     except ImportError as error:
