@@ -123,12 +123,13 @@ def _tabletop(options: argparse.Namespace) -> int:
         "parameters": ", ".join(f"{name}={value}" for name, value in changed.items()) or "all default",
     }
     with System.configured(config, options.reasoner, options.segmenter, Region(options.region)) as system:
-        results = Results({**system.names, **asked})
+        results = Results(asked)
         try:
             _ask(options, scenes, system, results)
             _follow(options, scenes, system, results)
             results.complete = True
         finally:  # also after Ctrl-C and errors
+            results.settings = {**system.names, **asked}  # a server's model may be known by name only now
             results.write(options.out)
             print(results.table())
             print(f"\nwritten to {options.out}/: table.txt, results.json, worst.html")
@@ -186,11 +187,8 @@ def _prompts(options: argparse.Namespace, config: Config, split: Split) -> int:
         print(f"refused: presence below tracker.min_presence, {threshold:g}\n")
         print(prompt_table(scores, auc))
         options.out.mkdir(parents=True, exist_ok=True)
-        content = {
-            "min_presence": threshold,
-            "presence_auc": auc,
-            **{kind.value: dataclasses.asdict(s) for kind, s in scores.items()},
-        }
+        kinds = {kind.value: dataclasses.asdict(s) for kind, s in scores.items()}
+        content = {"min_presence": threshold, "presence_auc": auc, "prompts": kinds}
         (options.out / "prompts.json").write_text(json.dumps(without_nan(content), indent=1) + "\n")
         print(f"\nwritten to {options.out}/prompts.json")
     return 0
