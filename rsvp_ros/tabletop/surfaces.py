@@ -178,7 +178,7 @@ def _patterned(kind: str, rgb: Color, pattern: str, rng: np.random.Generator) ->
     elif pattern == "checked":
         repeats = int(rng.integers(5, 9))
         for i in range(repeats):
-            band = slice(round((i + 0.3) * width / repeats), round((i + 0.7) * width / repeats))
+            band = slice(round((i + 0.36) * width / repeats), round((i + 0.62) * width / repeats))
             for cut in (np.s_[band], np.s_[:, band]):
                 image[cut] = (0.45 * image[cut] + 0.55 * second).astype(np.uint8)
     else:
@@ -214,9 +214,9 @@ def _ball(rgb: Color, rng: np.random.Generator) -> np.ndarray:
     deep = _bytes(tuple(c * 0.72 for c in rgb) if _brightness(rgb) > 0.12 else (0.2, 0.2, 0.21))
     if rng.random() < 0.5:
         for i in range(3):
-            image[:, round(i * width / 3) : round((i + 0.5) * width / 3)] = deep
+            image[:, round(i * width / 3) : round((i + 0.42) * width / 3)] = deep
     else:
-        seam = tuple(c // 2 for c in deep) if _brightness(rgb) > 0.12 else deep
+        seam = tuple(c * 2 // 3 for c in deep) if _brightness(rgb) > 0.12 else deep
         for i in range(4):
             x = round((i + 0.5) * width / 4)
             cv2.line(image, (x, 0), (x, height), seam, 3)

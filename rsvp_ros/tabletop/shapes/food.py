@@ -54,7 +54,7 @@ def apple(rng: np.random.Generator) -> Draft:
     profile = np.maximum(smooth(knots, 21), (0, -9)) * r
     profile[[0, -1], 0] = 0
     flesh = _uneven(lathe(profile, 28), rng, 0.025)
-    bottom = np.clip(-flesh.vertices[:, 2] / r, 0, 1)
+    bottom = np.clip(-flesh.vertices[:, 2] / r, 0, 1) * np.clip(np.hypot(*flesh.vertices[:, :2].T) / (0.3 * r), 0, 1)
     angle = np.arctan2(flesh.vertices[:, 1], flesh.vertices[:, 0])
     flesh = Mesh(
         flesh.vertices * (1 + 0.025 * (bottom * np.cos(5 * angle))[:, None] * (1, 1, 0.6)), flesh.faces, flesh.texcoords

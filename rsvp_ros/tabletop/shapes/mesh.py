@@ -127,10 +127,11 @@ def _without_slivers(mesh: Mesh) -> Mesh:
     return Mesh(mesh.vertices, mesh.faces[area > 1e-12], mesh.texcoords)
 
 
-def lathe(profile: Sequence[Sequence[float]], segments: int = 28, by_height: bool = False) -> Mesh:
+def lathe(profile: Sequence[Sequence[float]], segments: int = 28, by_height: bool = False, caps: bool = True) -> Mesh:
     """Turned about z. `profile` (P x 2: radius, z) runs from the bottom's middle over the outside to the top.
 
-    A hollow thing's profile goes on down its inside. `by_height`: the texture's v is the height instead of the way.
+    A hollow thing's profile goes on down its inside, a ring's ends where it began. `by_height`: the texture's v is the
+    height instead of the way. `caps`: ends away from the axis are closed with discs.
     """
     profile = np.asarray(profile, float)
     ring = circle(1, segments)
@@ -140,7 +141,7 @@ def lathe(profile: Sequence[Sequence[float]], segments: int = 28, by_height: boo
     v = None
     if by_height:
         v = (profile[:, 1] - profile[:, 1].min()) / max(float(np.ptp(profile[:, 1])), 1e-9)
-    return loft(rings, caps=False, v=v)
+    return loft(rings, caps and not np.array_equal(profile[0], profile[-1]), v)
 
 
 def cylinder(radius: float, low: float, high: float, bevel: float = 0.0, segments: int = 24) -> Mesh:

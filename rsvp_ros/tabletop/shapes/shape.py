@@ -115,7 +115,7 @@ _WAYS = np.array(
         [(np.cos(a) * np.sin(b), np.sin(a) * np.sin(b), -np.cos(b)) for a in np.arange(20) * np.pi / 10]
         for b in np.linspace(0, np.pi, 13)
     ]
-)
+).round(12)  # so that all of a pole's ways are one
 
 
 def _middle(points: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def cup(rng: np.random.Generator) -> Draft:
     foot = top * rng.uniform(0.68, 0.78)
     outside = np.array([[foot - 0.001, 0], [foot, 0.0], [foot, 0.002], [top, height]])
     wall = lathe(_walls(outside, 0.0012, 0.006), 28, by_height=True)
-    roll = lathe([(top + 0.0022 * np.cos(a), height + 0.0022 * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 9)], 28)
+    roll = lathe([(top + 0.0022 * np.cos(a), height + 0.0022 * np.sin(a)) for a in np.arange(9) % 8 * (np.pi / 4)], 28)
     parts: list = [("main", wall)]
     rests = [("upright", UPRIGHT, 0.9), ("lying", LYING, 0.1)]
     if rng.random() < 0.3:
@@ -116,9 +116,8 @@ def bottle(rng: np.random.Generator) -> Draft:
     cap = cylinder(neck * 1.22, height - 0.022, height, 0.0015, 20)
     band = cylinder(neck * 1.3, height - 0.027, height - 0.024, 0, 20)
     low, high = shoulder * rng.uniform(0.22, 0.34), shoulder * rng.uniform(0.78, 0.93)
-    label = lathe(
-        [(radius - 0.001, low), (radius + 0.0006, low), (radius + 0.0006, high), (radius - 0.001, high)], 28, True
-    )
+    inner, outer = radius - 0.001, radius + 0.0006
+    label = lathe([(inner, low), (outer, low), (outer, high), (inner, high), (inner, low)], 28, by_height=True)
     return Draft(
         [("main", body), ("cap", cap), ("cap", band), ("label", label)],
         [
@@ -239,8 +238,8 @@ def pan(rng: np.random.Generator) -> Draft:
     )
     profile = _walls(outside, 0.003, 0.004)
     split = len(outside) + 2  # the rim
-    body = lathe(profile[: split + 1], 36, by_height=True)
-    inside = lathe(profile[split:], 36)
+    body = lathe(profile[: split + 1], 36, by_height=True, caps=False)
+    inside = lathe(profile[split:], 36, caps=False)
     length = s * rng.uniform(0.13, 0.16)
     rise = rng.uniform(0.012, 0.022)
     way = smooth(

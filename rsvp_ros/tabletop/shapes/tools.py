@@ -300,6 +300,7 @@ def tape(rng: np.random.Generator) -> Draft:
             (radius, height - 0.0008),
             (radius - 0.0008, height),
             (core, height),
+            (core, 0),
         ],
         36,
     )
