@@ -26,6 +26,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.signals import uninstall_signal_handlers
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header, String
 
@@ -224,6 +225,8 @@ def main(args: Sequence[str] | None = None) -> None:
         pass
     finally:
         # Ctrl-C on `ros2 launch` comes twice, from the terminal and from launch: the second must not break off the end.
+        # Shutting down, rclpy would put back the handler that it found.
+        uninstall_signal_handlers()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if error is not None:
             rclpy.logging.get_logger("tabletop_camera").fatal(f"{type(error).__name__}: {error}")

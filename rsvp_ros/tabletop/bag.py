@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -466,6 +467,7 @@ def _reliable(depth: int):
     )
 
 
+@lru_cache
 def _typestore():
     from rosbags.typesys import Stores, get_typestore
 
