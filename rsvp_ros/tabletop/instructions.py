@@ -10,7 +10,7 @@ import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction, InstructionKind
-from rsvp_ros.tabletop.kinds import CATEGORIES, KINDS, USES, is_held_out_pair
+from rsvp_ros.tabletop.kinds import CATEGORIES, KINDS, THIN, USES, is_held_out_pair
 from rsvp_ros.tabletop.language import GRAMMARS, Grammar
 from rsvp_ros.tabletop.queries import (
     ANYTHING,
@@ -30,6 +30,7 @@ from rsvp_ros.tabletop.queries import (
     Only,
     Ordinal,
     Query,
+    has_material,
 )
 from rsvp_ros.tabletop.view import ObjectView, View
 
@@ -143,7 +144,7 @@ def visible_attributes(thing: ObjectView) -> tuple[str, ...]:
         thing.kind,
         thing.color,
         None if thing.pattern == "plain" else thing.pattern,
-        "wood" if thing.material == "wood" and thing.color == "brown" else None,
+        "wood" if has_material(thing, "wood") else None,
     )
 
 
@@ -354,7 +355,12 @@ def _size(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Qu
     measures = ("largest", "smallest", "longest", "shortest", "tallest")
     if absent:
         return _mixed(([Extreme(d, m) for d in _names(layout, True)[0] for m in measures[:3]],), rng)
-    return _mixed([[Extreme(d, m) for m in measures] for d in _counted(layout, 2)], rng)
+    groups = []
+    for what in _counted(layout, 2):
+        # Short is said of long things alone, and tall of what may stand
+        unsaid = {"shortest"} if what.kind not in THIN else {"tallest"}
+        groups.append([Extreme(what, m) for m in measures if m not in unsaid])
+    return _mixed(groups, rng)
 
 
 def _negation(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Query]:

@@ -20,11 +20,13 @@ from rsvp_ros.tabletop.view import ObjectView, View
 
 FARTHER = 1.4
 """The nearest thing is the nearest where the second one is this many times farther away."""
-NEXT_GAP = 0.10
+GAP_MARGIN = 0.02
+"""By outlines the second nearest must be farther by that factor and this, metres."""
+NEXT_GAP = 0.06
 """Two things lie next to each other where less than this lies between them, metres …"""
 APART_GAP = 0.20
 """… and not next to each other where this or more does."""
-SIDE_CONE = 35.0
+SIDE_CONE = 30.0
 """Degrees about a direction within which everybody says "left of"; beyond 90 degrees nobody does."""
 COLUMN_MARGIN = 0.04
 """Two things' middles are one right of the other where this share of the image's width lies between them."""
@@ -41,6 +43,23 @@ HANDLED = frozenset({"knife", "fork", "spoon", "scissors", "hammer", "screwdrive
 """Kinds that are named by the colour of their handle: "the red knife", but hardly "the red thing"."""
 TELLING_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 """Colours that tell a thing without its kind: a white or a black part is on many things."""
+NEUTRALS = ("white", "black", "gray", "silver")
+"""What stripes, dots and checks are laid over or under the main colour in."""
+PART_COLORS = {
+    "hammer": ("brown",),
+    "sponge": ("green", "black", "gray"),
+    "phone": ("black",),
+    "pan": ("black",),
+    "bottle": NEUTRALS,
+    "can": NEUTRALS,
+    "cup": ("white",),
+    "battery": ("black", "brown", "gray", "orange", "silver", "yellow"),
+    "screwdriver": ("black",),
+    "carrot": ("green",),
+    "tape": ("brown",),
+    "box": ("brown",),
+}
+"""Colours of parts that some would call the whole thing's."""
 _CONFUSABLE = {
     frozenset(pair)
     for pair in (
@@ -105,7 +124,9 @@ def has_color(thing: ObjectView, color: str, alone: bool = False) -> bool | None
     """Whether people call a thing by this colour; `alone`: without saying what it is ("the red thing")."""
     if thing.color == color:
         return None if alone and thing.kind in HANDLED else True
-    if confusable(thing.color, color) or thing.pattern != "plain":
+    if confusable(thing.color, color) or color in PART_COLORS.get(thing.kind, ()):
+        return None
+    if thing.pattern != "plain" and color in NEUTRALS:
         return None
     if thing.material == "fruit" and {thing.color, color} == {"green", "yellow"}:
         return None
@@ -113,10 +134,17 @@ def has_color(thing: ObjectView, color: str, alone: bool = False) -> bool | None
 
 
 def has_material(thing: ObjectView, material: str) -> bool | None:
-    """Whether a thing looks to be of this material; painted wood and brown glaze look like each other."""
-    if "wood" in (thing.material, material) and (thing.material == "wood") != (thing.color == "brown"):
-        return None
+    """Whether a thing looks to be of this material; where the colours of wood and of glaze are like each other, or
+    wood is painted, people cannot tell."""
+    if {thing.material, material} & {"wood", "ceramic"} and (thing.material == "wood" or thing.color == "brown"):
+        is_plain_wood = thing.material == "wood" and thing.color == "brown" and thing.kind != "bowl"
+        return material == "wood" if is_plain_wood else None
     return thing.material == material
+
+
+def has_pattern(thing: ObjectView, pattern: str) -> bool | None:
+    """Whether a thing is "striped", "dotted" or "checked"; a plain ball has panels or seams."""
+    return None if thing.kind == "ball" and thing.pattern == "plain" else thing.pattern == pattern
 
 
 def rolls(thing: ObjectView) -> bool | None:
@@ -180,7 +208,7 @@ class Description:
         if self.color:
             checks.append(has_color(thing, self.color, alone))
         if self.pattern:
-            checks.append(thing.pattern == self.pattern)
+            checks.append(has_pattern(thing, self.pattern))
         if self.material:
             checks.append(has_material(thing, self.material))
         if self.not_kind:
@@ -314,8 +342,12 @@ class Layout:
         order = order if side in ("right", "behind") else negate(order)
         angle = np.degrees(np.arctan2(abs(across), along))
         if order and angle <= SIDE_CONE:
-            return True
+            return None if self.is_within(a, b) else True
         return False if angle >= (90 if order is False else 100) and not order else None
+
+    def is_within(self, a: ObjectView, b: ObjectView) -> bool:
+        """Whether one of two things lies in, on or under the other rather than beside it."""
+        return any(hull_gap(self.hulls[outer.id], inner.position[None, :2]) == 0 for outer, inner in ((a, b), (b, a)))
 
     def edge_distance(self, thing: ObjectView) -> float:
         """From a thing's outline to the table's nearest edge, metres; negative where it stands over."""
@@ -363,6 +395,8 @@ def hull_gap(a: np.ndarray, b: np.ndarray) -> float:
     """Smallest distance between two convex outlines, N x 2 each, counter-clockwise; 0 where they overlap."""
 
     def separates(hull: np.ndarray, other: np.ndarray) -> bool:
+        if len(hull) < 3:
+            return False
         along = np.roll(hull, -1, 0) - hull
         normals = np.stack((along[:, 1], -along[:, 0]), 1)
         return bool(((other @ normals.T).min(0) > (hull * normals).sum(1)).any())
@@ -538,7 +572,7 @@ class NextTo:
             if not others:
                 return _about([], anchor)
             nearest = min(others, key=lambda o: layout.distance(o, anchor))
-            if nearest in layout.glimpsed or layout.gap(nearest, anchor) > NEXT_GAP:
+            if nearest in layout.glimpsed or not self._is_next(layout, nearest, anchor):
                 return doubtful("nothing is clearly next to it")
             clear = _is_nearest(layout, nearest, anchor, others)
             return _about([nearest], anchor) if clear else doubtful("two things are next to it")
@@ -551,6 +585,8 @@ class NextTo:
     @staticmethod
     def _is_next(layout: Layout, a: ObjectView, b: ObjectView) -> bool | None:
         gap = layout.gap(a, b)
+        if layout.is_within(a, b):
+            return None
         return True if gap <= NEXT_GAP else False if gap >= APART_GAP else None
 
 
@@ -643,7 +679,7 @@ def _is_nearest(layout: Layout, nearest: ObjectView, anchor: ObjectView, rivals:
     """Whether one thing is clearly nearer to another than all its rivals, by their middles and by their outlines."""
     distance, gap = layout.distance(nearest, anchor), layout.gap(nearest, anchor)
     return all(
-        layout.distance(o, anchor) >= FARTHER * distance and layout.gap(o, anchor) > gap
+        layout.distance(o, anchor) >= FARTHER * distance and layout.gap(o, anchor) >= FARTHER * gap + GAP_MARGIN
         for o in rivals
         if o is not nearest
     )

@@ -50,7 +50,7 @@ NOUNS = {
     "pear": ("pear|pears",),
     "lemon": ("lemon|lemons",),
     "carrot": ("carrot|carrots",),
-    "can": ("can|cans", "tin can|tin cans", "~tin|tins"),
+    "can": ("can|cans", "tin can|tin cans", "~soda can|soda cans"),
     "box": ("box|boxes", "cardboard box|cardboard boxes", "~carton|cartons"),
     "candle": ("candle|candles",),
     "sponge": ("sponge|sponges", "~dish sponge|dish sponges"),
