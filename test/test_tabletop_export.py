@@ -381,7 +381,15 @@ def assert_whole(folder: Path) -> None:
 
 
 def test_ctrl_c_leaves_whole_files_and_no_process(running_export, tmp_path):
-    process, family, _ = running_export
+    process, family, workers = running_export
+    for worker in workers:
+        worker.send_signal(signal.SIGINT)  # is not for them to answer
+    more = len(list(tmp_path.glob("scenes/*.json"))) + 10
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("scenes/*.json"))) < more:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "no more scenes were written"
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130

@@ -191,8 +191,6 @@ def _caption(scene: Scene, width: int, margin: int, size: int) -> np.ndarray:
 
 def _held_out(scene: Scene) -> list[str]:
     """Things in sight that training never shows: kinds, and colours of kinds."""
-    if scene.split.known:
-        return []
     names = [_held_out_name(thing) for thing in scene.view.things]
     return sorted({name for name in names if name})
 
