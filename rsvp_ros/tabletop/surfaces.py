@@ -89,7 +89,7 @@ def paint(kind: str, role: str, rgb: Color, pattern: str, material: str, rng: np
     if role == "keys":
         return _plain((0.82, 0.82, 0.82) if _brightness(rgb) < 0.3 else (0.14, 0.14, 0.15), "rubber")
     if role == "scour":
-        dark = (0.10, 0.28, 0.13) if rng.random() < 0.7 else (0.16, 0.16, 0.18)
+        dark = (0.15, 0.21, 0.17) if rng.random() < 0.5 else (0.17, 0.17, 0.19)
         return _picture(_mottled(dark, 0.7, rng, 0.95), "foam")
     if role == "wood":
         return _picture(_grain((0.62, 0.43, 0.24) if kind == "hammer" else (0.30, 0.19, 0.10), rng), "wood")
@@ -119,8 +119,9 @@ def _main(kind: str, rgb: Color, pattern: str, material: str, rng: np.random.Gen
         return _picture(_SKINS.get(kind, _peel)(rgb, rng), material)
     if material == "foam":
         return _picture(_pores(rgb, rng), material)
-    if material == "metal" and np.ptp(rgb) < 0.06 and 0.65 < _brightness(rgb) < 0.86:
-        return _picture(_brushed(rgb, rng), material)  # silver
+    bare = np.ptp(rgb) < 0.06 and 0.65 < _brightness(rgb) < 0.86  # silver
+    if material == "metal" and (bare or kind == "key"):
+        return _picture(_brushed(rgb, rng), material)
     return _plain(rgb, material)
 
 

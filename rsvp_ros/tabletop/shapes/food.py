@@ -47,9 +47,9 @@ def apple(rng: np.random.Generator) -> Draft:
         (1.0, 0.25),
         (0.82, 0.68),
         (0.45, 0.84),
-        (0.2, 0.74),
-        (0.07, 0.55),
-        (0, 0.48),
+        (0.2, 0.76),
+        (0.08, 0.64),
+        (0, 0.60),
     ]
     profile = np.maximum(smooth(knots, 21), (0, -9)) * r
     profile[[0, -1], 0] = 0
@@ -61,8 +61,8 @@ def apple(rng: np.random.Generator) -> Draft:
     )
     lean = rng.uniform(0.002, 0.007) * s
     stem = tube(
-        [(0, 0, 0.42 * r), (lean * 0.3, 0, 0.75 * r), (lean, 0, 1.0 * r), (lean * 2, 0, 1.18 * r)],
-        np.array([0.0016, 0.0014, 0.0015, 0.0024]) * s,
+        [(0, 0, 0.52 * r), (lean * 0.3, 0, 0.8 * r), (lean, 0, 1.06 * r), (lean * 2.2, 0, 1.28 * r)],
+        np.array([0.0021, 0.0018, 0.0018, 0.0028]) * s,
         7,
     )
     parts: list = [("main", flesh, 80.0), ("wood", stem)]

@@ -142,7 +142,7 @@ def remote(rng: np.random.Generator) -> Draft:
 
 def battery(rng: np.random.Generator) -> Draft:
     """Round; as large as a torch takes."""
-    s = rng.uniform(0.9, 1.25)
+    s = rng.uniform(1.0, 1.25)
     radius, height = s * rng.uniform(0.0135, 0.0165), s * 0.056
     split = height * rng.uniform(0.62, 0.72)
     body = lathe([(0, 0.001), (radius - 0.001, 0.001), (radius, 0.002), (radius, split)], 24, True)
@@ -175,8 +175,13 @@ def can(rng: np.random.Generator) -> Draft:
     if rng.random() < 0.5:
         radius, height = s * 0.032, s * rng.uniform(0.105, 0.122)
         neck = radius * 0.83
-        lower = lathe([(0, 0.004), (neck * 0.85, 0.004), (neck * 0.92, 0), (neck * 0.96, 0.001), (radius, 0.009)], 28)
-        body = lathe([(radius, 0.009), (radius, height - 0.014), (neck, height - 0.003)], 28, by_height=True)
+        # Three skins that meet: one outside
+        lower = lathe(
+            [(0, 0.004), (neck * 0.85, 0.004), (neck * 0.92, 0), (neck * 0.96, 0.001), (radius, 0.009)], 28, caps=False
+        )
+        body = lathe(
+            [(radius, 0.009), (radius, height - 0.014), (neck, height - 0.003)], 28, by_height=True, caps=False
+        )
         lid = lathe(
             [
                 (neck, height - 0.003),
@@ -187,6 +192,7 @@ def can(rng: np.random.Generator) -> Draft:
                 (0, height - 0.005),
             ],
             28,
+            caps=False,
         )
         mouth = prism(circle(0.0085 * s, 14) * (1, 0.85), height - 0.0051, height - 0.0046).moved((0, -neck * 0.45, 0))
         tab = prism(rounded_rectangle(0.012 * s, 0.02 * s, 0.006 * s, 4), height - 0.0045, height - 0.003).moved(

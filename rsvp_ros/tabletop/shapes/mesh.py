@@ -140,7 +140,8 @@ def lathe(profile: Sequence[Sequence[float]], segments: int = 28, by_height: boo
     )
     v = None
     if by_height:
-        v = (profile[:, 1] - profile[:, 1].min()) / max(float(np.ptp(profile[:, 1])), 1e-9)
+        # Not quite 0 to 1: at the picture's very edge its first row would mix with its last
+        v = 0.01 + 0.98 * (profile[:, 1] - profile[:, 1].min()) / max(float(np.ptp(profile[:, 1])), 1e-9)
     return loft(rings, caps and not np.array_equal(profile[0], profile[-1]), v)
 
 

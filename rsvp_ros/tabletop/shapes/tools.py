@@ -264,7 +264,7 @@ def key(rng: np.random.Generator) -> Draft:
         outline = outline * (0.85, 1.15)
     elif style == 2:
         outline = outline * (1 + 0.13 * np.cos(3 * np.arctan2(outline[:, 1], outline[:, 0]) + np.pi))[:, None]
-    hole = circle(bow * rng.uniform(0.3, 0.48), 24)
+    hole = circle(bow * rng.uniform(0.36, 0.5), 24)
     head = ring(outline, hole, -thick, thick, 0.0005).moved((-bow * 0.9, 0, 0))
     shaft = s * rng.uniform(0.036, 0.042)
     half = s * 0.0052
@@ -370,8 +370,7 @@ def pen(rng: np.random.Generator) -> Draft:
             16,
         )
         band = cylinder(radius * 1.17, length * 0.05, length * 0.065, 0, 16)
-        shift = rng.random() < 0.5
-        parts = [("main" if shift else "light", barrel), ("main", cap), ("metal", band)]
+        parts = [("main", barrel), ("main", cap), ("metal", band)]
     end = -1 if len(parts) == 4 else 1
     clip = box((0.0022 * s, 0.0034 * s, 0.038 * s), 0.0006).moved(
         (radius * 1.12 + 0.0016 * s, 0, end * (length * 0.5 - 0.021 * s))
