@@ -38,6 +38,8 @@ ABSENT_SHARE = 0.2
 """Share of the instructions that mean nothing that is in the view."""
 MAX_TRIES = 80
 """Questions of one kind that are tried before another kind is taken."""
+STANDING = ("bottle", "can", "candle", "box")
+"""Kinds that people compare by how tall they are."""
 SIDES = ("left", "right", "front", "behind")
 
 
@@ -300,10 +302,16 @@ def _attribute(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterat
             [Only(Description(kind=k, material=m)) for k, m in sorted(set(made))],
             [Only(Description(color=c)) for c in telling],
             [Only(Description(category=c)) for c in CATEGORIES],
-            [Only(Description(category=c, color=color)) for c in CATEGORIES for color in colors],
+            [Only(d) for c in CATEGORIES for color in colors if (d := _colored(c, color))],
         ),
         rng,
     )
+
+
+def _colored(category: str, color: str) -> Description | None:
+    """Things of a category in a colour that one of its kinds can have: nobody looks for blue fruit."""
+    possible = any(color in KINDS[kind].colors for kind in CATEGORIES[category].members)
+    return Description(category=category, color=color) if possible else None
 
 
 def _use(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Query]:
@@ -351,16 +359,21 @@ def _ordinal(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator
     return _mixed(groups, rng)
 
 
+def _measures(what: Description) -> tuple[str, ...]:
+    """How such things are compared: long are long things, tall what stands."""
+    if what.kind in THIN:
+        return "largest", "smallest", "longest", "shortest"
+    if what.is_any:
+        return "largest", "smallest", "longest", "tallest"
+    if what.category in ("tool", "cutlery"):
+        return "largest", "smallest", "longest"
+    return ("largest", "smallest", "tallest") if what.kind in STANDING else ("largest", "smallest")
+
+
 def _size(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Query]:
-    measures = ("largest", "smallest", "longest", "shortest", "tallest")
     if absent:
-        return _mixed(([Extreme(d, m) for d in _names(layout, True)[0] for m in measures[:3]],), rng)
-    groups = []
-    for what in _counted(layout, 2):
-        # Short is said of long things alone, and tall of what may stand
-        unsaid = {"shortest"} if what.kind not in THIN else {"tallest"}
-        groups.append([Extreme(what, m) for m in measures if m not in unsaid])
-    return _mixed(groups, rng)
+        return _mixed(([Extreme(d, m) for d in _names(layout, True)[0] for m in _measures(d)],), rng)
+    return _mixed([[Extreme(d, m) for m in _measures(d)] for d in _counted(layout, 2)], rng)
 
 
 def _negation(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Query]:
@@ -370,8 +383,13 @@ def _negation(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterato
     def without(what: Description) -> list[Query]:
         """Excluding what is there: the colours and the kinds of what fits without the exception."""
         fitting = [o for o in layout.things if what.holds(o)]
-        excluded: list[Query] = [Only(replace(what, not_color=c)) for c in colors if any(o.color == c for o in fitting)]
-        if not what.kind:
+        excluded: list[Query] = [
+            Only(replace(what, not_color=c))
+            for c in colors
+            if any(o.color == c and len(KINDS[o.kind].colors) > 1 for o in fitting)
+        ]
+        several = USES[what.use].members[1:] if what.use else not what.kind
+        if several:
             excluded += [Only(replace(what, not_kind=k)) for k in present if any(o.kind == k for o in fitting)]
         return excluded
 
@@ -401,7 +419,7 @@ def _all(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Que
 def _two_step(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Query]:
     uses = [Only(Description(use=u)) for u in USES]
     counted = _counted(layout, 2)
-    sizes = [Extreme(d, m) for d in counted for m in ("largest", "smallest", "longest", "tallest")]
+    sizes = [Extreme(d, m) for d in counted for m in _measures(d)]
     ordinals = [Ordinal(d, side, n) for d in counted for side in ("left", "right") for n in (1, 2)]
     names = [*_anchors(layout), *(Only(Description(category=c)) for c in CATEGORIES)]
     sorts = [q for q in names if q.what.category]

@@ -533,7 +533,9 @@ class German(Grammar):
                     articles += ["beide", "die beiden"]
                 return Phrase(self.described(what, case, True, article=self.pick(articles))[0], True)
             case Except(anchor):
-                return Phrase(self.pick(("alles außer {}", "alles bis auf {}")).format(self.known(anchor, "dat")))
+                if self.pick(("außer", "bis auf")) == "außer":
+                    return Phrase(f"alles außer {self.known(anchor, 'dat')}")
+                return Phrase(f"alles bis auf {self.known(anchor, 'acc')}")
             case Ordinal(what, "front", n):
                 text, gender = self.described(what, case)
                 nearest = "am nächsten" if n == 1 else f"am {ORDINALS[n - 1]}nächsten"

@@ -38,7 +38,7 @@ NOUNS = {
     "screwdriver": ("screwdriver|screwdrivers",),
     "spanner": ("wrench|wrenches", "spanner|spanners"),
     "tape": ("roll of tape|rolls of tape", "adhesive tape|rolls of adhesive tape", "~sticky tape|rolls of sticky tape"),
-    "book": ("book|books", "~volume|volumes"),
+    "book": ("book|books", "~hardback book|hardback books"),
     "pen": ("pen|pens", "ballpoint pen|ballpoint pens", "~biro|biros"),
     "phone": ("phone|phones", "mobile phone|mobile phones", "smartphone|smartphones", "~cell phone|cell phones"),
     "remote": ("remote control|remote controls", "remote|remotes", "~TV remote|TV remotes"),
@@ -107,14 +107,14 @@ SIDES = {
     "left": ("left of", "to the left of", "on the left side of", "~on the left-hand side of"),
     "right": ("right of", "to the right of", "on the right side of", "~on the right-hand side of"),
     "front": ("in front of",),
-    "behind": ("behind", "~at the back of"),
+    "behind": ("behind", "~in back of"),
 }
 SUPERLATIVES = {
     "largest": ("largest", "biggest"),
     "smallest": ("smallest", "~tiniest"),
     "longest": ("longest",),
     "shortest": ("shortest",),
-    "tallest": ("tallest", "~highest"),
+    "tallest": ("tallest",),
 }
 
 
@@ -376,7 +376,7 @@ class English(Grammar):
 
     def useful(self, what: Description) -> Phrase:
         use = self.pick(USES[what.use])
-        text = self.pick(("something to {}", "something I can {}", "~an object to {}")).format(use)
+        text = self.pick(("something to {}", "something I can {}", "~anything to {}")).format(use)
         if what.not_color:
             text += self.pick((", but not the {} one", ", but nothing {}")).format(what.not_color)
         if what.not_kind:
@@ -393,7 +393,7 @@ class English(Grammar):
                 if what.hazard:
                     return Phrase("everything that " + self.pick(ALL_HAZARDS[what.hazard]))
                 head = self.head(what, True)
-                several = ["all the {}", "all {}"]
+                several = ["all the {}", "all of the {}"]
                 if self.count == 2 and what.kind:
                     several = ["both {}", "the two {}", *several]
                 plural = head.text not in ("fruit", "cutlery", "crockery", "food", "silverware")

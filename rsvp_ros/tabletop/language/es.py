@@ -120,7 +120,7 @@ USES = {
     "read": ("leer un rato", "leer en la cama", "~leer en el tren"),
     "call": ("llamar a mi madre", "hacer una llamada", "~llamar al médico"),
     "switch_tv": ("encender la tele", "cambiar de canal", "~bajar el volumen de la tele"),
-    "snack": ("picar entre horas", "merendar sano"),
+    "snack": ("picar entre horas", "una merienda sana"),
     "power": ("que vuelva a funcionar el reloj de pared", "dar corriente a la linterna"),
     "wipe": ("limpiar la mesa", "fregar los platos", "~frotar el fregadero"),
     "throw": ("jugar a lanzar y atrapar", "jugar con el perro a tirar y traer"),

@@ -61,7 +61,7 @@ CATEGORY_NOUNS = {
     "fruit": ("个 水果",),
     "tool": ("件 工具",),
     "electronics": ("个 电子产品", "~个 电子设备"),
-    "food": ("个 食物", "~个 吃的东西"),
+    "food": ("个 食物", "~样 食品"),
     "cutlery": ("把 刀叉或勺子",),
 }
 THING = ("个 东西", "个 物品", "件 东西", "~个 物体")
@@ -84,7 +84,7 @@ SHORT_PATTERNS = {"plain": "", "striped": "条纹", "dotted": "圆点", "checked
 MATERIALS = {"wood": ("木头的", "木制的"), "metal": ("金属的", "~金属做的"), "ceramic": ("陶瓷的", "~瓷的")}
 NUMBERS = "一二三四五六"
 USES = {
-    "cut": ("可以用来切断绳子", "能剪断这根绳子", "~能把线弄断"),
+    "cut": ("可以用来切断绳子", "能剪断这根绳子", "~可以用来剪线"),
     "drink": ("可以用来喝茶", "可以用来喝咖啡", "~可以用来喝热饮"),
     "pour": ("可以用来倒饮料", "能往杯子里倒水"),
     "eat_soup": ("可以用来喝汤", "可以用来搅拌咖啡", "~可以用来舀汤喝"),
@@ -159,7 +159,7 @@ class Chinese(Grammar):
         "{place}是什么?",
         "{place}有什么?",
         "{place}放着什么?",
-        "{place}是哪个东西?",
+        "{place}的是什么东西?",
         "把{place}的东西给我。",
         "请拿起{place}的东西。",
         "你看{place}是什么东西?",
@@ -319,7 +319,7 @@ class Chinese(Grammar):
         if what.hazard:
             before += self.pick(HAZARDS[what.hazard]) + "的"
         if what.not_color:
-            before += self.pick(("不是{}的", "~除{}以外的")).format(COLORS[what.not_color])
+            before += self.pick(("不是{}的", "~非{}的")).format(COLORS[what.not_color])
         if what.not_kind:
             before += self.pick(("不是{}的", "除了{}以外的")).format(self.noun(what.not_kind))
         if what.material and not (what.material == "wood" and "木" in noun):
@@ -344,7 +344,7 @@ class Chinese(Grammar):
                 if case and self.pick(("bare", "that")) == "that":
                     return Phrase(
                         f"{before}那{measure}{noun}"
-                        if what.use or before.startswith(("不是", "除"))
+                        if what.use or before.startswith(("不是", "除", "非"))
                         else f"那{measure}{before}{noun}"
                     )
                 return Phrase(f"{before}{noun}")
@@ -389,7 +389,7 @@ class Chinese(Grammar):
     def place(self, query: Beside | NextTo | Between) -> str:
         if isinstance(query, Between):
             return f"{self.refer(query.first).text}和{self.refer(query.second).text}" + self.pick(("中间", "之间"))
-        near = self.pick(("旁边", "~近旁"))
+        near = self.pick(("旁边", "~边上"))
         where = near if isinstance(query, NextTo) else self.pick(SIDES[query.side])
         return self.refer(query.anchor).text + where
 
