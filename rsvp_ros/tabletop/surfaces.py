@@ -248,17 +248,22 @@ def _mottled(rgb: Color, depth: float, rng: np.random.Generator, roughness: floa
     return _shade(rgb, 1 - depth / 2 + depth * fractal_noise(rng, SIDE, roughness))
 
 
+def _endless(cells: np.ndarray) -> np.ndarray:
+    """Cells smoothed to SIDE x SIDE, without a seam where the picture meets itself around a thing."""
+    wide = np.concatenate((cells, cells, cells), 1)
+    return cv2.resize(wide, (3 * SIDE, SIDE), interpolation=cv2.INTER_CUBIC)[:, SIDE : 2 * SIDE]
+
+
 def _grain(rgb: Color, rng: np.random.Generator) -> np.ndarray:
     """Wood, its grain along u."""
-    noise = rng.random((SIDE // 3, 4), dtype=np.float32)
-    grain = cv2.resize(noise, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    grain = _endless(rng.random((SIDE // 3, 4), dtype=np.float32))
     return _shade(rgb, 0.78 + 0.44 * grain * (0.7 + 0.3 * fractal_noise(rng, SIDE, 0.5)))
 
 
 def _brushed(rgb: Color, rng: np.random.Generator) -> np.ndarray:
     """Bare metal: bright and dark bands, as a room is mirrored in it, with fine scratches along them."""
-    bands = cv2.resize(rng.random((5, 3), dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-    scratches = cv2.resize(rng.random((SIDE, 3), dtype=np.float32), (SIDE, SIDE))
+    bands = _endless(rng.random((5, 4), dtype=np.float32))
+    scratches = _endless(rng.random((SIDE, 4), dtype=np.float32))
     return _shade(rgb, 0.62 + 0.58 * bands + 0.10 * (scratches - 0.5))
 
 
@@ -292,7 +297,7 @@ def _peel(rgb: Color, rng: np.random.Generator) -> np.ndarray:
 def _apple(rgb: Color, rng: np.random.Generator) -> np.ndarray:
     """Streaks from the stem down; around the stem it is greener."""
     height, width = SIDE, 2 * SIDE
-    streaks = cv2.resize(rng.random((9, 90), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    streaks = cv2.resize(_endless(rng.random((9, 90), dtype=np.float32)), (width, height))
     broad = cv2.resize(fractal_noise(rng, SIDE, 0.4), (width, height))
     image = _shade(rgb, 0.88 + 0.10 * streaks + 0.12 * broad).astype(np.float32)
     v = np.linspace(1, 0, height)[:, None]
