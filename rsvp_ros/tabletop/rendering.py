@@ -26,7 +26,7 @@ NEAR, FAR = 0.05, 30.0
 SAMPLES = 4
 """Of each pixel's colour. Depth and ids are of the middle of the pixel."""
 SHADOW_MAP = 1024
-"""Side of a light's shadow map, pixels."""
+"""Side of a light's shadow map, pixels, for images up to 400 pixels wide; twice that for larger ones."""
 
 
 def _library(*names: str) -> ctypes.CDLL | None:
@@ -158,7 +158,7 @@ class Renderer:
         self._mujoco, self._model = mujoco, model
         model.vis.global_.offwidth, model.vis.global_.offheight = size
         model.vis.quality.offsamples = SAMPLES
-        model.vis.quality.shadowsize = SHADOW_MAP
+        model.vis.quality.shadowsize = SHADOW_MAP if size[0] <= 400 else 2 * SHADOW_MAP
         model.vis.map.znear, model.vis.map.zfar = NEAR / model.stat.extent, FAR / model.stat.extent
         make_current()
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 50)

@@ -246,8 +246,7 @@ class _Footprint:
 def _draw_objects(split: Split, seed: int, count: int, table: TableSpec) -> tuple[ObjectSpec, ...]:
     rng = split.generator(seed, "objects")
     looks = _draw_looks(split, rng, count)
-    cluttered = rng.random() < 0.4
-    area = 0.035 if cluttered else 0.07  # square metres of table for each thing
+    area = rng.choice([0.012, 0.03, 0.055], p=[0.35, 0.35, 0.3])  # square metres for each thing: a heap, or a spread
     side = np.sqrt(area * count)
     table_half = np.array([table.width, table.depth]) / 2
     spread = np.minimum([0.7 * side, 0.5 * side], table_half - 0.03)
@@ -368,8 +367,8 @@ def _draw_cameras(split: Split, seed: int, objects: tuple[ObjectSpec, ...], coun
         best, most = None, -1.0
         for attempt in range(30):
             azimuth = np.radians(-90) + (rng.normal(0, 0.45) if index == 0 else rng.uniform(-1.7, 1.7))
-            elevation = np.radians(rng.uniform(30, 65))
-            distance = rng.uniform(0.55 + 0.012 * attempt, 1.1)
+            elevation = np.radians(30 + 35 * rng.beta(1.0, 1.6))
+            distance = min(rng.uniform(0.55, 0.8) + 0.015 * attempt, 1.1)  # as near as lets most be seen
             direction = (
                 np.cos(elevation) * np.cos(azimuth),
                 np.cos(elevation) * np.sin(azimuth),
