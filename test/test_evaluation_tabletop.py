@@ -22,7 +22,15 @@ from rsvp_ros.errors import ModelRunError
 from rsvp_ros.evaluation.oracles import OracleReasoner, OracleSegmenter, Region
 from rsvp_ros.evaluation.report import SHOWN_PER_KIND, Results, prompt_table
 from rsvp_ros.evaluation.scores import Scores, clip_scores, scores_by_group
-from rsvp_ros.evaluation.tabletop import Answer, Followed, System, answer, follow_boxes, follow_instruction
+from rsvp_ros.evaluation.tabletop import (
+    Answer,
+    Followed,
+    System,
+    answer,
+    follow_boxes,
+    follow_instruction,
+    position_error_mm,
+)
 from rsvp_ros.evaluation.tabletop_prompts import PromptKind, ask, presence_auc, prompt_scores, questions
 from rsvp_ros.geometry import Box, box_to_mask, mask_to_box
 from rsvp_ros.reasoning.mllm.base import Generation
@@ -80,8 +88,10 @@ class ColorSegmenter:
 
     def __init__(self, keep: float = 1.0) -> None:
         self.keep = keep
+        self.encoded = 0
 
     def encode(self, image):
+        self.encoded += 1
         return image
 
     def segment(self, features, prompts):
@@ -176,6 +186,23 @@ def test_the_words_alone_find_what_they_name_and_nothing_else():
     assert (wrong.iou, wrong.right, wrong.boxes, wrong.errors_mm, wrong.refused) == (0, False, 0, (None,), False)
     assert (absent.iou, absent.right, absent.refused) == (1, True, True)
     assert (made_up.iou, made_up.right, made_up.refused, made_up.found) == (0, False, False, 1)
+
+
+def test_every_question_finds_the_system_as_new():
+    view, segmenter = make_view(), ColorSegmenter()
+    with System(Config(), None, lambda: segmenter) as system:
+        for _ in range(3):
+            answer(system, 0, view, about(view, "red", RED))
+    assert segmenter.encoded == 3, "nothing of the question before is still followed"
+
+
+def test_positions_are_compared_in_space():
+    view = make_view({})
+    here, there = (box_to_mask(Box.from_xywh(x, y, 20, 20), WIDTH, HEIGHT) for x, y in ((100, 100), (130, 140)))
+    assert position_error_mm(here, there, view) == pytest.approx(50 / 300 * 1000, rel=1e-3)
+    assert position_error_mm(here, here, view) == 0
+    unknown = dataclasses.replace(view, depth=np.full_like(view.depth, np.nan))
+    assert position_error_mm(here, there, unknown) is None
 
 
 def test_one_of_two_targets_is_half_the_answer():
@@ -442,14 +469,16 @@ def test_the_same_run_gives_the_same_figures():
 
 
 def test_only_what_is_certain_is_asked():
-    layout = dict(LAYOUT) | {4: ("cube", "red", Box(240, 40, 290, 90)), 5: ("cube", "blue", Box(244, 44, 300, 100))}
+    layout = dict(LAYOUT) | {4: ("cube", "green", Box(240, 40, 290, 90)), 5: ("cube", "blue", Box(244, 44, 300, 100))}
     view = make_view(layout)
     assert [thing.id for thing in view.glimpsed] == [4]
     rng = np.random.default_rng(0)
     asked = [question for _ in range(5) for question in questions(view, rng)]
     by_kind = {kind: [q for q in asked if q.kind is kind] for kind in PromptKind}
     assert {q.target for q in by_kind[PromptKind.BOX]} == {RED, BLUE, PEN, 5}
-    assert {q.target for q in by_kind[PromptKind.WHOLE]} == {PEN}, "two cubes are blue, and there may be two red ones"
+    assert {q.target for q in by_kind[PromptKind.WHOLE]} == {PEN}, (
+        "two cubes are blue, and who glimpses another cube cannot tell its colour"
+    )
     assert {q.target for q in by_kind[PromptKind.PAIR]} >= {RED, BLUE}
     assert by_kind[PromptKind.ABSENT_KIND] and by_kind[PromptKind.ABSENT_COLOR] and by_kind[PromptKind.ABSENT_PAIR]
     for question in asked:
@@ -517,6 +546,7 @@ def test_the_command_with_oracles_is_right_about_everything(headless_gl, tmp_pat
     assert {a["scene"] for a in content["answers"]} == {3, 4}
     assert content["clips"]["box"]["both"] > 0.9
     assert content["clips"]["box"]["targets"] >= 2
+    assert content["complete"]
     assert "J&F" in capsys.readouterr().out
 
 
