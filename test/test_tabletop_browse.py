@@ -21,6 +21,7 @@ from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.visualization import PALETTE
 
 USE, RELATION, NEGATION, ABSENT = INSTRUCTIONS
+VIEW = make_view()
 PRIVATE = "\U0010fffd"  # no font has it
 
 
@@ -38,35 +39,41 @@ def near(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 
 def test_instructions_are_chosen_to_differ():
     second = replace(USE, text="the blue mug", kind=InstructionKind.ATTRIBUTE)  # the same thing in the same language
-    chosen = choose([USE, second, RELATION], 2, Counter())
+    chosen = choose(VIEW, [USE, second, RELATION], 2, Counter())
     assert set(chosen) in ({USE, RELATION}, {second, RELATION})
-    assert len(choose([USE, RELATION], 5, Counter())) == 2
+    assert len(choose(VIEW, [USE, RELATION], 5, Counter())) == 2
     # Rather the same language again than the same thing.
-    same_thing, same_language = replace(NEGATION, targets=(1,)), replace(RELATION, language="en")
-    assert choose([USE, same_thing, same_language], 2, Counter()) == (USE, same_language)
+    same_thing, same_language = replace(NEGATION, targets=(1,)), replace(RELATION, language="en", targets=(3,))
+    assert choose(VIEW, [USE, same_thing, same_language], 2, Counter()) == (USE, same_language)
 
 
 def test_what_was_shown_before_is_shown_last():
     other = replace(USE, text="what is blue?", kind=InstructionKind.ATTRIBUTE)
-    assert choose([USE, other], 1, Counter({InstructionKind.USE: 2})) == (other,)
-    assert choose([USE, other], 1, Counter({InstructionKind.ATTRIBUTE: 2})) == (USE,)
+    assert choose(VIEW, [USE, other], 1, Counter({InstructionKind.USE: 2})) == (other,)
+    assert choose(VIEW, [USE, other], 1, Counter({InstructionKind.ATTRIBUTE: 2})) == (USE,)
+
+
+def test_what_is_half_hidden_is_shown_last():
+    hidden = replace(USE, text="the banana", targets=(2,))  # the can is in front of it
+    assert VIEW.object(2).visible < 0.8
+    assert choose(VIEW, [hidden, USE], 1, Counter()) == (USE,)
 
 
 def test_absent_ones_come_last_and_seldom():
     absent = replace(ABSENT, text="the scissors", language="en")
     shown: Counter = Counter()
-    assert choose([absent, RELATION], 2, shown) == (RELATION, absent)
+    assert choose(VIEW, [absent, RELATION], 2, shown) == (RELATION, absent)
     assert shown["absent"] == 1
-    candidates = [replace(absent, language="de"), USE, replace(RELATION, language="en")]
-    assert choose(candidates, 2, Counter()) == (USE, candidates[0])
-    assert choose(candidates, 2, Counter(absent=2)) == (USE, candidates[2])
+    candidates = [replace(absent, language="de"), USE, replace(RELATION, language="en", targets=(3,))]
+    assert choose(VIEW, candidates, 2, Counter()) == (USE, candidates[0])
+    assert choose(VIEW, candidates, 2, Counter(absent=2)) == (USE, candidates[2])
 
 
 def test_what_no_font_can_write_is_not_chosen():
     assert drawable("¿Qué?")
     assert not drawable(f"the {PRIVATE}")
     secret = replace(USE, text=PRIVATE)
-    assert choose([secret, RELATION], 2, Counter()) == (RELATION,)
+    assert choose(VIEW, [secret, RELATION], 2, Counter()) == (RELATION,)
     views = [(Split.TEST, 0, make_view(), [secret]), (Split.TEST, 1, make_view(), [RELATION])]
     assert [scene.seed for scene in pick_scenes(views, 2)] == [1]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from rsvp_ros.geometry import Box
 from rsvp_ros.tabletop.instruction import Instruction
 from rsvp_ros.tabletop.kinds import KINDS, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
@@ -57,12 +56,15 @@ def drawable(text: str) -> bool:
 
 
 def choose(
+    view: View,
     instructions: Sequence[Instruction],
     count: int,
     shown: Counter,
     lead: Callable[[Instruction], bool] = lambda instruction: True,
 ) -> tuple[Instruction, ...]:
-    """Some instructions of one view that differ: in what they mean, in language, in kind, and from those of before.
+    """Some instructions about a view that differ: in what they mean, in language, in kind, and from those of before.
+
+    Rather those whose answers can be seen well.
 
     Args:
         shown: how often each language and kind was chosen before; added to.
@@ -77,7 +79,9 @@ def choose(
         alike = sum((other.language == candidate.language) + (other.kind == candidate.kind) for other in chosen)
         absent = candidate.absent and (3 * shown["absent"] + (0 if chosen else 9))
         unwanted = not chosen and not lead(candidate)
-        return 20 * unwanted + 6 * clashes + 3 * alike + absent + shown[candidate.language] / 4 + shown[candidate.kind]
+        seen = shown[candidate.language] / 4 + shown[candidate.kind]
+        hidden = max((1 - min(view.object(i).visible, view.object(i).inside) for i in targets), default=0)
+        return 20 * unwanted + 6 * clashes + 3 * alike + absent + seen + 4 * hidden
 
     while left and len(chosen) < count:
         best = min(left, key=badness)
@@ -165,7 +169,7 @@ def draw_answers(view: View, instructions: Sequence[Instruction], width: int) ->
         rim = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width_of_rim, width_of_rim))) - mask
         _blend(canvas, 0, 0, rim * np.uint8(170 if color is None else 255), color or WHITE)
         if color is not None:
-            _blend(canvas, 0, 0, mask * np.uint8(64), color)
+            _blend(canvas, 0, 0, mask * np.uint8(40), color)
     return cv2.resize(canvas, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
 
 
@@ -238,19 +242,18 @@ def _instruction_lines(instruction: Instruction, color: Color, width: int, margi
 def _reasoning(scene: Scene, height: int, width: int) -> np.ndarray:
     """The chain of thought of a scene's first instruction."""
     instruction = scene.instructions[0]
-    found = [
-        ", ".join((name, *attributes))
-        for name, attributes in zip(instruction.names, instruction.attributes, strict=True)
-        if not instruction.absent
+    targets = [scene.view.object(target) for target in instruction.targets]
+    proposals = [
+        RegionProposal(thing.box, name, attributes)
+        for thing, name, attributes in zip(targets, instruction.names, instruction.attributes, strict=False)
     ]
-    # All targets as one proposal: they have one colour in the picture, too.
-    everything = Box(0, 0, scene.view.camera.width, scene.view.camera.height)
     reasoning = Reasoning(
         instruction=instruction.text,
-        proposals=(RegionProposal(everything, "; ".join(found)),) if found else (),
+        proposals=tuple(proposals),
         steps=tuple(ReasoningStep(step.name, step.text) for step in instruction.chain),
     )
-    return reasoning_panel(reasoning, height, width)
+    # All in the first colour, as in the picture.
+    return reasoning_panel(reasoning, height, width, ids=(1,) * len(proposals))
 
 
 def pick_scenes(
@@ -264,7 +267,7 @@ def pick_scenes(
     scenes: list[Scene] = []
     for split, seed, view, candidates in views:
         lead = (lambda one: one.language == "en") if not scenes else (lambda one: one.language != "en")
-        if chosen := choose(candidates, instructions, shown, lead):
+        if chosen := choose(view, candidates, instructions, shown, lead):
             scenes.append(Scene(split, seed, view, chosen))
         if len(scenes) == count:
             break
