@@ -67,10 +67,11 @@ def thing(
 ) -> ObjectView:
     """Something on the table at x, y; what is seen of it is filled in by `view_of`."""
     size = tuple(scale * side for side in SIZES.get(kind, (0.065, 0.065, 0.11)))
-    pose = np.eye(4)
     cos, sin = np.cos(yaw), np.sin(yaw)
-    pose[:2, :2] = [[cos, -sin], [sin, cos]]
-    pose[:3, 3] = x, y, size[2] / 2
+    pose = np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, size[2] / 2], [0, 0, 0, 1.0]])
+    if not more.get("upright", True):  # on its side
+        pose[:3, :3] = pose[:3, :3] @ [[1, 0, 0], [0, 0, -1], [0, 1, 0]]
+        pose[2, 3] = size[1] / 2
     color = color or KINDS[kind].colors[0]
     values = {"pattern": "plain", "material": KINDS[kind].materials[0], "upright": True} | more
     return ObjectView(
@@ -291,11 +292,11 @@ def plainly(query: Query, view: View) -> set[int]:
     raise AssertionError(query)
 
 
-def footprint(o: ObjectView, steps: int = 12) -> np.ndarray:
-    """Points all over the underside of a thing that stands, N x 2."""
+def footprint(o: ObjectView, steps: int = 8) -> np.ndarray:
+    """Points all over the shadow that a thing throws straight down, N x 2."""
     grid = np.linspace(-0.5, 0.5, steps)
-    flat = np.array([(x * o.dimensions[0], y * o.dimensions[1]) for x in grid for y in grid])
-    return flat @ o.world_from_object[:2, :2].T + o.position[:2]
+    inside = np.array(list(itertools.product(grid, repeat=3))) * o.dimensions
+    return np.unique((inside @ o.world_from_object[:2, :3].T + o.position[:2]).round(5), axis=0)
 
 
 def outline_gap(a: ObjectView, b: ObjectView) -> float:
@@ -485,7 +486,8 @@ def test_hazards():
     standing, lying = thing(1, "can", -0.2, 0.0), thing(2, "can", 0.2, 0.0, upright=False)
     rolls = Only(Description(hazard="rolls"))
     assert answer(rolls, view_of(standing, lying)).ids == (2,)
-    assert answer(rolls, view_of(standing)).ids == ()
+    assert answer(rolls, view_of(standing, thing(2, "cup", 0.2, 0.0))).ids == ()
+    assert not answer(rolls, view_of(standing, thing(2, "cup", 0.2, 0.0, upright=False))).certain
     assert not answer(rolls, view_of(standing, thing(3, "tape", 0.0, 0.2))).certain
     bowl = thing(1, "bowl", 0.0, 0.0, "brown", material="wood")
     assert not answer(Only(Description(hazard="breaks")), view_of(bowl)).certain

@@ -151,7 +151,8 @@ def rolls(thing: ObjectView) -> bool | None:
     """Whether it could roll off the table as it lies there."""
     if ROUND.holds(thing.kind) is not False:
         return ROUND.holds(thing.kind)
-    if thing.upright and thing.kind in ROLLS_LYING.members:
+    stands = abs(thing.world_from_object[2, 2]) > 0.85  # on its foot or on its head
+    if stands and thing.kind in (*ROLLS_LYING.members, "cup", "mug"):
         return False
     return ROLLS_LYING.holds(thing.kind)
 
