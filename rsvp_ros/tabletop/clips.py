@@ -105,6 +105,16 @@ LENGTHS = {EventKind.SLIDE: 2.5, EventKind.CARRY: 8.0, EventKind.HIDE: 4.0}
 """How long an event takes, seconds."""
 PAUSE = 0.5
 """Between two events, seconds."""
+_CARRY = {
+    "come": (0.0, 0.12),
+    "reach": (0.12, 0.18),
+    "lift": (0.21, 0.32),
+    "off": (0.27, 0.45),
+    "back": (0.53, 0.71),
+    "lower": (0.67, 0.79),
+    "leave": (0.83, 1.0),
+}
+"""What the gripper does, from which share of the event's time to which."""
 
 
 def plan_clip(
@@ -265,33 +275,31 @@ class Plan:
         tip, fingers = grasp
         if not self._hand_fits(event.object_id, tip, fingers):
             return False
-        times = event.start_s + (event.end_s - event.start_s) * np.array(
-            [0, 0.13, 0.19, 0.22, 0.32, 0.44, 0.63, 0.75, 0.83, 0.87, 1.0]
-        )
-        camera = self.camera(float(times[5]))
+        camera = self.camera((event.start_s + event.end_s) / 2)
         right = camera.world_from_optical[:3, 0] * (1, 1, 0)
         right /= np.linalg.norm(right)
-        u = camera.project(pose[None, :3, 3])[0, 0]
-        side = right if u > camera.width / 2 else -right
-        lift = float(np.clip(self._tallest() + 0.03, 0.12, 0.3))
+        side = right if camera.project(pose[None, :3, 3])[0, 0] > camera.width / 2 else -right
         # The forearm leans to the side from which it came, and away from the camera.
         away = camera.world_from_optical[:3, 2] * (1, 1, 0)
         lean = 0.45 * side + 0.35 * away / np.linalg.norm(away)
         hand = _hand(tip, -np.array([0, 0, 1.0]) - lean, fingers)
-        distance = self._distance_out(solid, hand, np.array([0, 0, lift]), side, times[4:8])
+        up = np.array([0, 0, self._lift_over(event.object_id, side)])
+        length = event.end_s - event.start_s
+        gone = [event.start_s + share * length for share in (_CARRY["off"][1], _CARRY["back"][0])]
+        distance = self._distance_out(solid, hand, up, side, gone)
         if distance is None:
             return False
-
-        def moves(*steps: tuple[int, np.ndarray]) -> tuple[Move, ...]:
-            return tuple(Move(float(times[i]), float(times[i + 1]), tuple(map(float, shift))) for i, shift in steps)
-
-        up, off = np.array([0, 0, lift]), side * distance
-        carried = ((3, up), (4, off), (6, -off), (7, -up))
+        off = side * distance
+        shifts = {"come": -off, "reach": -up, "lift": up, "off": off, "back": -off, "lower": -up, "leave": up + off}
+        moves = {
+            name: Move(event.start_s + start * length, event.start_s + end * length, tuple(map(float, shifts[name])))
+            for name, (start, end) in _CARRY.items()
+        }
         start = hand.copy()
         start[:3, 3] += up + off
-        way = Path(start, moves((0, -off), (1, -up), *carried, (9, up + off)))
-        self.paths[event.object_id] = self.path(event.object_id).then(*moves(*carried))
-        self.gripper.append((event.start_s, event.end_s, way))
+        self.gripper.append((event.start_s, event.end_s, Path(start, tuple(moves.values()))))
+        carried = [moves[name] for name in ("lift", "off", "back", "lower")]
+        self.paths[event.object_id] = self.path(event.object_id).then(*carried)
         return True
 
     def _hide(self, event: Event, rng: np.random.Generator) -> bool:
@@ -385,18 +393,26 @@ class Plan:
                     return False
         return True
 
-    def _distance_out(self, solid, hand, up, side, times) -> float | None:
-        """How far to the side the hand and what it holds are out of the image, while they stay there."""
-        arm = hand[:3, 3] - hand[:3, 2] * np.linspace(0, 0.15, 4)[:, None]
-        points = np.concatenate((solid, arm)) + up
+    def _lift_over(self, object_id: int, side: np.ndarray) -> float:
+        """How high a thing must be lifted to pass over all that is to one side of it, metres."""
+        outline = _outline(self._points[object_id], self.pose(object_id))
+        way = cv2.convexHull(np.concatenate((outline, outline + side[:2])).astype(np.float32))[:, 0]
+        highest = 0.07
+        for i in self.things:
+            pose = self.pose(i)
+            if i != object_id and _near(way, _outline(self._points[i], pose), 0.02):
+                highest = max(highest, (self._points[i] @ pose[2, :3]).max() + pose[2, 3])
+        return float(highest) + 0.03
+
+    def _distance_out(
+        self, solid: np.ndarray, hand: np.ndarray, up: np.ndarray, side: np.ndarray, times: list[float]
+    ) -> float | None:
+        """How far to the side the hand and what it holds are out of the image at these times."""
+        wrist = hand[:3, 3] - hand[:3, 2] * np.linspace(0, 0.15, 4)[:, None]
+        points = np.concatenate((solid, wrist)) + up
         for distance in np.arange(0.3, 1.6, 0.05):
-            moved = points + side * distance
-            for time_s in times[1:3]:
-                u, _, depth = self.camera(float(time_s)).project(moved).T
-                u = u[depth > 0.05]
-                if np.any((u > -6) & (u < self._size[0] + 6)):
-                    break
-            else:
+            images = [self.camera(time_s).project(points + side * distance) for time_s in times]
+            if not any(np.any((d > 0.05) & (u > -6) & (u < self._size[0] + 6)) for u, _, d in (i.T for i in images)):
                 return float(distance) + 0.05
         return None
 

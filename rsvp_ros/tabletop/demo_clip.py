@@ -85,12 +85,12 @@ def demo_clip() -> Clip:
         plan = Plan(world, camera, SIZE)
     slide = EventKind.SLIDE
     done = [
-        plan.slide(Event(slide, BALL, 0.8, 2.8), (0.33, 0.0)),
-        plan.add(Event(EventKind.CARRY, MUG, 2.6, 9.6), rng),
-        plan.add(Event(EventKind.HIDE, APPLE, 9.8, 13.4), rng),
-        plan.slide(Event(slide, SCISSORS, 10.6, 12.6), (0.02, 0.15), 1.2),
-        plan.slide(Event(slide, BALL, 13.6, 15.6), (-0.33, 0.0)),
-        plan.slide(Event(slide, SCISSORS, 15.0, 17.0), (-0.02, -0.15), -1.2),
+        plan.slide(Event(slide, BALL, 0.5, 3.3), (0.33, 0.0)),
+        plan.add(Event(EventKind.CARRY, MUG, 3.1, 10.9), rng),
+        plan.add(Event(EventKind.HIDE, APPLE, 11.0, 14.0), rng),
+        plan.slide(Event(slide, SCISSORS, 11.5, 13.5), (0.02, 0.15), 1.2),
+        plan.slide(Event(slide, BALL, 14.0, 16.8), (-0.33, 0.0)),
+        plan.slide(Event(slide, SCISSORS, 14.6, 17.0), (-0.02, -0.15), -1.2),
     ]
     assert all(done), f"the things have been moved so that something is in the way: {done}"
     return Clip(scene, SIZE, SECONDS, RATE_HZ, camera, plan.paths, tuple(plan.gripper), tuple(plan.events))
