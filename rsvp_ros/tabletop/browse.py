@@ -123,23 +123,20 @@ def contact_sheet(scenes: Sequence[Scene], columns: int = 3, cell_width: int = 4
 
 
 def _header(scenes: Sequence[Scene], width: int, gap: int) -> np.ndarray:
+    """The title, and on the right what the marks mean."""
     size = round(gap * 1.25)
     header = np.full((round(size * 2.2), width, 3), GROUND, np.uint8)
     title = _text_mask("The tabletop world", size, True)
-    y = (header.shape[0] - title.shape[0]) // 2
-    _blend(header, gap, y, title, INK)
-    small = round(size * 0.68)
-    words = "coloured: what the instruction means    outlined: other things    "
-    legend = _text_mask(words, small, False)
-    held_out = _text_mask("◆ never in training", small, True)
-    x = width - gap - held_out.shape[1]
-    y = (header.shape[0] - legend.shape[0]) // 2
+    _blend(header, gap, (header.shape[0] - title.shape[0]) // 2, title, INK)
+    legend = [("coloured: what the instruction means", False, GREY), ("outlined: other things", False, GREY)]
     if any(_is_held_out(scene) for scene in scenes):
-        _blend(header, x, y, held_out, HELD_OUT)
-        x -= legend.shape[1]
-    else:
-        x = width - gap - legend.shape[1]
-    _blend(header, x, y, legend, GREY)
+        legend.append(("◆ never in training", True, HELD_OUT))
+    x = width - gap
+    for text, bold, color in reversed(legend):
+        mask = _text_mask(text, round(size * 0.68), bold)
+        x -= mask.shape[1]
+        _blend(header, x, (header.shape[0] - mask.shape[0]) // 2, mask, color)
+        x -= gap
     return header
 
 
@@ -162,11 +159,11 @@ def draw_answers(view: View, instructions: Sequence[Instruction], width: int) ->
     lit = _colors(instructions)
     unlit = {thing.id for thing in view.objects} - {target for target, _ in lit}
     for number, color in [(number, None) for number in sorted(unlit)] + lit:
-        mask = cv2.resize(view.mask(number).astype(np.float32), size, interpolation=cv2.INTER_LINEAR) >= 0.5
-        mask = mask.astype(np.uint8)
+        mask = cv2.resize(view.mask(number).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        mask = (mask >= 0.5).astype(np.uint8)
         # Around the thing, not on it: a fork is hardly wider than a line.
-        width_of_rim = 3 if color is None else 11
-        rim = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width_of_rim, width_of_rim))) - mask
+        around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3) if color is None else (11, 11))
+        rim = cv2.dilate(mask, around) - mask
         _blend(canvas, 0, 0, rim * np.uint8(170 if color is None else 255), color or WHITE)
         if color is not None:
             _blend(canvas, 0, 0, mask * np.uint8(40), color)
@@ -214,8 +211,7 @@ def _instruction_lines(instruction: Instruction, color: Color, width: int, margi
     tag = _text_mask(instruction.language.upper(), max(9, round(size * 0.8)), True)
     pill_width, pill_height = round(size * 2.1), round(size * 1.35)
     x = margin + pill_width + margin
-    text = instruction.text
-    lines = _wrap(text, size, False, width - x - margin)
+    lines = _wrap(instruction.text, size, False, width - x - margin)
     notes = []
     if instruction.absent:
         notes.append(("nothing of the kind here", GREY))
