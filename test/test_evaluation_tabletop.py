@@ -605,10 +605,11 @@ def test_a_dead_server_ends_it_with_what_there_is(headless_gl, tmp_path, capsys)
         (["--set", "segmenter.model=/no/such"], "/no/such"),
         (["--set", "no.such=1"], "no.such"),
         (["--config", "no_such.yaml"], "no_such.yaml"),
+        (["--out", __file__], "test_evaluation_tabletop.py"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(tmp_path, capsys, arguments, words):
-    assert evaluate(*arguments, "--count", 1, "--out", tmp_path) == 2
+    assert evaluate("--count", 1, "--out", tmp_path, *arguments) == 2
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error

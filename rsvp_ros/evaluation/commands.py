@@ -53,7 +53,9 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--count", type=_not_negative, default=100, help="scenes (default: %(default)s)")
     parser.add_argument("--seed", type=_not_negative, default=0, help="of the first scene and clip (default: 0)")
-    parser.add_argument("--instructions", type=int, default=8, help="about each scene, at most (default: %(default)s)")
+    parser.add_argument(
+        "--instructions", type=_not_negative, default=8, help="about each scene, at most (default: %(default)s)"
+    )
     parser.add_argument(
         "--languages",
         nargs="+",
@@ -105,10 +107,12 @@ def _tabletop(options: argparse.Namespace) -> int:
     from rsvp_ros.evaluation.oracles import Region
     from rsvp_ros.evaluation.report import Results
     from rsvp_ros.evaluation.tabletop import System
-    from rsvp_ros.tabletop.export import SceneOptions
+    from rsvp_ros.tabletop.export import SceneOptions, disk_errors
 
     config = configuration.load_changed(options.config, options.set)
     scenes = SceneOptions(Split(options.split), instructions=options.instructions, languages=tuple(options.languages))
+    with disk_errors(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)  # not only after hours
     if options.prompts:
         return _prompts(options, config, scenes.split)
     default = configuration.flatten(configuration.Config())
@@ -130,7 +134,8 @@ def _tabletop(options: argparse.Namespace) -> int:
             results.complete = True
         finally:  # also after Ctrl-C and errors
             results.settings = {**system.names, **asked}  # a server's model may be known by name only now
-            results.write(options.out)
+            with disk_errors(options.out):
+                results.write(options.out)
             print(results.table())
             print(f"\nwritten to {options.out}/: table.txt, results.json, worst.html")
     return 0
@@ -172,6 +177,7 @@ def _prompts(options: argparse.Namespace, config: Config, split: Split) -> int:
     from rsvp_ros.evaluation.report import prompt_table, without_nan
     from rsvp_ros.evaluation.tabletop_prompts import ask, presence_auc, prompt_scores, questions
     from rsvp_ros.segmentation.loading import load_segmenter
+    from rsvp_ros.tabletop.export import disk_errors
     from rsvp_ros.tabletop.world import render_scene
 
     segmenter = load_segmenter(config.segmenter)
@@ -186,10 +192,10 @@ def _prompts(options: argparse.Namespace, config: Config, split: Split) -> int:
         print(f"{segmenter.name}, split {split.value}, {options.count} scenes from seed {options.seed}")
         print(f"refused: presence below tracker.min_presence, {threshold:g}\n")
         print(prompt_table(scores, auc))
-        options.out.mkdir(parents=True, exist_ok=True)
         kinds = {kind.value: dataclasses.asdict(s) for kind, s in scores.items()}
         content = {"min_presence": threshold, "presence_auc": auc, "prompts": kinds}
-        (options.out / "prompts.json").write_text(json.dumps(without_nan(content), indent=1) + "\n")
+        with disk_errors(options.out):
+            (options.out / "prompts.json").write_text(json.dumps(without_nan(content), indent=1) + "\n")
         print(f"\nwritten to {options.out}/prompts.json")
     return 0
 
