@@ -14,6 +14,7 @@ import pytest
 from hand_made_view import INSTRUCTIONS, make_view
 
 from rsvp_ros.cli import main
+from rsvp_ros.tabletop import commands
 from rsvp_ros.tabletop.browse import HELD_OUT, Scene, choose, contact_sheet, draw_answers, drawable, pick_scenes
 from rsvp_ros.tabletop.instruction import InstructionKind
 from rsvp_ros.tabletop.splits import Split
@@ -220,6 +221,17 @@ def test_browse_says_what_is_wrong_with_its_file(headless_gl, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert tabletop("browse", "--count", 1, "--languages", "en", "--out", tmp_path / "file" / "sheet.png") == 2
     assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_languages_without_a_font_are_named(monkeypatch, headless_gl, tmp_path, capsys):
+    monkeypatch.setitem(commands.LETTERS, "zh", PRIVATE)
+    path = tmp_path / "sheet.png"
+    assert tabletop("browse", "--languages", "zh", "--out", path) == 2
+    assert "no font for zh" in capsys.readouterr().err
+    assert not path.exists()
+    assert tabletop("browse", "--count", 1, "--languages", "zh", "en", "--out", path) == 0
+    assert "no font for zh" in capsys.readouterr().err
+    assert path.exists()
 
 
 def test_bag(headless_gl, tmp_path, capsys):
