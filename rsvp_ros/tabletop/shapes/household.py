@@ -326,7 +326,6 @@ def sponge(rng: np.random.Generator) -> Draft:
             soft.vertices * np.column_stack((np.ones(len(pull)), pull, np.ones(len(pull)))), soft.faces, soft.texcoords
         )
         parts: list = [("main", soft)]
-        scour = box((x, y, pad), 0.001)
         scour = loft(_dense(x, y)[None].repeat(2, 0) + np.array([[[0, 0, 0]], [[0, 0, pad]]]))
     else:
         parts = [("main", soft)]

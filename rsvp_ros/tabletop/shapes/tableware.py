@@ -202,7 +202,7 @@ def teapot(rng: np.random.Generator) -> Draft:
     )
     spout = tube(np.column_stack((way[:, 0], np.zeros(12), way[:, 1])), np.linspace(0.0155, 0.0075, 12) * s, 14)
     hole = way[-1] + (way[-1] - way[-2]) * 0.08
-    mouth_hole = tube([(*np.array([way[-1][0], 0]), way[-1][1]), (hole[0], 0, hole[1])], 0.0055 * s, 10)
+    mouth_hole = tube([(way[-1, 0], 0, way[-1, 1]), (hole[0], 0, hole[1])], 0.0055 * s, 10)
     grip = smooth(
         [
             (radius * 0.72, height * 0.85),
