@@ -88,9 +88,9 @@ class World:
             self._mujoco.mj_step(self._model, self._data)
             steps += 1
             still = still + 1 if np.abs(self._data.qvel).max(initial=0) < STILL else 0
-        for i, pose in self.poses.items():
+        for i in list(self.objects):
             dof = self._model.body_dofadr[self._body[i]]
-            if pose[2, 3] < 0 or self._data.qvel[dof + 2] < -FALLING:
+            if self._data.qvel[dof + 2] < -FALLING:  # the floor stops nothing
                 self.place(i, _moved(PARKED))
                 del self.objects[i]
         self._data.qvel[:] = 0
@@ -178,7 +178,10 @@ class World:
         return Box(u.min() + 0.5, v.min() + 0.5, u.max() + 0.5, v.max() + 0.5)
 
     def _full_masks(self, camera: Camera, outlines: dict[int, Box | None], ids: np.ndarray) -> dict[int, np.ndarray]:
-        """What would be visible of each object alone. Objects far enough apart in the image are drawn together."""
+        """What would be visible of each object alone on the table.
+
+        Objects far enough apart in the image are drawn together.
+        """
         rounds: list[list[int]] = []
         masks = {}
         for i, outline in outlines.items():
@@ -195,7 +198,7 @@ class World:
         for members in rounds:
             self._model.geom_group[every] = SET_ASIDE
             self._model.geom_group[np.concatenate([self._painted[i] for i in members])] = SEEN
-            alone = self._owner[self._renderer.geoms(self._data, camera, (SEEN,))[0]]
+            alone = self._owner[self._renderer.geoms(self._data, camera, (ROOM, SEEN))[0]]
             masks.update({i: alone == i for i in members})
         self._model.geom_group[every] = SEEN
         return masks
