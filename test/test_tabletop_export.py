@@ -357,7 +357,7 @@ def running_export(headless_gl, tmp_path):
     command += ["--workers", "2", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not len(list(tmp_path.glob("scenes/*.json"))) > 3:
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline, "no scene was written"
@@ -385,16 +385,16 @@ def test_ctrl_c_leaves_whole_files_and_no_process(running_export, tmp_path):
     for worker in workers:
         worker.send_signal(signal.SIGINT)  # is not for them to answer
     more = len(list(tmp_path.glob("scenes/*.json"))) + 10
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("scenes/*.json"))) < more:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "no more scenes were written"
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     assert not [path for path in tmp_path.rglob("*.part")]
     assert_whole(tmp_path)
@@ -403,7 +403,7 @@ def test_ctrl_c_leaves_whole_files_and_no_process(running_export, tmp_path):
 def test_workers_do_not_outlive_a_killed_export(running_export, tmp_path):
     process, family, _ = running_export
     process.kill()
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     assert_whole(tmp_path)
 
@@ -411,10 +411,10 @@ def test_workers_do_not_outlive_a_killed_export(running_export, tmp_path):
 def test_a_worker_that_dies_is_told(running_export, tmp_path):
     process, family, workers = running_export
     workers[0].kill()
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "fewer --workers" in errors
     assert "Traceback" not in errors
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     assert_whole(tmp_path)
