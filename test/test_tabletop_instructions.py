@@ -306,8 +306,9 @@ def outline_gap(a: ObjectView, b: ObjectView) -> float:
 def test_certain_answers_are_those_found_another_way(views, novel_views):
     checked: Counter[tuple[InstructionKind, bool]] = Counter()
     for view in (*views, *novel_views):
+        layout = Layout(view)
         for kind, query in questions(view):
-            found = answer(query, view)
+            found = query.answer(layout)
             if not found.certain:
                 assert not found.ids
                 continue
@@ -336,8 +337,9 @@ def test_a_small_push_never_turns_one_certain_answer_into_another(views):
         other = view_of(*pushed, cam=view.camera)
         if {o.id for o in other.things} != {o.id for o in view.things} or other.glimpsed or view.glimpsed:
             continue
+        layout, other_layout = Layout(view), Layout(other)
         for _, query in questions(view):
-            before, after = answer(query, view), answer(query, other)
+            before, after = query.answer(layout), query.answer(other_layout)
             if before.certain and after.certain:
                 assert before.ids == after.ids, query
                 compared += 1
@@ -354,14 +356,16 @@ def test_what_is_only_glimpsed_changes_no_answer(views):
         hidden = view.things[int(rng.integers(len(view.things)))]
         glimpse = replace(view, objects=tuple(replace(o, visible=0.1) if o is hidden else o for o in view.objects))
         assert hidden.id in {o.id for o in glimpse.glimpsed}
-        certain = [(q, a) for _, q in questions(glimpse, seed) if (a := answer(q, glimpse)).certain]
+        layout = Layout(glimpse)
+        certain = [(q, a) for _, q in questions(glimpse, seed) if (a := q.answer(layout)).certain]
         for kind in sorted(could_be(hidden.kind)):
             color = str(rng.choice(KINDS[kind].colors))
             shown = replace(hidden, kind=kind, color=color, upright=bool(rng.random() < 0.5))
             full = replace(view, objects=tuple(shown if o is hidden else o for o in view.objects))
+            layout = Layout(full)
             for query, found in certain:
                 assert hidden.id not in found.ids
-                seen = answer(query, full)
+                seen = query.answer(layout)
                 if seen.certain:
                     assert seen.ids == found.ids, (query, kind, color)
                     compared += 1

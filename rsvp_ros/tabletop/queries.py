@@ -26,8 +26,9 @@ NEXT_GAP = 0.06
 """Two things lie next to each other where less than this lies between them, metres …"""
 APART_GAP = 0.20
 """… and not next to each other where this or more does."""
-SIDE_CONE = 30.0
-"""Degrees about a direction within which everybody says "left of"; beyond 90 degrees nobody does."""
+SIDE_CONE, IMAGE_CONE = 30.0, 35.0
+"""Degrees about a direction, on the table and in the image, within which everybody says "left of"; beyond 90 degrees
+nobody does."""
 COLUMN_MARGIN = 0.04
 """Two things' middles are one right of the other where this share of the image's width lies between them."""
 DEPTH_MARGIN = 0.05
@@ -123,7 +124,9 @@ def negate(value: bool | None) -> bool | None:
 def has_color(thing: ObjectView, color: str, alone: bool = False) -> bool | None:
     """Whether people call a thing by this colour; `alone`: without saying what it is ("the red thing")."""
     if thing.color == color:
-        return None if alone and thing.kind in HANDLED else True
+        # Of a phone that shows its screen, little more than the rim is coloured
+        screen = thing.kind == "phone" and thing.world_from_object[2, 2] > 0 and color != "black"
+        return None if screen or (alone and thing.kind in HANDLED) else True
     if confusable(thing.color, color) or color in PART_COLORS.get(thing.kind, ()):
         return None
     if thing.pattern != "plain" and color in NEUTRALS:
@@ -295,6 +298,17 @@ class Layout:
         return {id_: convex_hull(corners[:, :2]) for id_, corners in self.corners.items()}
 
     @cached_property
+    def rims(self) -> dict[int, np.ndarray]:
+        """Of everything seen: the pixels on the rim of its mask, N x 2."""
+        ids = np.pad(self.view.ids, 1)
+        middle = ids[1:-1, 1:-1]
+        inner = (middle == ids[:-2, 1:-1]) & (middle == ids[2:, 1:-1])
+        inner &= (middle == ids[1:-1, :-2]) & (middle == ids[1:-1, 2:])
+        rows, columns = np.nonzero(~inner & (middle > 0))
+        owners = middle[rows, columns]
+        return {o.id: np.stack((columns, rows), 1)[owners == o.id].astype(np.float32) for o in self.seen}
+
+    @cached_property
     def image_place(self) -> dict[int, np.ndarray]:
         """Of everything seen: its middle projected into the image, pixels."""
         return {o.id: self.view.camera.project(o.position[None])[0, :2] for o in self.seen}
@@ -306,6 +320,16 @@ class Layout:
     def gap(self, a: ObjectView, b: ObjectView) -> float:
         """Between two things' outlines on the table, metres; 0 where they overlap."""
         return hull_gap(self.hulls[a.id], self.hulls[b.id])
+
+    def seen_gap(self, a: ObjectView, b: ObjectView) -> float:
+        """Between what is seen of two things, metres, as if it lay across the line of sight.
+
+        The outlines are those of boxes: between two things that do not fill theirs, more is free.
+        """
+        near, far = (self.rims[o.id] for o in (a, b))
+        pixels = np.sqrt(((near[:, None] - far) ** 2).sum(-1).min()) - 1
+        eye = self.view.camera.world_from_optical[:3, 3]
+        return float(pixels * np.linalg.norm((a.position + b.position) / 2 - eye) / self.view.camera.f)
 
     def right_of(self, a: ObjectView, b: ObjectView) -> bool | None:
         """Whether a is farther right in the image than b; None where it is too close to tell."""
@@ -342,7 +366,9 @@ class Layout:
         order = self.right_of(a, b) if side in ("left", "right") else self.behind(a, b)
         order = order if side in ("right", "behind") else negate(order)
         angle = np.degrees(np.arctan2(abs(across), along))
-        if order and angle <= SIDE_CONE:
+        du, dv = np.subtract(a.box.center, b.box.center)
+        seen = np.degrees(np.arctan2(*(np.abs((dv, du)) if side in ("left", "right") else np.abs((du, dv)))))
+        if order and angle <= SIDE_CONE and seen <= IMAGE_CONE:
             return None if self.is_within(a, b) else True
         return False if angle >= (90 if order is False else 100) and not order else None
 
@@ -586,9 +612,9 @@ class NextTo:
     @staticmethod
     def _is_next(layout: Layout, a: ObjectView, b: ObjectView) -> bool | None:
         gap = layout.gap(a, b)
-        if layout.is_within(a, b):
-            return None
-        return True if gap <= NEXT_GAP else False if gap >= APART_GAP else None
+        if gap >= APART_GAP:
+            return False
+        return True if max(gap, layout.seen_gap(a, b)) <= NEXT_GAP and not layout.is_within(a, b) else None
 
 
 @dataclass(frozen=True)

@@ -336,6 +336,9 @@ class English(Grammar):
         singular, _, plural = NOUNS[kind][0].partition("|")
         return singular or plural
 
+    def is_plural_only(self, kind: str) -> bool:
+        return NOUNS[kind][0].startswith("|")
+
     def name(self, thing: ObjectView) -> str:
         adjectives = [thing.color] if thing.pattern == "plain" else [thing.pattern, thing.color]
         return " ".join((*adjectives, self.noun(thing.kind)))

@@ -374,6 +374,9 @@ class Spanish(Grammar):
         singular, _, plural = NOUNS[kind][0][2:].partition("|")
         return singular or plural
 
+    def is_plural_only(self, kind: str) -> bool:
+        return NOUNS[kind][0][2] == "|"
+
     def name(self, thing: ObjectView) -> str:
         gender, noun, plural = _read(NOUNS[thing.kind][0], False)
         pattern = "" if thing.pattern == "plain" else " " + PATTERNS[thing.pattern][0]

@@ -126,6 +126,10 @@ class Grammar(ABC):
     def noun(self, kind: str) -> str:
         """A kind's first noun, singular."""
 
+    def is_plural_only(self, kind: str) -> bool:
+        """Whether a kind's first noun has no singular: "scissors"."""
+        return False
+
     @classmethod
     def knows(cls, query: Query) -> bool:
         """Whether the language has a natural way to say it."""
@@ -220,7 +224,8 @@ class Grammar(ABC):
             named = words.comma.join(
                 words.named.format(n=number[i], name=self.name(layout.view.object(i))) for i in ids
             )
-            fits = words.fit if phrase.plural or len(ids) > 1 else words.fits
+            several = phrase.plural or len(ids) > 1 or self.is_plural_only(layout.view.object(ids[0]).kind)
+            fits = words.fit if several else words.fits
             steps = (
                 words.yes.format(ids=numbers(ids)),
                 words.semicolon.join(regions),
