@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from rsvp_ros.geometry import mask_iou
 from rsvp_ros.msg import BoundingBox2D, Target
 from rsvp_ros.ros.conversions import array_to_image, depth_to_array, image_to_array, mask_from_msg, time_to_ns
 from rsvp_ros.ros.tabletop_camera import TabletopCamera
-from rsvp_ros.tabletop.bag import DEMO_CLIP, objects_from_json, read_bag, write_bag
+from rsvp_ros.tabletop.bag import DEMO_CLIP, objects_from_json, read_bag, rotation_matrix, write_bag
 from rsvp_ros.tabletop.tracks import tracks
 
 
@@ -195,6 +195,25 @@ def test_its_topics_are_those_that_the_launch_file_listens_to(tmp_path):
         assert default in topics
 
 
+def test_tf_says_where_the_camera_is(tmp_path, listen):
+    messages = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not installed: ROS 2 from PyPI has none")
+    view = make_view(0)
+    listener = listen("with_tf")
+    transforms = []
+    listener.node.create_subscription(messages.TFMessage, "/tf", lambda m: transforms.extend(m.transforms), 10)
+    with filming("with_tf", bag=write_bag(tmp_path / "clip", [view]), rate=20.0):
+        moments = listener.wait_for(3)
+        until(lambda: listener.executor.spin_once(timeout_sec=0.05) or len(transforms) > 3, "transforms")
+    transform = transforms[-1]
+    assert (transform.header.frame_id, transform.child_frame_id) == ("world", "camera_color_optical_frame")
+    assert {time_to_ns(t.header.stamp) for t in transforms} & {
+        time_to_ns(moment["color/image_raw"].header.stamp) for moment in moments
+    }
+    q, p = transform.transform.rotation, transform.transform.translation
+    np.testing.assert_allclose(rotation_matrix(q.x, q.y, q.z, q.w), view.camera.world_from_optical[:3, :3], atol=1e-9)
+    np.testing.assert_allclose((p.x, p.y, p.z), view.camera.world_from_optical[:3, 3], atol=1e-12)
+
+
 @contextmanager
 def node_with(**parameters) -> Iterator[TabletopCamera]:
     """The node in this process, not spinning."""
@@ -278,65 +297,68 @@ def test_films_scenes(listen, headless_gl):
 
 @dataclass
 class Followed:
-    """How one thing was followed, over the images in which it is in sight, or hidden, since it was given."""
+    """How one thing was followed, image by image since it was given to the node."""
 
-    ious: list[float]
+    seen: list[float] = field(default_factory=list)
+    """IoU in the images in which it is in sight, before it was hidden for the first time."""
+    returned: list[float] = field(default_factory=list)
+    """And after."""
     hidden: int = 0
     noticed: int = 0
-
-    @property
-    def mean_iou(self) -> float:
-        return float(np.mean(self.ious))
+    """In how many of the images in which it is hidden there was no mask."""
 
 
-def follow_all(robot, views: list, kinds: list[str]) -> dict[str, Followed]:
-    """Show the node a clip, image by image, each after the answer to the last, and have it follow these things."""
-    images = robot.node.create_publisher(Image, "image_raw", 10)
-    until(lambda: images.get_subscription_count(), "subscription of the node")
+def follow(robot, images, views: list, kind: str) -> Followed:
+    """Show the node a part of a clip, each image after the answer to the last, and have it follow one thing."""
 
     def show(view) -> object:
         message = array_to_image(view.image, "rgb8", Image().header)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(view.stamp_ns, 10**9)
-        images.publish(message)
-        return until(
-            lambda: next((a for a in reversed(robot.targets) if time_to_ns(a.header.stamp) == view.stamp_ns), None),
-            f"answer to the image of {view.stamp_ns * 1e-9:.1f} s",
-        )
+
+        def answer() -> object:
+            # Best effort: an image may be lost, the first one while the two still find each other.
+            if time.monotonic() - shown[-1] > 2:
+                shown.append(time.monotonic())
+                images.publish(message)
+            return next((a for a in reversed(robot.targets) if time_to_ns(a.header.stamp) == view.stamp_ns), None)
+
+        shown = [-float("inf")]
+        return until(answer, f"answer to the image of {view.stamp_ns * 1e-9:.1f} s")
 
     show(views[0])
-    ids = {}
-    for kind in kinds:
-        thing = next(o for o in views[0].objects if o.kind == kind)
-        center, box = thing.box.center, thing.box
-        goal = FindTarget.Goal(use_box=True, keep_targets=True, instruction=kind)
-        goal.bbox = BoundingBox2D(center_x=center[0], center_y=center[1], size_x=box.width, size_y=box.height)
-        (target,) = [t for t in robot.result_of(robot.send(goal)).result.targets if t.id not in ids.values()]
-        ids[kind] = target.id
-    found = {track.kind: track for track in tracks(views)}
-    results = {kind: Followed([]) for kind in kinds}
+    thing = next(o for o in views[0].objects if o.kind == kind)
+    (x, y), box = thing.box.center, thing.box
+    goal = FindTarget.Goal(use_box=True, instruction=kind)
+    goal.bbox = BoundingBox2D(center_x=x, center_y=y, size_x=box.width, size_y=box.height)
+    assert len(robot.result_of(robot.send(goal)).result.targets) == 1
+    track = next(track for track in tracks(views) if track.id == thing.id)
+    result = Followed()
     for number, view in enumerate(views[1:], 1):
-        targets = {target.id: target for target in show(view).targets}
-        for kind, target_id in ids.items():
-            target, result, track = targets.get(target_id), results[kind], found[kind]
-            seen = target is not None and target.state == Target.STATE_TRACKING
-            if track.in_sight[number]:
-                mask = mask_from_msg(target, *view.ids.shape) if seen else np.zeros(view.ids.shape, bool)
-                result.ious.append(mask_iou(mask, view.mask(track.id)))
-            elif track.hidden[number]:
-                result.hidden += 1
-                result.noticed += not seen
-    return results
+        (target,) = show(view).targets
+        followed = target.state == Target.STATE_TRACKING
+        if track.in_sight[number]:
+            mask = mask_from_msg(target, *view.ids.shape) if followed else np.zeros(view.ids.shape, bool)
+            (result.returned if result.hidden else result.seen).append(mask_iou(mask, view.mask(track.id)))
+        elif track.hidden[number]:
+            result.hidden += 1
+            result.noticed += not followed
+    return result
 
 
 def test_the_clip_of_the_package_is_followed():
+    """The apple, until the arm has hidden it and shown it again; the mug, until it is carried out of the image."""
     views = list(read_bag(DEMO_CLIP))
     with running("clip", {"segmenter": {"backend": "vlsm", "model": "embedded"}}) as (_, robot):
-        results = follow_all(robot, views, ["mug", "apple", "ball"])
-    for kind, result in results.items():
-        print(f"{kind}: mean IoU {result.mean_iou:.3f}, hidden noticed {result.noticed} of {result.hidden}")
-    assert np.mean([result.mean_iou for result in results.values()]) > 0.5
-    hidden = sum(result.hidden for result in results.values())
-    assert hidden > 10 and sum(result.noticed for result in results.values()) > 0.5 * hidden
+        images = robot.node.create_publisher(Image, "image_raw", 10)
+        until(lambda: images.get_subscription_count(), "subscription of the node")
+        mug = follow(robot, images, views[40:76], "mug")
+        apple = follow(robot, images, views[100:150], "apple")
+    print(f"mug {np.mean(mug.seen):.3f}, apple {np.mean(apple.seen):.3f} and {np.mean(apple.returned):.3f}")
+    print(f"hidden: {mug.noticed} of {mug.hidden}, {apple.noticed} of {apple.hidden} images noticed")
+    assert np.mean(mug.seen) > 0.6
+    assert np.mean(apple.seen) > 0.75 and np.mean(apple.returned) > 0.6
+    assert mug.hidden > 10 and mug.noticed >= mug.hidden - 2
+    assert apple.hidden > 10 and apple.noticed >= apple.hidden - 2
 
 
 def test_the_clip_of_the_package_shows_what_it_says():
