@@ -42,7 +42,7 @@ LIVE_RATE_HZ = 10.0
 
 _SPLITS = tuple(split.value for split in Split)
 _PARAMETERS: tuple[tuple[str, object, str, tuple | None], ...] = (
-    ("bag", "", "Play this bag (`rsvp tabletop bag` writes one) instead of drawing scenes; a folder", None),
+    ("bag", "", "Play this bag instead of drawing scenes: a folder (`rsvp tabletop bag` writes one), or 'demo'", None),
     ("split", Split.VAL.value, f"Of which scenes to take one: {', '.join(_SPLITS)}", None),
     ("seed", 0, "Which of them, and what happens there", (0, 2**31 - 1)),
     ("seconds", 20.0, "Length of the clip that is drawn [s]", (1.0, 600.0)),
@@ -123,7 +123,7 @@ class TabletopCamera(Node):
     def _open(self) -> tuple[Iterator[View], float]:
         """What to show, and how many a second."""
         rate = self._value("rate")
-        path = self._value("bag")
+        path = bags.DEMO_CLIP if self._value("bag") == "demo" else self._value("bag")
         if path:
             first = list(islice(bags.read_bag(path), 2))
             if not first:
@@ -136,7 +136,7 @@ class TabletopCamera(Node):
         clip = sample_clip(Split(self._value("split")), self._value("seed"), self._value("seconds"), rate, size)
         return render_clip(clip, endless=self._value("loop")), rate
 
-    def _play(self, path: str) -> Iterator[View]:
+    def _play(self, path: Path | str) -> Iterator[View]:
         while True:
             yield from bags.read_bag(path)
             if not self._value("loop"):
