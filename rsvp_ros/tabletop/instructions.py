@@ -81,6 +81,16 @@ def sample_instructions(
     exhausted: set[tuple[InstructionKind, bool]] = set()
     used_kinds: Counter[InstructionKind] = Counter()
     used_languages: Counter[str] = Counter()
+    answered: dict[InstructionKind, bool] = {}
+
+    def has_answer(kind: InstructionKind, language: str) -> bool:
+        """Whether the view answers any question of a kind. Absent things are asked for by such kinds alone: else a
+        kind that is rarely answered would mostly be asked in vain, and be known by that.
+        """
+        if kind not in answered:
+            grammar = GRAMMARS[language]
+            answered[kind] = _find(layout, kind, False, set(), grammar, rng, is_training) is not None
+        return answered[kind]
 
     def add(absent: bool) -> bool:
         """One more instruction, of the kind and in the language that were used least."""
@@ -88,7 +98,9 @@ def sample_instructions(
             if (kind, absent) in exhausted:
                 continue
             language = _least_used(languages, used_languages, rng)[0]
-            found = _find(layout, kind, absent, asked, GRAMMARS[language], rng, is_training)
+            found = None
+            if not absent or has_answer(kind, language):
+                found = _find(layout, kind, absent, asked, GRAMMARS[language], rng, is_training)
             if found is None:
                 exhausted.add((kind, absent))
                 continue

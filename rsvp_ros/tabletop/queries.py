@@ -33,7 +33,7 @@ COLUMN_MARGIN = 0.04
 """Two things' middles are one right of the other where this share of the image's width lies between them."""
 DEPTH_MARGIN = 0.05
 """Two things are one behind the other where this lies between their middles, metres."""
-LARGER, LONGER, LARGER_IN_IMAGE = 1.6, 1.3, 1.3
+LARGER, LONGER, LARGER_IN_IMAGE = 1.5, 1.3, 1.2
 """Factors of volume, of length and of pixels from which on people agree on what is larger."""
 EDGE_MARGIN = 0.03
 """Something is nearest to the table's edge where everything else is this much farther from it, metres."""
@@ -522,21 +522,22 @@ class Extreme:
             return doubtful("not clear what counts")
         if len(fitting) < 2:
             return Answer() if not fitting else doubtful("nothing to compare")
-        if any(o.inside < 0.9 for o in fitting):
+        if any(o.inside < 0.75 for o in fitting):
             return doubtful("something is cut off by the image's border")
 
         def height(o: ObjectView) -> float:
             return float(np.ptp(layout.corners[o.id][:, 2]))
 
         def pixels(o: ObjectView) -> float:
-            return o.area / o.visible
+            return o.area / o.visible / o.inside  # as if nothing hid it
 
         def clearly_more(a: ObjectView, b: ObjectView) -> bool:
             if self.measure in ("largest", "smallest"):
                 return (
                     a.volume >= LARGER * b.volume
                     and pixels(a) >= LARGER_IN_IMAGE * pixels(b)
-                    and a.length >= 0.95 * b.length
+                    # A plate is wider than a teapot and a teapot higher: neither is the larger one
+                    and all(np.sort(a.dimensions) >= 0.9 * np.sort(b.dimensions))
                 )
             if self.measure == "tallest":
                 return height(a) >= LONGER * height(b) and height(a) >= 0.05 and a.box.height > b.box.height
@@ -548,7 +549,11 @@ class Extreme:
             for o in fitting
             if all(clearly_more(other, o) if few else clearly_more(o, other) for other in fitting if other is not o)
         ]
-        return Answer(_ids(winners), candidates=_ids(fitting)) if winners else doubtful("too much alike in size")
+        if not winners:
+            return doubtful("too much alike in size")
+        if self.measure == "longest" and winners[0].length < 2 * sorted(winners[0].dimensions)[1]:
+            return doubtful("nothing is long")
+        return Answer(_ids(winners), candidates=_ids(fitting))
 
 
 @dataclass(frozen=True)
