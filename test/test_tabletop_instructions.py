@@ -13,26 +13,24 @@ import pytest
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import RegionGrid, mask_to_box
 from rsvp_ros.tabletop import instructions as module
+from rsvp_ros.tabletop.descriptions import ANYTHING, Description, could_be
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.instructions import phrase, sample_instructions
 from rsvp_ros.tabletop.kinds import CATEGORIES, KINDS, TRAINING_KINDS, USES, is_held_out_pair
 from rsvp_ros.tabletop.language import GRAMMARS, de, en, es, zh
+from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.queries import (
-    ANYTHING,
     Beside,
     Between,
-    Description,
     Every,
     Except,
     Extreme,
-    Layout,
     NearestEdge,
     NextTo,
     Only,
     Ordinal,
     Query,
     answer,
-    could_be,
 )
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 

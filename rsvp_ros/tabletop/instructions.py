@@ -9,28 +9,23 @@ from dataclasses import fields, replace
 import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.tabletop.descriptions import ANYTHING, HANDLED, HAZARDS, TELLING_COLORS, Description, has_material
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction, InstructionKind
 from rsvp_ros.tabletop.kinds import CATEGORIES, KINDS, THIN, USES, is_held_out_pair
 from rsvp_ros.tabletop.language import GRAMMARS, Grammar
+from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.queries import (
-    ANYTHING,
-    HANDLED,
-    HAZARDS,
-    TELLING_COLORS,
     Answer,
     Beside,
     Between,
-    Description,
     Every,
     Except,
     Extreme,
-    Layout,
     NearestEdge,
     NextTo,
     Only,
     Ordinal,
     Query,
-    has_material,
 )
 from rsvp_ros.tabletop.view import ObjectView, View
 

@@ -15,17 +15,17 @@ from typing import ClassVar
 import numpy as np
 
 from rsvp_ros.geometry import RegionGrid
+from rsvp_ros.tabletop.descriptions import Description
 from rsvp_ros.tabletop.instruction import ChainStep
 from rsvp_ros.tabletop.kinds import CATEGORIES, FRAGILE, KINDS, ROLLS_LYING, ROUND, SHARP, USES
+from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.queries import (
     Answer,
     Beside,
     Between,
-    Description,
     Every,
     Except,
     Extreme,
-    Layout,
     NearestEdge,
     NextTo,
     Only,

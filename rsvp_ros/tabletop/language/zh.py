@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rsvp_ros.tabletop.descriptions import HANDLED, Description
 from rsvp_ros.tabletop.language.grammar import ChainWords, Grammar, Phrase
-from rsvp_ros.tabletop.queries import (
-    HANDLED,
-    Beside,
-    Between,
-    Description,
-    Every,
-    Except,
-    Extreme,
-    NearestEdge,
-    NextTo,
-    Only,
-    Ordinal,
-    Query,
-)
+from rsvp_ros.tabletop.queries import Beside, Between, Every, Except, Extreme, NearestEdge, NextTo, Only, Ordinal, Query
 from rsvp_ros.tabletop.view import ObjectView
 
 # Measure word and noun
