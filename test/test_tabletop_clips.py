@@ -55,6 +55,19 @@ def test_what_rolls_does_not_slip():
     np.testing.assert_allclose(heights, radius, atol=3e-4)
 
 
+def test_what_rolls_stays_on_the_table():
+    """An apple is no ball: its middle goes up and down, the lowest of its points does not."""
+    surface = np.random.default_rng(0).normal(size=(4000, 3))
+    surface *= np.array([0.03, 0.04, 0.05]) / np.linalg.norm(surface, axis=1, keepdims=True)
+    start = np.eye(4)
+    start[2, 3] = 0.049  # as deep in the table as physics left it
+    path = Path(start, (Move(0, 1, (0.2, 0, 0), (0, 5.0, 0), rolls=True),), surface)
+    poses = [path.pose(t) for t in np.linspace(0, 1, 30)]
+    lowest = [(surface @ pose[2, :3]).min() + pose[2, 3] for pose in poses]
+    np.testing.assert_allclose(lowest, lowest[0], atol=1e-12)
+    assert np.ptp([pose[2, 3] for pose in poses]) > 0.015
+
+
 def test_camera_swings_and_returns():
     spec = CameraSpec(eye=(0.1, -0.8, 0.6), target=(0.0, 0.0, 0.05), fovy=45.0)
     still = CameraPath(spec, 20.0).camera(7.3, (320, 240))

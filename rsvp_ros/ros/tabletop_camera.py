@@ -46,8 +46,8 @@ _PARAMETERS: tuple[tuple[str, object, str, tuple | None], ...] = (
     ("split", Split.VAL.value, f"Of which scenes to take one: {', '.join(_SPLITS)}", None),
     ("seed", 0, "Which of them, and what happens there", (0, 2**31 - 1)),
     ("seconds", 20.0, "Length of the clip that is drawn [s]", (1.0, 600.0)),
-    ("width", 640, "Of a drawn image [pixels]", (64, 1920)),
-    ("height", 480, "Of a drawn image [pixels]", (48, 1200)),
+    ("width", 320, "Of a drawn image [pixels]", (64, 1920)),
+    ("height", 240, "Of a drawn image [pixels]", (48, 1200)),
     ("rate", 0.0, f"Images a second; 0: a bag's own, {LIVE_RATE_HZ:g} where scenes are drawn [Hz]", (0.0, 120.0)),
     ("loop", True, "Go on for ever: a bag starts again, what is drawn runs forth and back", None),
 )

@@ -28,6 +28,7 @@ from rsvp_ros.tabletop.world import World
 
 SIZE, RATE_HZ, SECONDS = (320, 240), 10.0, 18.0
 JPEG_QUALITY = 85
+START_NS = 10**9  # a stamp of 0 is none at all to ROS
 BACKGROUND = 17
 """Of the training scenes: whose table, room and light it has."""
 
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=DEMO_CLIP, help="to write (default: %(default)s)")
     folder = parser.parse_args(arguments).folder
     try:
-        write_bag(folder, render_clip(demo_clip()), jpeg_quality=JPEG_QUALITY)
+        write_bag(folder, render_clip(demo_clip(), start_ns=START_NS), jpeg_quality=JPEG_QUALITY)
     except RsvpError as error:
         print(f"demo_clip: {error}", file=sys.stderr)
         return 1
