@@ -121,6 +121,13 @@ def test_a_scene_follows_from_its_split_and_seed_bit_for_bit(headless_gl):
         assert pool.submit(render_digest, Split.TEST, 7).result(60) == expected
 
 
+def test_scenes_that_cannot_be_are_refused():
+    with pytest.raises(ConfigurationError, match="a seed is 0 or more"):
+        sample_scene(Split.TRAIN, -1)
+    with pytest.raises(ConfigurationError, match="with 5 to 3 things"):
+        sample_scene(Split.TRAIN, 1, objects=(5, 3))
+
+
 # ---- Geometry
 
 
@@ -342,6 +349,28 @@ def test_a_gripper_hides_things_and_is_none_of_them(headless_gl):
     assert np.array_equal(during.object(thing.id).full_mask, before.object(thing.id).full_mask)
     assert np.any((during.depth < before.depth - 0.02) & (during.ids == 0))
     assert digest(after) == digest(before)
+
+
+def test_a_world_is_looked_at_by_its_thread_while_it_is_open(headless_gl):
+    scene = sample_scene(Split.TRAIN, 2, objects=(3, 3))
+    camera = scene.cameras[0].camera(64, 48)
+    errors: list[Exception] = []
+
+    def look() -> None:
+        try:
+            world.view(camera)
+        except RuntimeError as error:
+            errors.append(error)
+
+    with World(scene, (64, 48)) as world:
+        with pytest.raises(ValueError, match="65 x 48 is larger"):
+            world.view(replace(camera, width=65))
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join(60)
+        world.view(camera)
+    look()
+    assert ["in the thread that made it" in str(error) for error in errors] == [True, True]
 
 
 def test_time_changes_only_the_noise(headless_gl):

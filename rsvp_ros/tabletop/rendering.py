@@ -155,7 +155,8 @@ class Renderer:
             model: MjModel; its first camera is moved to where each picture is taken from.
             size: width and height of the largest image that will be asked for.
         """
-        self._mujoco, self._model = mujoco, model
+        self._mujoco, self._model, self._size = mujoco, model, size
+        self._thread = threading.get_ident()
         model.vis.global_.offwidth, model.vis.global_.offheight = size
         model.vis.quality.offsamples = SAMPLES
         model.vis.quality.shadowsize = SHADOW_MAP if size[0] <= 400 else 2 * SHADOW_MAP
@@ -176,6 +177,10 @@ class Renderer:
 
     def _draw(self, data, camera: Camera, groups: tuple[int, ...], segment: bool) -> tuple[np.ndarray, np.ndarray]:
         mujoco, width, height = self._mujoco, camera.width, camera.height
+        if width > self._size[0] or height > self._size[1]:
+            raise ValueError(f"an image of {width} x {height} is larger than this world's {self._size}")
+        if self._context is None or threading.get_ident() != self._thread:
+            raise RuntimeError("a world is looked at while it is open, in the thread that made it")
         pose = camera.world_from_optical
         data.cam_xpos[0] = pose[:3, 3]
         data.cam_xmat[0] = (pose[:3, :3] * (1, -1, -1)).reshape(-1)  # OpenGL's: y up, looking along -z

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop import backgrounds
 from rsvp_ros.tabletop.kinds import CATEGORIES, COLORS, KINDS, TRAINING_KINDS, is_held_out_pair
 from rsvp_ros.tabletop.shapes import Shape, build_shape
@@ -18,6 +19,8 @@ from rsvp_ros.tabletop.view import Camera
 
 OBJECTS = (3, 12)
 """How many things a scene has, at least and at most."""
+MOST = 24
+"""More things than this no table has room for."""
 GAP = 0.006
 """Between the boxes around two things before they are dropped, metres."""
 DROP = 0.002
@@ -406,8 +409,15 @@ def sample_scene(split: Split, seed: int, objects: tuple[int, int] | None = None
 
     Args:
         objects: how many things it has, at least and at most; OBJECTS where None. A full table holds fewer.
+
+    Raises:
+        ConfigurationError: a seed or a number of things that cannot be.
     """
     low, high = objects or OBJECTS
+    if seed < 0 or not 1 <= low <= high <= MOST:
+        raise ConfigurationError(
+            f"there is no scene {seed} with {low} to {high} things: a seed is 0 or more, and a scene has 1 to {MOST}"
+        )
     count = int(split.generator(seed, "count").integers(low, high + 1))
     table = _draw_table(split, seed)
     things = _draw_objects(split, seed, count, table)

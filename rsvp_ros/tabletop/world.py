@@ -135,6 +135,10 @@ class World:
         Args:
             full_masks: whether each object's `full_mask` is kept.
             sensor: whether the image has a real camera's faults.
+
+        Raises:
+            ValueError: the camera's image is larger than `size`.
+            RuntimeError: the world is closed, or another thread made it.
         """
         image = self._renderer.image(self._data, camera, (ROOM, SEEN, GRIPPER))
         geoms, depth = self._renderer.geoms(self._data, camera, (ROOM, SEEN, GRIPPER))
@@ -231,7 +235,7 @@ def render_scene(
     """A scene of a split, settled, seen from the first `views` (1 to 3) of its cameras; `size`: width and height.
 
     Raises:
-        ConfigurationError: MuJoCo or a library to draw with is not installed.
+        ConfigurationError: MuJoCo or a library to draw with is not installed; a seed or a number that cannot be.
     """
     spec = sample_scene(split, seed, objects)
     with World(spec, size) as world:
