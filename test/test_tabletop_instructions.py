@@ -655,6 +655,16 @@ def test_every_kind_and_every_use_can_be_said_in_many_ways(language):
         assert grammar.noun(kind) in grammar.refer(Only(Description(kind=kind))).text
 
 
+def test_one_kind_has_one_name_in_a_text():
+    """Else "the mug left of the coffee mug" would be about two kinds."""
+    query = Beside(Description(kind="phone"), "left", Only(Description(kind="phone", color="red")))
+    for seed in range(60):
+        text = GRAMMARS["en"](np.random.default_rng(seed), False).say(query)
+        nouns = ("mobile phone", "cell phone", "smartphone")
+        assert sum(text.count(noun) for noun in nouns) in (0, 2), text
+        assert len({noun for noun in nouns if noun in text}) <= 1, text
+
+
 def test_everything_follows_from_the_generator(views):
     for view in views[:5]:
         runs = [sample_instructions(view, np.random.default_rng(7), 12, is_training=True) for _ in range(2)]

@@ -449,7 +449,7 @@ class German(Grammar):
             article: in place of the definite one, before the weak endings: "alle".
         """
         table = NOUNS[what.kind] if what.kind else CATEGORY_NOUNS[what.category] if what.category else THING
-        gender, noun = _read(self.pick(table), plural)
+        gender, noun = _read(self.pick_once(table), plural)
         ending = "e" if (case in ("nom", "acc") and gender in "fn") or (case == "nom" and gender == "m") else "en"
         stems = [before] if before else []
         tail = ""

@@ -334,7 +334,7 @@ class English(Grammar):
     def head(self, what: Description, plural: bool) -> Phrase:
         """The noun with its adjectives, without article."""
         table = NOUNS[what.kind] if what.kind else CATEGORY_NOUNS[what.category] if what.category else THING
-        singular, _, several = self.pick(table).partition("|")
+        singular, _, several = self.pick_once(table).partition("|")
         noun, plural = (several, True) if plural or not singular else (singular, False)
         adjectives = [self.pick(PATTERNS[what.pattern])] if what.pattern else []
         tail = ""

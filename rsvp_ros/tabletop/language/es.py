@@ -373,7 +373,7 @@ class Spanish(Grammar):
     def head(self, what: Description, plural: bool) -> tuple[str, str, str, bool]:
         """Gender, noun, what follows it, whether it is plural."""
         table = NOUNS[what.kind] if what.kind else CATEGORY_NOUNS[what.category] if what.category else THING
-        gender, noun, plural = _read(self.pick(table), plural)
+        gender, noun, plural = _read(self.pick_once(table), plural)
         tail = ""
         if what.material and " de " not in noun:
             tail += " " + self.pick(MATERIALS[what.material]).replace("metálico", _agree("metálico", gender, plural))
@@ -401,7 +401,9 @@ class Spanish(Grammar):
             return Phrase("lo que " + self.pick(HAZARDS[what.hazard]))
         gender, noun, tail, plural = self.head(what, False)
         article = _article(gender, plural)
-        if " que no sea" in tail and not plural and case != "the":
+        if case == "the":  # what is there is not "que no sea"
+            tail = tail.replace(" que no sean ", " que no son ").replace(" que no sea ", " que no es ")
+        if " que no sea" in tail and not plural:
             article = "un" if gender == "m" else "una"
         return Phrase(f"{article} {noun}{tail}", plural)
 

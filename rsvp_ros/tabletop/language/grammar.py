@@ -109,6 +109,7 @@ class Grammar(ABC):
         self.is_training = is_training
         self.count = count
         self.novel = False
+        self._picked: dict[tuple[str, ...], str] = {}
 
     @abstractmethod
     def refer(self, query: Query, case: str = "") -> Phrase:
@@ -142,6 +143,12 @@ class Grammar(ABC):
         choice = options[0 if self.rng is None else int(self.rng.integers(len(options)))]
         self.novel |= choice.startswith("~")
         return choice.removeprefix("~")
+
+    def pick_once(self, options: tuple[str, ...]) -> str:
+        """Like `pick`, and the same in the whole text: who says "mug" and "coffee cup" means two different things."""
+        if options not in self._picked:
+            self._picked[options] = self.pick(options)
+        return self._picked[options]
 
     def say(self, query: Query) -> str:
         """A whole instruction."""

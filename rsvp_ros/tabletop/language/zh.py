@@ -296,7 +296,7 @@ class Chinese(Grammar):
     def head(self, what: Description) -> tuple[str, str, str]:
         """What comes before the noun, its measure word, the noun."""
         table = NOUNS[what.kind] if what.kind else CATEGORY_NOUNS[what.category] if what.category else THING
-        measure, noun = _read(self.pick(table))
+        measure, noun = _read(self.pick_once(table))
         before = ""
         if what.use:
             before += self.pick(USES[what.use])
