@@ -64,7 +64,7 @@ def choose(
 ) -> tuple[Instruction, ...]:
     """Some instructions about a view that differ: in what they mean, in language, in kind, and from those of before.
 
-    Rather those whose answers can be seen well.
+    Rather those whose answers can be seen well; none that shares a target with another.
 
     Args:
         shown: how often each language and kind was chosen before; added to.
@@ -74,19 +74,18 @@ def choose(
     left = [instruction for instruction in instructions if drawable(instruction.text)]
 
     def badness(candidate: Instruction) -> float:
-        targets = set(candidate.targets)
-        clashes = sum(bool(targets & set(other.targets)) for other in chosen)
         alike = sum((other.language == candidate.language) + (other.kind == candidate.kind) for other in chosen)
         absent = candidate.absent and (3 * shown["absent"] + (0 if chosen else 9))
         unwanted = not chosen and not lead(candidate)
         seen = shown[candidate.language] / 4 + shown[candidate.kind]
-        hidden = max((1 - min(view.object(i).visible, view.object(i).inside) for i in targets), default=0)
-        return 20 * unwanted + 6 * clashes + 3 * alike + absent + seen + 4 * hidden
+        hidden = max((1 - min(view.object(i).visible, view.object(i).inside) for i in candidate.targets), default=0)
+        return 20 * unwanted + 3 * alike + absent + seen + 4 * hidden
 
     while left and len(chosen) < count:
         best = min(left, key=badness)
-        left.remove(best)
         chosen.append(best)
+        # A thing has one colour.
+        left = [other for other in left if other is not best and not set(other.targets) & set(best.targets)]
         shown.update((best.language, best.kind, *(("absent",) * best.absent)))
     # Absent ones last: they have nothing in the picture.
     return tuple(sorted(chosen, key=lambda instruction: instruction.absent))
