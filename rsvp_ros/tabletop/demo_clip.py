@@ -41,7 +41,7 @@ THINGS = (
     ("scissors", "orange", "plain", 0, -0.14, -0.18, 60),
     ("ball", "purple", "striped", 0, -0.25, 0.20, 0),
     ("book", "pink", "plain", 0, 0.30, -0.10, 10),
-    ("hammer", "brown", "plain", 0, 0.13, -0.21, 5),
+    ("hammer", "brown", "plain", 0, 0.09, -0.215, 5),
     ("remote", "black", "plain", 0, -0.36, 0.10, -25),
 )
 MUG, APPLE, BALL, SCISSORS = 1, 2, 6, 5
