@@ -12,12 +12,14 @@ EXTRAS = {
     "transformers": ["transformers>=5.0", "torchvision>=0.20", "accelerate>=1.0", "num2words>=0.5", "timm>=1.0"],
     "openai": ["openai>=3"],
     "sam": ["segment-anything>=1.0", "torchvision>=0.20", "timm>=1.0"],
+    "sim": ["mujoco>=3.17,<5", "rosbags>=0.10.9"],
     "train": ["accelerate>=1.0", "matplotlib>=3.8"],
-    "test": ["pytest>=8,<8.4", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", "rosbags>=0.10"],
+    "test": ["pytest>=8,<8.4", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", "rosbags>=0.10.9"],
     "lint": ["ruff>=0.9"],
 }
 EXTRAS["test"] += ["fastapi>=0.110", "uvicorn>=0.30"]  # `transformers serve`
-EXTRAS["all"] = sorted({line for extra in ("transformers", "openai", "sam", "train") for line in EXTRAS[extra]})
+EXTRAS["all"] = sorted({line for extra in ("transformers", "openai", "sam", "sim", "train") for line in EXTRAS[extra]})
+DATA = ("txt", "json", "yaml", "safetensors", "md", "mcap", "png", "jpg")
 
 setup(
     name="rsvp_ros",
@@ -25,7 +27,7 @@ setup(
     description="Streaming reasoning segmentation for robots",
     license="Apache-2.0",
     packages=find_packages(include=["rsvp_ros", "rsvp_ros.*"]),
-    package_data={"rsvp_ros": [f"**/*.{kind}" for kind in ("txt", "json", "yaml", "safetensors", "md")]},
+    package_data={"rsvp_ros": [f"**/*.{kind}" for kind in DATA]},
     include_package_data=False,
     python_requires=">=3.10",
     install_requires=[
@@ -37,5 +39,11 @@ setup(
         "torch>=2.4",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["rsvp = rsvp_ros.cli:main", "rsvp_node = rsvp_ros.ros.node:main"]},
+    entry_points={
+        "console_scripts": [
+            "rsvp = rsvp_ros.cli:main",
+            "rsvp_node = rsvp_ros.ros.node:main",
+            "tabletop_camera = rsvp_ros.ros.tabletop_camera:main",
+        ]
+    },
 )

@@ -15,6 +15,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from rsvp_ros import surface
 from rsvp_ros.geometry import mask_to_box
 from rsvp_ros.ros import conversions, depth
 from rsvp_ros.types import Frame, Target, TargetsInFrame, TargetState
@@ -70,7 +71,7 @@ def cases(height: int, width: int, rng: np.random.Generator) -> dict[str, Callab
     for pixels, encoding in ((meters, "32FC1"), ((meters * 1000).astype(np.uint16), "16UC1")):
         msg = message(pixels, encoding)
         result[f"depth_to_array {encoding}"] = lambda msg=msg: conversions.depth_to_array(msg)
-    camera = depth.CameraModel(width, width, width / 2, height / 2, width, height)
+    camera = surface.CameraModel(width, width, width / 2, height / 2, width, height)
     smooth = cv2.GaussianBlur(meters, (0, 0), 9)
     for count in TARGETS:
         frame = scene(height, width, count, rng)
@@ -81,8 +82,8 @@ def cases(height: int, width: int, rng: np.random.Generator) -> dict[str, Callab
         )
         result[f"draw_targets, {count} targets"] = lambda i=image, t=targets: draw_targets(i, t)
         result[f"position and cloud, {count} targets"] = lambda t=targets: [
-            (depth.target_position(points), depth.points_to_cloud(points, HEADER))
-            for points in (depth.target_points(x.mask, smooth, camera, x.box) for x in t)
+            (surface.target_position(points), depth.points_to_cloud(points, HEADER))
+            for points in (surface.target_points(x.mask, smooth, camera, x.box) for x in t)
         ]
     result["array_to_image rgb8"] = lambda: conversions.array_to_image(image, "rgb8", HEADER)
     return result

@@ -1,4 +1,7 @@
-"""`rsvp`: the system on files, without a robot and without ROS."""
+"""`rsvp`: the system on files, without a robot and without ROS.
+
+Groups of commands have modules of their own (`rsvp_ros/*/commands.py`), which import what they need when they run.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,15 @@ import cv2
 import numpy as np
 
 from rsvp_ros import config as configuration
-from rsvp_ros.errors import ConfigurationError, InvalidImageError, NoReasonerError, RsvpError
+from rsvp_ros.errors import ConfigurationError, InvalidImageError, RsvpError
+from rsvp_ros.evaluation.commands import add_evaluate
 from rsvp_ros.geometry import Box
 from rsvp_ros.perception import Perception
 from rsvp_ros.reasoning.mllm.loading import load_mllm
 from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.request import Outcome
 from rsvp_ros.segmentation.loading import load_segmenter
+from rsvp_ros.tabletop.commands import add_tabletop
 from rsvp_ros.types import Frame, ReasoningStep
 from rsvp_ros.visualization import draw_proposals, draw_targets, reasoning_panel
 
@@ -28,9 +33,11 @@ FOUND, NOT_FOUND, FAILED = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
-    parser = argparse.ArgumentParser(prog="rsvp", description=__doc__)
+    parser = argparse.ArgumentParser(prog="rsvp", description="The system on files, without a robot and without ROS.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_segment(commands)
+    add_tabletop(commands)
+    add_evaluate(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -72,17 +79,13 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    config = _config(options.config, options.set)
+    config = configuration.load_changed(options.config, options.set)
     image = read_image(options.image)
     box = Box.ordered(*options.box) if options.box else None
     if box is None and not options.instruction:
         raise ConfigurationError("give an instruction, or a box with --box")
-    if box is None and config.mllm.backend == "none":
-        raise NoReasonerError(
-            "an instruction needs an MLLM: give --config with mllm.backend 'openai' or 'transformers' "
-            "(config/server.yaml, config/qwen3_vl_sam2.yaml), or --set mllm.backend=openai; or give a region with --box"
-        )
-    mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False) if box is None else None
+    needed = box is None and config.mllm.backend != "none"
+    mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False) if needed else None
     try:
         outcome = find_in_image(image, options.instruction, box, config, mllm, quiet=options.quiet)
     finally:
@@ -178,17 +181,6 @@ def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
 
 def _write_png(path: Path, image: np.ndarray) -> None:
     path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-
-
-def _config(path: Path | None, changes: Sequence[str]) -> configuration.Config:
-    values = configuration.flatten(configuration.load(path) if path else configuration.Config())
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise ConfigurationError(f"--set {change!r}: write it as NAME=VALUE")
-        known = values.get(name, "")
-        values[name] = configuration.parse_value(text, type(known))
-    return configuration.build(values)
 
 
 if __name__ == "__main__":

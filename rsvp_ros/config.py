@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,20 @@ def load(path: str | Path) -> Config:
         return build(values)
     except ConfigurationError as error:
         raise ConfigurationError(f"the configuration {path}: {error}") from error
+
+
+def load_changed(path: str | Path | None, changes: Sequence[str]) -> Config:
+    """A file's configuration (None: the default one) with some values changed, each given as "NAME=VALUE".
+
+    Raises ConfigurationError.
+    """
+    values = flatten(load(path) if path else Config())
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set {change!r}: write it as NAME=VALUE")
+        values[name] = parse_value(text, type(values.get(name, "")))
+    return build(values)
 
 
 def _parameters_of(node: Any) -> list[Any]:

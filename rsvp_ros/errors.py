@@ -48,7 +48,7 @@ class ModelRunError(RsvpError):
 
 
 class NoReasonerError(RsvpError):
-    """An instruction came, but no MLLM is configured."""
+    """An instruction came, but no MLLM is configured, and the segmenter reads only boxes."""
 
     code = 203
 

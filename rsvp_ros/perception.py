@@ -30,6 +30,7 @@ from rsvp_ros.errors import (
     SupersededError,
 )
 from rsvp_ros.geometry import Box
+from rsvp_ros.reasoning.literal import LiteralReasoner
 from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
 from rsvp_ros.request import Outcome, Request, RequestState
 from rsvp_ros.segmentation.segmenter import Segmenter
@@ -97,7 +98,8 @@ class Perception:
 
     Args:
         load_segmenter: makes the segmenter; called, like the segmenter itself, in the models' thread only.
-        reasoner: stage 1; None: only boxes can be followed.
+        reasoner: stage 1; None: instructions are taken literally where the segmenter reads text, and refused where it
+            does not.
         on_targets: gets the targets of every frame, in the models' thread.
         on_progress: gets a request whose state or steps changed, and the MLLM's new text, in the reasoner's thread.
         on_done: gets every request when it is done, in whichever thread ended it.
@@ -107,7 +109,7 @@ class Perception:
     def __init__(
         self,
         load_segmenter: Callable[[], Segmenter],
-        reasoner: Reasoner | None,
+        reasoner: Reasoner | LiteralReasoner | None,
         on_targets: Callable[[TargetsInFrame], None],
         on_progress: Callable[[Request, str], None] | None = None,
         on_done: Callable[[Request], None] | None = None,
@@ -152,10 +154,13 @@ class Perception:
         for thread in self._threads:
             thread.start()
         try:
-            return self._loaded.result()
+            segmenter = self._loaded.result()
         except BaseException:
             self.close()
             raise
+        if self.reasoner is None and segmenter.reads_text:
+            self.reasoner = LiteralReasoner()
+        return segmenter
 
     def close(self) -> None:
         """End both threads; a request that is under way is cancelled."""
@@ -204,8 +209,9 @@ class Perception:
         if box is None and self.reasoner is None:
             request.cancel(
                 NoReasonerError(
-                    "no MLLM is configured, so instructions cannot be reasoned about: set mllm.backend to 'openai' or "
-                    "'transformers' (config/server.yaml, config/qwen3_vl_sam2.yaml), or give a box to follow"
+                    "no MLLM is configured, and the segmenter reads only boxes: set mllm.backend to 'openai' or "
+                    "'transformers' (config/server.yaml, config/qwen3_vl_sam2.yaml), take a segmenter that reads text "
+                    "(segmenter.backend 'vlsm', or SAM 3), or give a box to follow"
                 )
             )
             return request

@@ -371,6 +371,29 @@ def _wrap(text: str, size: int, bold: bool, width: int) -> list[str]:
     return lines
 
 
+def draw_text_bar(parts: Sequence[tuple[str, Color]], width: int, height: int) -> np.ndarray:
+    """A dark line of text to stand under a picture or a film: what is too long for it is cut with an ellipsis.
+
+    Args:
+        parts: texts and their colours, side by side; each begins where the one before ends, with room between.
+        width, height: pixels.
+
+    Returns:
+        uint8 height x width x 3 RGB.
+    """
+    bar = np.full((height, width, 3), INK, np.uint8)
+    size, gap = max(9, round(height * 0.4)), round(height * 0.5)
+    x = gap
+    for text, color in parts:
+        room = width - gap - x
+        if room < 2 * size:
+            break
+        mask = _text_mask(_shorten(text, size, False, room), size, False)
+        _blend(bar, x, (height - mask.shape[0]) // 2, mask, color)
+        x += mask.shape[1] + gap
+    return bar
+
+
 # The reasoning as text ------------------------------------------------------------------------------------------------
 
 
@@ -385,7 +408,9 @@ class _Line:
     dot: Color | None = None
 
 
-def reasoning_panel(reasoning: Reasoning, height: int, width: int | None = None, complete: bool = True) -> np.ndarray:
+def reasoning_panel(
+    reasoning: Reasoning, height: int, width: int | None = None, complete: bool = True, ids: Sequence[int] = ()
+) -> np.ndarray:
     """A page with the instruction, the steps of the chain of thought and what was found; to stand beside the picture.
 
     The text is as large as the page allows; what does not fit at the smallest readable size is cut with an ellipsis.
@@ -395,6 +420,7 @@ def reasoning_panel(reasoning: Reasoning, height: int, width: int | None = None,
         height: of the page, pixels: that of the picture.
         width: three quarters of the height where not given.
         complete: whether the reasoning is finished: only then the page says what was found, or that nothing was.
+        ids: of the proposals' targets, for their colours; without any, they are counted from 1.
 
     Returns:
         uint8 height x width x 3 RGB.
@@ -403,7 +429,7 @@ def reasoning_panel(reasoning: Reasoning, height: int, width: int | None = None,
     panel = np.full((height, width, 3), PAPER, np.uint8)
     largest, smallest = max(10, round(height / 26)), max(9, round(height / 60))
     for size in range(largest, smallest - 1, -1):
-        lines = _panel_lines(reasoning, complete, size, width)
+        lines = _panel_lines(reasoning, complete, size, width, ids)
         if sum(line.advance for line in lines) + 3 * size <= height:
             break
     footer = _Line(_footer(reasoning), max(9, round(size * 0.75)), False, GREY, 0, 0)
@@ -428,12 +454,12 @@ def reasoning_panel(reasoning: Reasoning, height: int, width: int | None = None,
 
 def _footer(reasoning: Reasoning) -> str:
     parts = [reasoning.model] if reasoning.model else []
-    parts += [f"{reasoning.duration_s:.1f} s"] if reasoning.duration_s else []
+    parts += [f"{reasoning.duration_s:.1f} s"] if reasoning.duration_s >= 0.05 else []
     parts += [f"{reasoning.completion_tokens} tokens"] if reasoning.completion_tokens else []
     return "  ·  ".join(parts)
 
 
-def _panel_lines(reasoning: Reasoning, complete: bool, size: int, width: int) -> list[_Line]:
+def _panel_lines(reasoning: Reasoning, complete: bool, size: int, width: int, ids: Sequence[int] = ()) -> list[_Line]:
     """The page's lines at a text size, top to bottom."""
     margin, indent = round(1.2 * size), round(2.6 * size)
     told = {"", *(step.text for step in reasoning.steps)}
@@ -452,7 +478,9 @@ def _panel_lines(reasoning: Reasoning, complete: bool, size: int, width: int) ->
         add(step.text, indent, size, False, SLATE, 0.6)
     if complete and not reasoning.found:
         add("Not in this image", indent, size, True, INK, 0, PALETTE[5])
-    for number, proposal in enumerate(reasoning.proposals if complete else (), start=1):
+    proposals = reasoning.proposals if complete else ()
+    numbers = ids if len(ids) == len(proposals) else range(1, len(proposals) + 1)
+    for number, proposal in zip(numbers, proposals, strict=True):
         add(proposal.description, indent, size, True, INK, 0, target_color(number))
         if proposal.reason not in told:
             add(proposal.reason, indent, size, False, SLATE, 0.4)

@@ -438,6 +438,25 @@ def colcon_build(ros: Ros, inputs: str) -> None:
         run("check", ["bash", "-c", command], env)
 
 
+def check_rendering(ros: Ros, packages: str) -> None:
+    """Says what to install where the tabletop world cannot be drawn: OpenGL without a screen is the system's. Tried
+    until it works, and again with other packages."""
+    if is_done("rendering", packages):
+        return
+    code = (
+        "import sys; from rsvp_ros.errors import ConfigurationError; from rsvp_ros.tabletop import rendering\n"
+        "try: rendering.make_current()\n"
+        "except ConfigurationError as error: sys.exit(str(error))"
+    )
+    command = [VENV / "bin" / "python", "-c", code]
+    tried = subprocess.run(command, env=environment(ros), cwd="/", capture_output=True, text=True)
+    if tried.returncode == 0:
+        (STAMPS / "rendering").write_text(packages)
+        return
+    reason = (tried.stderr.strip().splitlines() or ["it crashed"])[-1]
+    say(f"all works but rendering the tabletop world: {reason}")
+
+
 # ------------------------------------------------------------------------------------------------ all of it
 
 
@@ -466,6 +485,7 @@ def set_up() -> None:
     install_itself(ros, packages)
     colcon_build(ros, built_with)
     say(f"ready with {ros}, Python {venv_python_version()} ({time.monotonic() - start:.1f} s)")
+    check_rendering(ros, packages)
 
 
 def main() -> int:

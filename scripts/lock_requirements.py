@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes requirements/constraints.txt: every package that the pinned ones pull in, at one version each.
 
-Run it after a change of a pin, with one interpreter of each supported Python, each with pip 23 or later:
+Run it after a change of a pin, with one interpreter of each supported Python, each with a recent pip (23.0 searches
+for very long):
 
     scripts/lock_requirements.py python3.10 python3.11 python3.12 python3.13
 """

@@ -41,3 +41,16 @@ def shared_data() -> Path:
     if not (data / "MANIFEST.json").is_file():
         pytest.skip("the real test data (../shared/data) is not beside this checkout")
     return data
+
+
+@pytest.fixture(scope="session")
+def headless_gl() -> str:
+    """MuJoCo and an OpenGL that draws without a screen: "egl" or "osmesa"."""
+    from rsvp_ros.errors import ConfigurationError
+    from rsvp_ros.tabletop.rendering import make_current
+
+    try:
+        make_current()
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    return os.environ["MUJOCO_GL"]

@@ -182,6 +182,49 @@ def test_unsupported_python_and_full_disk_are_told(bootstrap, monkeypatch):
         bootstrap.check_disk()
 
 
+@pytest.fixture
+def rendering(bootstrap, monkeypatch):
+    """Tries to draw as the set-up does; gives what identifies the packages, and whether they are known to draw."""
+    pytest.importorskip("mujoco")
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    (bootstrap.VENV / "bin").mkdir(parents=True)
+    bootstrap.STAMPS.mkdir()
+    python = bootstrap.VENV / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+
+    def check(packages: str) -> bool:
+        bootstrap.check_rendering(bootstrap.Ros(), packages)
+        return bootstrap.is_done("rendering", packages)
+
+    return check
+
+
+def test_missing_opengl_is_told_with_the_packages_to_install(rendering, monkeypatch, tmp_path, capsys):
+    # what the loader meets first is no library
+    for name in ("EGL", "OSMesa"):
+        for version in ("", *(f".{number}" for number in range(10))):
+            (tmp_path / f"lib{name}.so{version}").touch()
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    for _ in range(2):
+        assert not rendering("packages")
+        (line,) = capsys.readouterr().out.splitlines()
+        for part in ("all works but rendering the tabletop world", "sudo apt install libegl1 ", "libosmesa6"):
+            assert part in line
+
+
+def test_rendering_that_works_is_not_mentioned(rendering, capsys):
+    from rsvp_ros.errors import ConfigurationError
+    from rsvp_ros.tabletop.rendering import choose_backend
+
+    try:
+        choose_backend()
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    assert rendering("packages")
+    assert capsys.readouterr().out == ""
+
+
 def test_only_one_set_up_at_a_time(bootstrap):
     code = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     command = [sys.executable, "-c", code, str(bootstrap.ROOT)]

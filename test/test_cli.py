@@ -77,7 +77,6 @@ def test_a_box_needs_no_mllm(photo, tmp_path):
     ("arguments", "words"),
     [
         (["no_such.png", "the cup", "--set", "mllm.backend=openai"], "no_such.png"),
-        (["{photo}", "the cup"], "mllm.backend"),
         (["{photo}"], "--box"),
         (["{photo}", "the cup", "--config", "no_such.yaml"], "no_such.yaml"),
         (["{photo}", "the cup", "--set", "mllm.backend=telepathy"], "telepathy"),

@@ -14,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from rsvp_ros import surface
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import Box
 from rsvp_ros.ros import conversions, depth
@@ -22,7 +23,7 @@ from rsvp_ros.types import Target, TargetState
 from rsvp_ros.visualization import target_color
 
 HEADER = Header(frame_id="camera_color_optical_frame")
-CAMERA = depth.CameraModel(600.0, 610.0, 320.5, 241.5, 640, 480)
+CAMERA = surface.CameraModel(600.0, 610.0, 320.5, 241.5, 640, 480)
 
 
 def polygon(*corners: tuple[int, int], height: int = 480, width: int = 640) -> np.ndarray:
@@ -66,27 +67,27 @@ def plane(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 def test_a_real_table_is_flat(rgbd):
     _, z, camera = rgbd
-    points = np.concatenate([depth.target_points(mask, z, camera).astype(float) for mask in TABLE])
+    points = np.concatenate([surface.target_points(mask, z, camera).astype(float) for mask in TABLE])
     normal, offset = plane(points)
     distance = np.abs(points @ normal - offset)
     assert len(points) > 5000
     assert np.median(distance) < 0.006 and np.percentile(distance, 95) < 0.02  # metres; 0.6 to 1.5 m away
-    size = depth.target_size(points)
+    size = surface.target_size(points)
     assert 0.5 < np.linalg.norm(size[:2]) < 2.0  # a table, not a toy and not a hall
 
 
 def test_real_objects_stand_on_the_real_table(rgbd):
     _, z, camera = rgbd
-    normal, offset = plane(np.concatenate([depth.target_points(m, z, camera).astype(float) for m in TABLE]))
+    normal, offset = plane(np.concatenate([surface.target_points(m, z, camera).astype(float) for m in TABLE]))
     for mask, height in ((MUG, (0.02, 0.11)), (SOUP, (0.02, 0.13))):  # a mug is about 9 cm high, a soup can 10
-        position = depth.target_position(depth.target_points(mask, z, camera))
+        position = surface.target_position(surface.target_points(mask, z, camera))
         above = float(position @ normal - offset)
         assert height[0] < above < height[1]
 
 
 def test_points_project_back_into_the_mask(rgbd):
     _, z, camera = rgbd
-    points = depth.target_points(MUG, z, camera)
+    points = surface.target_points(MUG, z, camera)
     u, v = np.rint(camera.project(points)).astype(int).T
     assert len(points) > 1000 and MUG[v, u].all()
     np.testing.assert_allclose(points[:, 2], z[v, u])
@@ -94,10 +95,10 @@ def test_points_project_back_into_the_mask(rgbd):
 
 def test_another_resolution_of_the_depth_moves_the_position_little(rgbd):
     _, z, camera = rgbd
-    full = depth.target_position(depth.target_points(MUG, z, camera))
-    coarse = depth.target_position(depth.target_points(MUG, z[::2, ::2], camera))
-    fine = depth.target_position(
-        depth.target_points(MUG, cv2.resize(z, (960, 720), interpolation=cv2.INTER_NEAREST), camera)
+    full = surface.target_position(surface.target_points(MUG, z, camera))
+    coarse = surface.target_position(surface.target_points(MUG, z[::2, ::2], camera))
+    fine = surface.target_position(
+        surface.target_points(MUG, cv2.resize(z, (960, 720), interpolation=cv2.INTER_NEAREST), camera)
     )
     assert np.linalg.norm(coarse - full) < 0.003 and np.linalg.norm(fine - full) < 0.003
 
@@ -115,25 +116,25 @@ def sphere_scene(center=(0.1, -0.05, 0.8), radius=0.06, wall=1.5):
 
 def test_a_ball_is_where_it_is():
     z, mask = sphere_scene()
-    points = depth.target_points(mask, z, CAMERA)
+    points = surface.target_points(mask, z, CAMERA)
     np.testing.assert_allclose(np.linalg.norm(points - [0.1, -0.05, 0.8], axis=1), 0.06, atol=1e-4)
-    position = depth.target_position(points)
+    position = surface.target_position(points)
     assert np.linalg.norm(position[:2] - [0.1, -0.05]) < 0.008 and 0.74 <= position[2] < 0.78
-    assert np.all(depth.target_size(points)[:2] > 0.09) and np.all(depth.target_size(points)[:2] < 0.12)
+    assert np.all(surface.target_size(points)[:2] > 0.09) and np.all(surface.target_size(points)[:2] < 0.12)
 
 
 def test_a_loose_mask_and_a_bad_sensor_change_nothing():
     """The mask takes in a rim of wall, edges are mixed, a fifth has no depth, some pixels are wildly off."""
     z, mask = sphere_scene()
-    clean = depth.target_position(depth.target_points(mask, z, CAMERA))
+    clean = surface.target_position(surface.target_points(mask, z, CAMERA))
     rng = np.random.default_rng(0)
     loose = cv2.dilate(mask.view(np.uint8), np.ones((9, 9), np.uint8)).view(bool)
     noisy = cv2.blur(z, (3, 3)) + rng.normal(0, 0.002, z.shape).astype(np.float32)
     noisy[rng.random(z.shape) < 0.2] = np.nan
     wild = rng.random(z.shape) < 0.03
     noisy[wild] = rng.uniform(0.2, 5, wild.sum())
-    points = depth.target_points(loose, noisy, CAMERA)
-    assert np.linalg.norm(depth.target_position(points) - clean) < 0.005
+    points = surface.target_points(loose, noisy, CAMERA)
+    assert np.linalg.norm(surface.target_position(points) - clean) < 0.005
     assert points[:, 2].max() < 1.0  # no point of the wall
 
 
@@ -143,29 +144,29 @@ def test_the_rim_of_a_mask_is_left_out():
     z[100:200, 100:200] = 1.0
     mask = np.zeros((480, 640), bool)
     mask[98:202, 98:202] = True
-    points = depth.target_points(mask, z, CAMERA)
+    points = surface.target_points(mask, z, CAMERA)
     assert len(points) == 100 * 100 and (points[:, 2] == 1.0).all()
 
 
 def test_nothing_to_see_gives_nothing():
     z, mask = sphere_scene()
     for m, d in ((mask & False, z), (mask, np.full_like(z, np.nan))):
-        points = depth.target_points(m, d, CAMERA)
+        points = surface.target_points(m, d, CAMERA)
         assert points.shape == (0, 3) and points.dtype == np.float32
-        assert depth.target_position(points) is None and depth.target_size(points) is None
+        assert surface.target_position(points) is None and surface.target_size(points) is None
 
 
 def test_a_thin_target_keeps_its_points():
     """Eroded like the others, nothing would remain of a cable two pixels wide."""
     mask = polygon((100, 100), (101, 100), (101, 300), (100, 300))
-    assert len(depth.target_points(mask, np.full((480, 640), 0.5, np.float32), CAMERA)) == mask.sum()
+    assert len(surface.target_points(mask, np.full((480, 640), 0.5, np.float32), CAMERA)) == mask.sum()
 
 
 def test_dense_targets_are_thinned_evenly():
     mask, z = np.ones((480, 640), bool), np.full((480, 640), 1.0, np.float32)
-    points = depth.target_points(mask, z, CAMERA, max_points=1000)
+    points = surface.target_points(mask, z, CAMERA, max_points=1000)
     assert len(points) == 1000
-    np.testing.assert_allclose(depth.target_position(points), [0, 0, 1], atol=0.02)
+    np.testing.assert_allclose(surface.target_position(points), [0, 0, 1], atol=0.02)
 
 
 # Camera models --------------------------------------------------------------------------------------------------------
@@ -174,9 +175,9 @@ def test_dense_targets_are_thinned_evenly():
 def test_the_rectified_matrix_is_preferred_and_an_empty_one_replaced():
     info = CameraInfo(width=640, height=480)
     info.k = [500.0, 0.0, 319.0, 0.0, 510.0, 239.0, 0.0, 0.0, 1.0]
-    assert depth.camera_model(info) == depth.CameraModel(500, 510, 319, 239, 640, 480)
+    assert depth.camera_model(info) == surface.CameraModel(500, 510, 319, 239, 640, 480)
     info.p = [450.0, 0.0, 310.0, 0.0, 0.0, 460.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    assert depth.camera_model(info) == depth.CameraModel(450, 460, 310, 230, 640, 480)
+    assert depth.camera_model(info) == surface.CameraModel(450, 460, 310, 230, 640, 480)
 
 
 def test_region_of_interest_and_binning():
@@ -203,7 +204,7 @@ def test_an_uncalibrated_camera_is_named():
 
 def test_clouds_arrive_point_by_point(rgbd):
     image, z, camera = rgbd
-    points = depth.target_points(MUG, z, camera)
+    points = surface.target_points(MUG, z, camera)
     u, v = np.rint(camera.project(points)).astype(int).T
     for colors in (None, image[v, u]):
         cloud = depth.points_to_cloud(points, HEADER, colors)

@@ -19,6 +19,20 @@ ROOT = Path(__file__).resolve().parent.parent
 INTERFACES = sorted([*(ROOT / "msg").glob("*.msg"), *(ROOT / "action").glob("*.action")])
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file())
 EXECUTABLES = sorted(path for path in SCRIPTS if not path.suffix)
+MODULES = sorted((ROOT / "rsvp_ros").rglob("*.py"))
+# From the ground up: what is in rsvp_ros imports only from lower lines and from its own part.
+LAYERS = (
+    ("errors", "geometry"),
+    ("types", "surface"),
+    ("request", "visualization"),
+    ("reasoning", "segmentation", "tracking"),
+    ("perception", "training"),
+    ("config", "tabletop"),
+    ("evaluation",),
+    ("cli", "ros"),
+)
+BELOW_TABLETOP = {"errors", "geometry", "types", "visualization", "training.textures"}
+EXTRA_MODULES = ("mujoco", "rosbags", "transformers", "openai", "segment_anything", "timm", "accelerate", "matplotlib")
 
 
 def files_below(folder: Path) -> set[str]:
@@ -40,6 +54,24 @@ def entry_points() -> dict[str, str]:
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     return dict(re.split(r"\s*=\s*", line) for line in result.stdout.split("\n") if "=" in line)
+
+
+def imported(source: Path) -> set[str]:
+    """All that a module imports anywhere in it: absolute dotted names, of functions and classes too."""
+    names = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part(module: Path) -> str:
+    """The module or package directly in rsvp_ros that a file belongs to; "" for rsvp_ros itself."""
+    first = module.relative_to(ROOT / "rsvp_ros").parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
 
 
 @pytest.fixture(scope="module")
@@ -168,5 +200,71 @@ def test_messages_and_modules_are_one_package(prefix, tmp_path, place):
 
 def test_importing_the_package_loads_neither_torch_nor_ros():
     code = "import sys, rsvp_ros; print([m for m in ('torch', 'rclpy', 'cv2') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_imports_run_downward():
+    level = {name: number for number, names in enumerate(LAYERS) for name in names}
+    assert {part(module) for module in MODULES} == {"", *level}
+    upward = []
+    for module in MODULES:
+        own = part(module)
+        for name in imported(module):
+            package, _, other = name.partition(".")
+            other = other.partition(".")[0]
+            # the other names in rsvp_ros are its interfaces and its version
+            if package == "rsvp_ros" and other in level and other != own and level[other] >= level.get(own, -1):
+                upward.append(f"{module.relative_to(ROOT)} imports {name}")
+    assert upward == []
+
+
+def test_tabletop_stands_on_few_modules():
+    """Renderers are started in many processes, and exported views read where nothing else is installed."""
+    used = set()
+    for module in MODULES:
+        if part(module) == "tabletop":
+            used |= {name.removeprefix("rsvp_ros.") for name in imported(module) if name.startswith("rsvp_ros.")}
+    used = {name for name in used if not name.startswith("tabletop.")}
+    assert "geometry.Box" in used
+    assert {name for name in used if not any(f"{name}.".startswith(f"{below}.") for below in BELOW_TABLETOP)} == set()
+
+
+def test_mujoco_is_imported_in_one_place():
+    """It reads MUJOCO_GL while it is imported: what else needs it asks tabletop/rendering.py for it."""
+    users = set()
+    for module in MODULES:
+        strings = {node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant)}
+        names = imported(module) | {string for string in strings if isinstance(string, str)}
+        if any(name == "mujoco" or name.startswith("mujoco.") for name in names):
+            users.add(str(module.relative_to(ROOT / "rsvp_ros")))
+    assert users == {"tabletop/rendering.py"}
+
+
+def test_modules_can_be_imported_without_the_extras():
+    """Adapters of a backend are imported when it is chosen; all else is there to say what is missing."""
+    code = f"""if True:
+        import importlib, pkgutil, sys
+        sys.modules.update(dict.fromkeys({EXTRA_MODULES}))
+        import rsvp_ros
+        for module in pkgutil.walk_packages(rsvp_ros.__path__, "rsvp_ros."):
+            if not module.name.startswith(("rsvp_ros.ros.", "rsvp_ros.segmentation.")):
+                importlib.import_module(module.name)
+                print(module.name)
+    """
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert {"rsvp_ros.cli", "rsvp_ros.tabletop.bag", "rsvp_ros.tabletop.world"} <= set(result.stdout.split())
+
+
+def test_tabletop_is_imported_without_torch():
+    """Processes of a pool that renders are as many as the cores: each would hold torch, too."""
+    code = """if True:
+        import importlib, pkgutil, sys
+        import rsvp_ros.tabletop
+        for module in pkgutil.walk_packages(rsvp_ros.tabletop.__path__, "rsvp_ros.tabletop."):
+            importlib.import_module(module.name)
+        print([name for name in ("torch", "rclpy", "mujoco") if name in sys.modules])
+    """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

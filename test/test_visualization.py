@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rsvp_ros import visualization
 from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.types import Reasoning, ReasoningStep, RegionProposal, Target, TargetState
-from rsvp_ros.visualization import draw_proposals, draw_targets, reasoning_panel, target_color
+from rsvp_ros.visualization import draw_proposals, draw_targets, draw_text_bar, reasoning_panel, target_color
 
 
 def target(id: int = 1, name: str = "cup", mask=None, box=None, state=TargetState.TRACKING) -> Target:
@@ -232,3 +232,27 @@ def test_only_a_finished_page_says_what_was_found():
     found, absent = panel_reasoning("yes"), panel_reasoning("no", found=False)
     assert changed(reasoning_panel(found, 480), reasoning_panel(found, 480, complete=False)).any()
     assert changed(reasoning_panel(absent, 480), reasoning_panel(absent, 480, complete=False)).any()
+
+
+def test_what_was_found_has_its_target_s_colour():
+    def holds(panel: np.ndarray, target_id: int) -> bool:
+        return (panel[:, 8:] == target_color(target_id)).all(axis=-1).any()
+
+    found = panel_reasoning("yes")
+    counted, given = reasoning_panel(found, 480), reasoning_panel(found, 480, ids=(3,))
+    assert holds(counted, 1) and not holds(counted, 3)
+    assert holds(given, 3) and not holds(given, 1)
+    # Not one id for each: nobody can tell which is whose.
+    np.testing.assert_array_equal(reasoning_panel(found, 480, ids=(3, 4)), counted)
+
+
+def test_a_bar_holds_its_texts_side_by_side():
+    colors = target_color(1), target_color(2)
+    bar = draw_text_bar([("first", colors[0]), ("第二", colors[1])], 400, 36)
+    assert bar.shape == (36, 400, 3) and bar.dtype == np.uint8
+    places = [np.flatnonzero((bar == color).all(axis=-1).any(axis=0)) for color in colors]
+    assert places[0].size and places[1].size and places[0].max() < places[1].min()
+    np.testing.assert_array_equal(bar[:, :10], np.broadcast_to(visualization.INK, (36, 10, 3)))
+    for texts in (["a long text " * 30], ["word"] * 50, [""], []):
+        bar = draw_text_bar([(text, colors[0]) for text in texts], 400, 36)
+        np.testing.assert_array_equal(bar[:, -10:], np.broadcast_to(visualization.INK, (36, 10, 3)))

@@ -104,8 +104,8 @@ class Reasoner:
         after it was asked for again; CancelledError; and what `Mllm.generate` raises.
         """
         started = time.monotonic()
-        _check_image(image)
-        instruction = self._check_instruction(instruction)
+        check_image(image)
+        instruction = check_instruction(instruction, self.config.max_instruction_chars)
         self.mllm.prepare(cancel)
         conversation = _Conversation(self.mllm, on_steps, cancel)
         inquiry = _Inquiry(self.config, self.family, image, instruction)
@@ -121,19 +121,6 @@ class Reasoner:
             prompt_tokens=sum(g.prompt_tokens for g in conversation.generations),
             completion_tokens=sum(g.completion_tokens for g in conversation.generations),
         )
-
-    def _check_instruction(self, instruction: str) -> str:
-        """The instruction on one line and without control characters."""
-        limit = self.config.max_instruction_chars
-        if len(instruction) > limit:
-            raise InvalidInstructionError(
-                f"the instruction has {len(instruction)} characters, the limit is {limit}: say it in a sentence or two"
-            )
-        printable = (" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in instruction)
-        instruction = " ".join("".join(printable).split())
-        if not instruction:
-            raise InvalidInstructionError("the instruction is empty: say what to find, as in 'the red cup'")
-        return instruction
 
 
 class _Inquiry:
@@ -278,7 +265,24 @@ class _Conversation:
             raise CancelledError("the reasoning was cancelled")
 
 
-def _check_image(image: np.ndarray) -> None:
+def check_instruction(instruction: str, limit: int) -> str:
+    """The instruction on one line and without control characters.
+
+    Raises InvalidInstructionError for one that is empty or has more than `limit` characters.
+    """
+    if len(instruction) > limit:
+        raise InvalidInstructionError(
+            f"the instruction has {len(instruction)} characters, the limit is {limit}: say it in a sentence or two"
+        )
+    printable = (" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in instruction)
+    instruction = " ".join("".join(printable).split())
+    if not instruction:
+        raise InvalidInstructionError("the instruction is empty: say what to find, as in 'the red cup'")
+    return instruction
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raises InvalidImageError where an image cannot be reasoned about."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape[:2]) < 2:
         raise InvalidImageError(
             f"an image of shape {image.shape} and type {image.dtype} cannot be reasoned about; give uint8 H x W x 3 "

@@ -37,6 +37,8 @@ def not_found_reason(outcome: Outcome, instruction: str) -> str:
     proposals = outcome.reasoning.proposals
     if proposals:
         names = ", ".join(repr(proposal.description) for proposal in proposals)
+        if not outcome.reasoning.model:
+            return f"no MLLM is configured, and the segmenter alone sees {names} nowhere in the image"
         return f"the MLLM proposed where to look for {names}, but the segmenter sees it nowhere there"
     if outcome.reasoning.steps:
         said = next((step.text for step in outcome.reasoning.steps if step.name == "presence"), "")

@@ -29,8 +29,8 @@ def targets_to_markers(
     subscriber which missed a message shows nothing stale; `lifetime_s` clears the display when the node stops.
 
     Args:
-        positions: by a target's id, x, y, z in metres (`depth.target_position`).
-        sizes: by a target's id, extent in x, y, z in metres (`depth.target_size`); 5 cm where it is not known.
+        positions: by a target's id, x, y, z in metres (`surface.target_position`).
+        sizes: by a target's id, extent in x, y, z in metres (`surface.target_size`); 5 cm where it is not known.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for target in targets:

@@ -126,7 +126,12 @@ class RsvpNode(LifecycleNode):
         self._not_configured = ""
         self._perception = perception
         self._outputs = Outputs(self, self._depth_at, self._report)
-        mllm = self._mllm.name if self._mllm is not None else "none: only boxes can be followed"
+        if self._mllm is not None:
+            mllm = self._mllm.name
+        elif perception.reasoner is not None:
+            mllm = "none: instructions are taken literally"
+        else:
+            mllm = "none: only boxes can be followed"
         self.get_logger().info(
             f"Configured in {time.monotonic() - start:.1f} s. Segmenter: {self._segmenter_name}. MLLM: {mllm}."
         )

@@ -14,15 +14,9 @@ from visualization_msgs.msg import MarkerArray
 from rsvp_ros.errors import RsvpError
 from rsvp_ros.msg import Reasoning, TargetArray
 from rsvp_ros.ros.conversions import array_to_image, label_image, targets_to_msg
-from rsvp_ros.ros.depth import (
-    camera_model,
-    points_to_cloud,
-    position_to_pose,
-    target_points,
-    target_position,
-    target_size,
-)
+from rsvp_ros.ros.depth import camera_model, points_to_cloud, position_to_pose
 from rsvp_ros.ros.markers import targets_to_markers
+from rsvp_ros.surface import target_points, target_position, target_size
 from rsvp_ros.types import TargetsInFrame
 from rsvp_ros.visualization import draw_targets
 

@@ -100,8 +100,8 @@ OPTIONS: Mapping[str, Option] = {
     "reasoner.max_instruction_chars": Option("A longer instruction is refused", 1, 100_000),
     "reasoner.reask": Option("How many times the MLLM is told what was wrong with its answer and asked again", 0, 10),
     "mllm.backend": Option(
-        "Stage 1: 'openai' is any OpenAI-compatible server, 'transformers' a model on this machine, 'none' "
-        "leaves boxes to be followed",
+        "Stage 1: 'openai' is any OpenAI-compatible server, 'transformers' a model on this machine; with 'none' "
+        "instructions are taken literally by a segmenter that reads text, and refused with one that reads only boxes",
         choices=("none", "openai", "transformers"),
     ),
     "mllm.openai.base_url": Option("URL of the server, e.g. http://localhost:8000/v1"),

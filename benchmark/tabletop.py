@@ -1,0 +1,86 @@
+"""How many scenes the tabletop world renders: python benchmark/tabletop.py [--scenes 40] [--workers N]
+
+Wall and processor time a scene (drawn from its seed, compiled, settled, one image with depth, ids and full masks), and
+of each further view; then scenes a second of one process and of a pool of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+
+from rsvp_ros.tabletop.scenes import sample_scene
+from rsvp_ros.tabletop.splits import Split
+from rsvp_ros.tabletop.world import World, render_scene
+
+SIZES = ((320, 240), (640, 480))
+
+
+def stages(seed: int, size: tuple[int, int]) -> dict[str, tuple[float, float]]:
+    """Wall and processor seconds of each stage of one scene."""
+    times, mark = {}, (time.perf_counter(), time.process_time())
+
+    def took(name: str) -> None:
+        nonlocal mark
+        now = (time.perf_counter(), time.process_time())
+        times[name] = (now[0] - mark[0], now[1] - mark[1])
+        mark = now
+
+    spec = sample_scene(Split.TRAIN, seed)
+    took("draw the scene")
+    with World(spec, size) as world:
+        took("compile")
+        world.settle()
+        took("settle")
+        for name, camera in zip(("first view", "further view"), spec.cameras, strict=False):
+            world.view(camera.camera(*size))
+            took(name)
+    return times
+
+
+def render(job: tuple[int, tuple[int, int]]) -> None:
+    seed, size = job
+    render_scene(Split.TRAIN, seed, size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the pool")
+    args = parser.parse_args()
+    render((0, SIZES[0]))  # imports, the first OpenGL context
+    print(f"OpenGL by {os.environ['MUJOCO_GL']}, {args.scenes} scenes, milliseconds: median wall (processor)")
+    for size in SIZES:
+        times = defaultdict(list)
+        for seed in range(args.scenes):
+            for name, pair in stages(seed, size).items():
+                times[name].append(pair)
+        print(f"{size[0]} x {size[1]}")
+        total = np.zeros(2)
+        for name, pairs in times.items():
+            wall, processor = 1000 * np.median(pairs, axis=0)
+            total += (0, 0) if name == "further view" else (wall, processor)
+            print(f"  {name:16} {wall:7.1f} ({processor:.1f})")
+        print(f"  {'scene, one view':16} {total[0]:7.1f} ({total[1]:.1f})")
+    for size in SIZES:
+        jobs = [(seed, size) for seed in range(args.scenes)]
+        start = time.perf_counter()
+        for job in jobs:
+            render(job)
+        alone = len(jobs) / (time.perf_counter() - start)
+        with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(render, [(0, size)] * 4 * args.workers))  # every process has started
+            start = time.perf_counter()
+            list(pool.map(render, jobs))
+            together = len(jobs) / (time.perf_counter() - start)
+        print(f"{size[0]} x {size[1]}: {alone:.1f} scenes/s in one process, {together:.1f} in {args.workers}")
+
+
+if __name__ == "__main__":
+    main()

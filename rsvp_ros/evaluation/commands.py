@@ -1,0 +1,215 @@
+"""`rsvp evaluate`: how right a configuration is. What it needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
+from rsvp_ros.tabletop.splits import Split
+
+if TYPE_CHECKING:
+    from rsvp_ros.config import Config
+    from rsvp_ros.evaluation.report import Results
+    from rsvp_ros.evaluation.tabletop import System
+    from rsvp_ros.tabletop.export import SceneOptions
+
+SILENCE_S = 30.0
+"""Between two words about the progress, where they go to a file."""
+
+
+def add_evaluate(commands: argparse._SubParsersAction) -> None:
+    """Add `evaluate` and its sub-commands to `rsvp`."""
+    parser = commands.add_parser("evaluate", help="how right a configuration is, on scenes with known answers")
+    subcommands = parser.add_subparsers(dest="evaluate_command", required=True)
+    _add_tabletop(subcommands)
+
+
+def _add_tabletop(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "tabletop",
+        help="on the tabletop world: masks, boxes, positions, refusals, tracking",
+        description="Ask a configuration about scenes of the tabletop world and have it follow things through clips, "
+        "in the same way as the node does. Prints the figures and writes them to table.txt and results.json, and the "
+        "worst cases to worst.html; see docs/evaluation.md. Needs the extra 'sim'. Ctrl-C ends it, and what was run "
+        "until then is written.",
+    )
+    parser.add_argument("--config", type=Path, help="parameters as for the node (default: config/embedded.yaml's)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one option over those of --config, e.g. segmenter.model=out/vlsm; may be repeated",
+    )
+    parser.add_argument(
+        "--split", choices=[split.value for split in Split], default="test", help="of the world (default: %(default)s)"
+    )
+    parser.add_argument("--count", type=_not_negative, default=100, help="scenes (default: %(default)s)")
+    parser.add_argument("--seed", type=_not_negative, default=0, help="of the first scene and clip (default: 0)")
+    parser.add_argument(
+        "--instructions", type=_not_negative, default=8, help="about each scene, at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--languages",
+        nargs="+",
+        choices=LANGUAGES,
+        default=LANGUAGES,
+        metavar="LANGUAGE",
+        help=f"of the instructions, some of {', '.join(LANGUAGES)} (default: all)",
+    )
+    parser.add_argument("--clips", type=_not_negative, default=0, help="clips to follow things in (default: 0)")
+    parser.add_argument(
+        "--clip-seconds", type=float, default=20.0, help="their length, at 10 images a second (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reasoner",
+        choices=("configured", "literal", "oracle"),
+        default="configured",
+        help="stage 1: the configured MLLM (without one: literal), none, or the true answer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--region",
+        choices=("box", "bands", "image"),
+        default="box",
+        help="how exactly --reasoner oracle says where: the true box, its bands, the whole image (default: box)",
+    )
+    parser.add_argument(
+        "--segmenter",
+        choices=("configured", "oracle"),
+        default="configured",
+        help="stage 2: the configured model, or the true masks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompts", action="store_true", help="measure the segmenter alone, by kind of prompt, and nothing else"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/tabletop"), help="folder for the results (default: %(default)s)"
+    )
+    parser.set_defaults(run=_tabletop)
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def _tabletop(options: argparse.Namespace) -> int:
+    from rsvp_ros import config as configuration
+    from rsvp_ros.evaluation.oracles import Region
+    from rsvp_ros.evaluation.report import Results
+    from rsvp_ros.evaluation.tabletop import System
+    from rsvp_ros.tabletop.export import SceneOptions, disk_errors
+
+    config = configuration.load_changed(options.config, options.set)
+    scenes = SceneOptions(Split(options.split), instructions=options.instructions, languages=tuple(options.languages))
+    with disk_errors(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)  # not only after hours
+    if options.prompts:
+        return _prompts(options, config, scenes.split)
+    default = configuration.flatten(configuration.Config())
+    changed = {name: value for name, value in configuration.flatten(config).items() if value != default[name]}
+    asked = {
+        "split": options.split,
+        "first seed": options.seed,
+        "scenes": options.count,
+        "instructions a scene": options.instructions,
+        "languages": ", ".join(options.languages),
+        "clips": options.clips,
+        "parameters": ", ".join(f"{name}={value}" for name, value in changed.items()) or "all default",
+    }
+    with System.configured(config, options.reasoner, options.segmenter, Region(options.region)) as system:
+        results = Results(asked)
+        try:
+            _ask(options, scenes, system, results)
+            _follow(options, scenes, system, results)
+            results.complete = True
+        finally:  # also after Ctrl-C and errors
+            results.settings = {**system.names, **asked}  # a server's model may be known by name only now
+            with disk_errors(options.out):
+                results.write(options.out)
+            print(results.table())
+            print(f"\nwritten to {options.out}/: table.txt, results.json, worst.html")
+    return 0
+
+
+def _ask(options: argparse.Namespace, scenes: SceneOptions, system: System, results: Results) -> None:
+    from rsvp_ros.evaluation.tabletop import answer
+    from rsvp_ros.tabletop.export import instructions_about
+    from rsvp_ros.tabletop.world import render_scene
+
+    for seed in _counted("scene", options.seed, options.count):
+        (view,) = render_scene(scenes.split, seed, size=scenes.size, full_masks=False)
+        for instruction in instructions_about(view, scenes, seed):
+            results.add(answer(system, seed, view, instruction))
+
+
+def _follow(options: argparse.Namespace, scenes: SceneOptions, system: System, results: Results) -> None:
+    from rsvp_ros.evaluation.tabletop import follow_boxes, follow_instruction
+    from rsvp_ros.tabletop.clips import render_clip, sample_clip
+    from rsvp_ros.tabletop.instructions import sample_instructions
+
+    for seed in _counted("clip", options.seed, options.clips):
+        views = list(render_clip(sample_clip(scenes.split, seed, options.clip_seconds, size=scenes.size)))
+        results.followed += follow_boxes(system, seed, views)
+        sampled = sample_instructions(
+            views[0],
+            scenes.split.generator(seed, "instruction about a clip"),
+            6,
+            scenes.languages,
+            is_training=scenes.split.known,
+            kinds=(InstructionKind.ATTRIBUTE,),
+        )
+        instruction = next((instruction for instruction in sampled if len(instruction.targets) == 1), None)
+        if instruction is not None:
+            results.followed.append(follow_instruction(system, seed, views, instruction))
+
+
+def _prompts(options: argparse.Namespace, config: Config, split: Split) -> int:
+    from rsvp_ros.evaluation.report import prompt_table, without_nan
+    from rsvp_ros.evaluation.tabletop_prompts import ask, presence_auc, prompt_scores, questions
+    from rsvp_ros.segmentation.loading import load_segmenter
+    from rsvp_ros.tabletop.export import disk_errors
+    from rsvp_ros.tabletop.world import render_scene
+
+    segmenter = load_segmenter(config.segmenter)
+    replies = []
+    try:
+        for seed in _counted("scene", options.seed, options.count):
+            (view,) = render_scene(split, seed, full_masks=False)
+            replies += ask(segmenter, view, list(questions(view, split.generator(seed, "prompts"))))
+    finally:  # also after Ctrl-C and errors
+        threshold = config.tracker.min_presence
+        scores, auc = prompt_scores(replies, threshold), presence_auc(replies)
+        print(f"{segmenter.name}, split {split.value}, {options.count} scenes from seed {options.seed}")
+        print(f"refused: presence below tracker.min_presence, {threshold:g}\n")
+        print(prompt_table(scores, auc))
+        kinds = {kind.value: dataclasses.asdict(s) for kind, s in scores.items()}
+        content = {"min_presence": threshold, "presence_auc": auc, "prompts": kinds}
+        with disk_errors(options.out):
+            (options.out / "prompts.json").write_text(json.dumps(without_nan(content), indent=1) + "\n")
+        print(f"\nwritten to {options.out}/prompts.json")
+    return 0
+
+
+def _counted(name: str, first: int, count: int) -> Iterator[int]:
+    """Seeds from the first on; tells on stderr how far it is: on a terminal always, else now and then."""
+    live = sys.stderr.isatty()
+    said, start = -SILENCE_S, time.monotonic()
+    for number in range(count):
+        passed = time.monotonic() - start
+        if number and (live or passed - said >= SILENCE_S):
+            said = passed
+            left = passed / number * (count - number)
+            print(f"{name} {number} of {count}, {left:.0f} s left ", end="\r" if live else "\n", file=sys.stderr)
+        yield first + number
+    if live and count:
+        print(end="\x1b[2K", file=sys.stderr)

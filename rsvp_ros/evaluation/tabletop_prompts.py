@@ -1,0 +1,192 @@
+"""The segmenter alone on the tabletop world: every thing asked for by region and description, and what is not there.
+
+Names and attributes are put as stage 2 reads them (`RegionProposal.description`): "mug, blue".
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rsvp_ros.evaluation.metrics import shown_objects
+from rsvp_ros.evaluation.segmentation import area_under_curve
+from rsvp_ros.geometry import Box, mask_iou
+from rsvp_ros.segmentation.segmenter import Segmenter
+from rsvp_ros.tabletop.kinds import KINDS, THIN, TRAINING_KINDS
+from rsvp_ros.tabletop.queries import Description
+from rsvp_ros.tabletop.view import View
+from rsvp_ros.types import Prompt, RegionProposal
+
+
+class PromptKind(enum.Enum):
+    """What the region and the description tell."""
+
+    TIGHT = "tight box + text"
+    """The box around it, padded by 5 %; also where others have the same name and colour."""
+    BOX = "tight box, no text"
+    LOOSE = "loose box + text"
+    """Three times as wide and as high; there is another thing in it."""
+    PAIR = "box around two + text"
+    """It and its nearest neighbour."""
+    WHOLE = "whole image + text"
+    ABSENT_ELSEWHERE = "absent: elsewhere"
+    """In the box around one thing: the words for another one."""
+    ABSENT_KIND = "absent: no such kind"
+    """In the whole image: a kind that it does not show, in a colour that it does (and such a thing can have)."""
+    ABSENT_COLOR = "absent: not in this colour"
+    """In the whole image: a kind that it shows, in a colour that nothing has."""
+    ABSENT_PAIR = "absent: both words, on different things"
+    """In the whole image: a kind and a colour that it shows, but not together."""
+
+    @property
+    def absent(self) -> bool:
+        return self.name.startswith("ABSENT")
+
+    @property
+    def judges_presence(self) -> bool:
+        """Whether a wrong refusal can be told: there must be words."""
+        return self is not PromptKind.BOX
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and its answer."""
+
+    kind: PromptKind
+    prompt: Prompt
+    target: int
+    """Id of the thing; 0: it is not there."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the segmenter made of it."""
+
+    kind: PromptKind
+    thin: bool
+    iou: float
+    """With the target's mask; NaN where it is absent."""
+    right: bool
+    """Whether the mask fits the target better than any other thing."""
+    presence: float
+
+
+def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
+    """Every question that can be asked for certain about a view.
+
+    A thing is asked for by words only where no other in the region fits them, or could to somebody who sees a corner of
+    it or takes one colour for another; and words are absent only where nothing could fit them.
+    """
+    height, width = view.ids.shape
+    whole = Box(0, 0, width, height)
+    glimpsed = {thing.id for thing in view.glimpsed}
+
+    def fitting(kind: str, color: str, region: Box) -> set[int]:
+        """Ids of all in a region that the words could mean."""
+        words = Description(kind=kind, color=color)
+        inside = (o for o in view.objects if o.box is not None and o.box.intersection(region) > 0)
+        return {o.id for o in inside if (words.might_hold(o) if o.id in glimpsed else words.holds(o) is not False)}
+
+    for thing in view.things:
+        text = _text(thing.kind, thing.color)
+        tight = thing.box.pad(0.05).clip(width, height)
+        yield Question(PromptKind.BOX, Prompt(tight), thing.id)
+        yield Question(PromptKind.TIGHT, Prompt(tight, text), thing.id)
+        others = [o for o in view.things if o is not thing]
+        loose = thing.box.pad(1.0).clip(width, height)
+        neighbour = min(others, key=lambda o: np.hypot(*np.subtract(o.box.center, thing.box.center)), default=None)
+        regions = {PromptKind.WHOLE: whole}
+        if any(o.box.intersection(loose) > 0.5 * o.box.area for o in others):
+            regions[PromptKind.LOOSE] = loose
+        if neighbour is not None:
+            regions[PromptKind.PAIR] = thing.box.union(neighbour.box)
+        for kind, region in regions.items():
+            if fitting(thing.kind, thing.color, region) == {thing.id}:
+                yield Question(kind, Prompt(region, text), thing.id)
+        if others:
+            other = others[rng.integers(len(others))]
+            if not fitting(other.kind, other.color, tight):
+                yield Question(PromptKind.ABSENT_ELSEWHERE, Prompt(tight, _text(other.kind, other.color)), 0)
+
+    kinds, colors = ({getattr(o, name) for o in view.objects if o.area} for name in ("kind", "color"))
+    for thing in view.things:
+        likely = set(KINDS[thing.kind].colors)
+        new_kinds = {kind for kind in TRAINING_KINDS if thing.color in KINDS[kind].colors} - kinds
+        for prompt_kind, words in (
+            (PromptKind.ABSENT_KIND, {(kind, thing.color) for kind in new_kinds}),
+            (PromptKind.ABSENT_COLOR, {(thing.kind, color) for color in likely - colors}),
+            (PromptKind.ABSENT_PAIR, {(thing.kind, color) for color in likely & colors}),
+        ):
+            possible = sorted(pair for pair in words if not fitting(*pair, whole))
+            if possible:
+                chosen = possible[rng.integers(len(possible))]
+                yield Question(prompt_kind, Prompt(whole, _text(*chosen)), 0)
+
+
+def _text(kind: str, color: str) -> str:
+    return RegionProposal(Box(0, 0, 1, 1), kind, (color,)).description
+
+
+def ask(segmenter: Segmenter, view: View, asked: Sequence[Question]) -> list[Reply]:
+    """Put all questions about a view to a segmenter. Raises ModelRunError."""
+    features = segmenter.encode(view.image)
+    replies = []
+    for question, prediction in zip(asked, segmenter.segment(features, [q.prompt for q in asked]), strict=True):
+        target = question.target
+        replies.append(
+            Reply(
+                question.kind,
+                target > 0 and view.object(target).kind in THIN,
+                mask_iou(prediction.mask, view.mask(target)) if target else float("nan"),
+                shown_objects([prediction.mask], view.ids) == {target},
+                prediction.presence,
+            )
+        )
+    return replies
+
+
+@dataclass(frozen=True)
+class PromptScores:
+    """Of one kind of prompt. NaN where it has none that count."""
+
+    replies: int
+    iou: float
+    """Mean."""
+    iou_thin: float
+    """Mean of the kinds in `kinds.THIN`."""
+    right: float
+    """Share in which the mask shows the target and no other."""
+    refused: float
+    """Share with a presence below the threshold: wrong where it is there, right where it is not."""
+
+
+def prompt_scores(replies: Sequence[Reply], threshold: float) -> dict[PromptKind, PromptScores]:
+    """Scores by kind of prompt; `threshold`: of presence, as `TrackerConfig.min_presence`."""
+    scores = {}
+    for kind in PromptKind:
+        chosen = [reply for reply in replies if reply.kind is kind]
+        if not chosen:
+            continue
+        there = [] if kind.absent else chosen
+        scores[kind] = PromptScores(
+            len(chosen),
+            _mean([reply.iou for reply in there]),
+            _mean([reply.iou for reply in there if reply.thin]),
+            _mean([reply.right for reply in there]),
+            _mean([reply.presence < threshold for reply in chosen]) if kind.judges_presence else float("nan"),
+        )
+    return scores
+
+
+def presence_auc(replies: Sequence[Reply]) -> float:
+    """Probability that presence is higher for something that is there than for something that is not."""
+    there = [reply.presence for reply in replies if not reply.kind.absent and reply.kind.judges_presence]
+    absent = [reply.presence for reply in replies if reply.kind.absent]
+    return area_under_curve(there, absent) if there and absent else float("nan")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

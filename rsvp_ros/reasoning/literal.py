@@ -1,0 +1,47 @@
+"""Without an MLLM: the instruction itself is what the segmenter is told to look for, in the whole image."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from rsvp_ros.geometry import Box
+from rsvp_ros.reasoning.reasoner import ReasonerConfig, Steps, check_image, check_instruction
+from rsvp_ros.types import Reasoning, ReasoningStep, RegionProposal
+
+EXPLANATION = (
+    "No MLLM is configured: nothing is reasoned about, the words are taken literally, as the description of what to "
+    "look for in the whole image."
+)
+
+
+class LiteralReasoner:
+    """Stands in for `Reasoner` where no MLLM is configured (the paper's single-stage ablation).
+
+    For segmenters that read text. "The red mug" is within their reach; "something to drink from" is not, and one
+    target is all that comes of "all the fruit". Whether it is in the image, the segmenter alone decides.
+    """
+
+    def reason(
+        self,
+        image: np.ndarray,
+        instruction: str,
+        on_steps: Callable[[Steps, str], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Reasoning:
+        """One proposal: the whole image, described by the instruction. See `Reasoner.reason`.
+
+        Raises InvalidImageError, InvalidInstructionError.
+        """
+        started = time.monotonic()
+        check_image(image)
+        instruction = check_instruction(instruction, ReasonerConfig.max_instruction_chars)
+        height, width = image.shape[:2]
+        steps = (ReasoningStep("target", EXPLANATION),)
+        if on_steps:
+            on_steps(steps, "")
+        proposal = RegionProposal(Box(0, 0, width, height), instruction)
+        return Reasoning(instruction, (proposal,), steps, duration_s=time.monotonic() - started)

@@ -1,0 +1,165 @@
+"""One view of the tabletop on disk: colour, depth, which object is where, and the rest of the truth as JSON. No MuJoCo.
+
+`rsvp tabletop render` writes one, `rsvp tabletop export` many. What is read back is what was written, but for the depth
+in whole millimetres and, in a JPEG, the colours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rsvp_ros.errors import InvalidImageError
+from rsvp_ros.tabletop import rle
+from rsvp_ros.tabletop.bag import objects_from_json, objects_to_json, to_millimetres
+from rsvp_ros.tabletop.instruction import ChainStep, Instruction, InstructionKind
+from rsvp_ros.tabletop.view import Camera, View
+
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class ViewFiles:
+    """Where the parts of a view lie."""
+
+    image: Path
+    """Colour: PNG, or JPEG by its suffix ".jpg"."""
+    depth: Path
+    """PNG of 16 bits, millimetres along the optical axis; 0: unknown (ROS: 16UC1)."""
+    ids: Path
+    """PNG of 8 bits, the object in each pixel; 0: none."""
+    record: Path
+    """JSON: camera, objects, instructions; written last, so where it is, all is."""
+
+    @classmethod
+    def alone(cls, folder: Path) -> ViewFiles:
+        """A folder for one view."""
+        return cls(folder / "rgb.png", folder / "depth.png", folder / "ids.png", folder / "scene.json")
+
+    @classmethod
+    def among(cls, folder: Path, name: str) -> ViewFiles:
+        """A folder for many, a sub-folder for each part."""
+        return cls(
+            folder / "images" / f"{name}.jpg",
+            folder / "depth" / f"{name}.png",
+            folder / "ids" / f"{name}.png",
+            folder / "scenes" / f"{name}.json",
+        )
+
+
+def write_view(
+    files: ViewFiles,
+    view: View,
+    instructions: Sequence[Instruction] = (),
+    made_with: Mapping[str, object] | None = None,
+) -> None:
+    """Write a view and what is said about it; folders are made. Raises OSError.
+
+    Args:
+        made_with: options from which it can be made again (split, seed, …), JSON values; kept in the record.
+    """
+    colors = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
+    write_whole(files.image, encoded(files.image.suffix, colors))
+    write_whole(files.depth, encoded(".png", to_millimetres(view.depth)))
+    write_whole(files.ids, encoded(".png", view.ids))
+    folder = files.record.parent
+    record = {
+        "made_with": dict(made_with or {}),
+        "image": _relative(files.image, folder),
+        "depth": _relative(files.depth, folder),
+        "ids": _relative(files.ids, folder),
+        "camera": camera_to_json(view.camera),
+        **json.loads(objects_to_json(view)),
+        "full_masks": {o.id: rle.encode(o.full_mask) for o in view.objects if o.full_mask is not None},
+        "instructions": [instruction_to_json(instruction) for instruction in instructions],
+    }
+    write_json(files.record, record)
+
+
+def read_view(record: Path) -> tuple[View, list[Instruction]]:
+    """A view and what is said about it, from its JSON file. Raises OSError, InvalidImageError."""
+    text = record.read_text(encoding="utf-8")
+    data = json.loads(text)
+    image, depth, ids = (_decoded(record.parent / data[part]) for part in ("image", "depth", "ids"))
+    camera = data["camera"]
+    objects, table = objects_from_json(text)
+    full_masks = {int(number): rle.decode(mask) for number, mask in data["full_masks"].items()}
+    view = View(
+        image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+        depth=np.where(depth == 0, np.float32(np.nan), depth * np.float32(0.001)),
+        ids=ids,
+        camera=Camera(camera["width"], camera["height"], camera["f"], np.array(camera["world_from_optical"], float)),
+        objects=tuple(replace(thing, full_mask=full_masks.get(thing.id)) for thing in objects),
+        table=table,
+        stamp_ns=data["stamp_ns"],
+    )
+    return view, [_instruction_from_json(instruction) for instruction in data["instructions"]]
+
+
+def camera_to_json(camera: Camera) -> dict:
+    return {
+        "width": camera.width,
+        "height": camera.height,
+        "f": camera.f,
+        "center": list(camera.center),
+        "world_from_optical": camera.world_from_optical.tolist(),
+    }
+
+
+def instruction_to_json(instruction: Instruction) -> dict:
+    return {**asdict(instruction), "kind": instruction.kind.value}
+
+
+def _instruction_from_json(data: dict) -> Instruction:
+    return Instruction(
+        text=data["text"],
+        language=data["language"],
+        kind=InstructionKind(data["kind"]),
+        targets=tuple(data["targets"]),
+        names=tuple(data["names"]),
+        attributes=tuple(tuple(words) for words in data["attributes"]),
+        chain=tuple(ChainStep(**step) for step in data["chain"]),
+        novel=tuple(data["novel"]),
+    )
+
+
+def write_json(path: Path, data: object) -> None:
+    """In ASCII, so that a reader needs to know no encoding. Raises OSError."""
+    write_whole(path, (json.dumps(data, separators=(",", ":")) + "\n").encode("ascii"))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write aside and rename: a file that is there is whole, however the writing ends. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def encoded(suffix: str, image: np.ndarray) -> bytes:
+    """The content of an image file, by its suffix (".png", ".jpg"); colours are BGR."""
+    quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY) if suffix == ".jpg" else ()
+    return cv2.imencode(suffix, image, quality)[1].tobytes()
+
+
+def _decoded(path: Path) -> np.ndarray:
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    if image is None:
+        raise InvalidImageError(f"{path} is damaged: export it again")
+    return image
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
