@@ -354,7 +354,8 @@ def test_a_view_and_its_mask_are_inverse(height, width):
     x0, y0, x1, y1 = box.scale(*view.scale).as_tuple()
     fine = np.full((view.pixels.shape[0], view.pixels.shape[1]), -1.0, np.float32)
     fine[round(y0) : round(y1), round(x0) : round(x1)] = 1
-    logits = cv2.resize(fine, (fine.shape[1] // MASK_STRIDE, fine.shape[0] // MASK_STRIDE), interpolation=cv2.INTER_AREA)
+    cells = (fine.shape[1] // MASK_STRIDE, fine.shape[0] // MASK_STRIDE)
+    logits = cv2.resize(fine, cells, interpolation=cv2.INTER_AREA)
     found = mask_to_box(full_size_mask(logits, view, box, height, width))
     assert np.abs(np.subtract(found.scale(*view.scale).as_tuple(), (x0, y0, x1, y1))).max() < 1.6 + max(view.scale) / 2
 

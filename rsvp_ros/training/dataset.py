@@ -99,7 +99,7 @@ class Shares:
 
     tabletop: float = 0.5
     """Rendered scenes of the simulated tabletop; they need the extra `sim`."""
-    household: float = 0.2
+    household: float = 0.15
     """Drawn household scenes."""
 
 
