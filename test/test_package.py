@@ -25,13 +25,13 @@ LAYERS = (
     ("errors", "geometry"),
     ("types", "surface"),
     ("request", "visualization"),
-    ("reasoning", "segmentation", "tracking"),
+    ("reasoning", "segmentation", "tracking", "tabletop"),
     ("perception", "training"),
-    ("config", "tabletop"),
+    ("config",),
     ("evaluation",),
     ("cli", "ros"),
 )
-BELOW_TABLETOP = {"errors", "geometry", "types", "visualization", "training.textures"}
+BELOW_TABLETOP = {"errors", "geometry", "types", "visualization"}
 EXTRA_MODULES = ("mujoco", "rosbags", "transformers", "openai", "segment_anything", "timm", "accelerate", "matplotlib")
 
 

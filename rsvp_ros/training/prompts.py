@@ -155,9 +155,7 @@ def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample
     return None if text is None else Sample(kind, box, text, (target.id,))
 
 
-def sample_prompts(
-    rng: np.random.Generator, scene: Scene, count: int, vocabulary: Vocabulary = DRAWN
-) -> list[Sample]:
+def sample_prompts(rng: np.random.Generator, scene: Scene, count: int, vocabulary: Vocabulary = DRAWN) -> list[Sample]:
     """Up to `count` prompts about a scene of named things, of the kinds in their shares."""
     kinds = rng.choice(np.array(list(SHARES), object), count * 3, p=np.array(list(SHARES.values())))
     samples: list[Sample] = []
@@ -196,5 +194,3 @@ def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int, with_text: 
             text = unknown_text(rng, "") if judged else known
         samples.append(Sample(PromptKind.LEAF, _tight(rng, thing.box, scene), text, (thing.id,), judged))
     return samples
-
-
