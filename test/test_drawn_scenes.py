@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from rsvp_ros.geometry import mask_to_box
+from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.dataset import collate
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, dead_leaves, household_scene, is_held_out, sample_color
 from rsvp_ros.training.prompts import PromptKind, leaf_prompts, sample_prompts
 from rsvp_ros.training.texts import CHINESE_NOUNS, NOUNS, description, unknown_text
-from rsvp_ros.training.textures import TextureBank
 
 
 @pytest.fixture(scope="module")

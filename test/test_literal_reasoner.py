@@ -15,8 +15,8 @@ from rsvp_ros.cli import main
 from rsvp_ros.errors import InvalidImageError, InvalidInstructionError
 from rsvp_ros.geometry import Box, mask_iou
 from rsvp_ros.reasoning.literal import LiteralReasoner
+from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.drawn_scenes import Scene, household_scene
-from rsvp_ros.training.textures import TextureBank
 
 IMAGE = np.full((120, 160, 3), 90, np.uint8)
 

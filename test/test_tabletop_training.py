@@ -81,8 +81,8 @@ def test_prompts_have_the_right_answers_and_nothing_held_out():
 def test_batches_of_tabletops_follow_from_seed_and_number():
     import torch
 
+    from rsvp_ros.textures import TextureBank
     from rsvp_ros.training.dataset import MixedDataset, Shares
-    from rsvp_ros.training.textures import TextureBank
 
     one, two = (
         MixedDataset(3, ((192, 256),), 2, 4, TextureBank(np.random.default_rng(0), 4), Shares(tabletop=1.0))[7]

@@ -11,12 +11,12 @@ import torch
 
 from rsvp_ros.errors import ConfigurationError, ModelLoadError
 from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
+from rsvp_ros.textures import TextureBank
 from rsvp_ros.training import vlsm as command
 from rsvp_ros.training.dataset import MixedDataset, Shares
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, is_held_out
 from rsvp_ros.training.losses import compute_losses, region_weights, soft_iou
 from rsvp_ros.training.prompts import PromptKind
-from rsvp_ros.training.textures import TextureBank
 from rsvp_ros.training.trainer import TrainConfig, Trainer, TrainingDivergedError, forward, learning_rate, train
 
 DRAWN = Shares(tabletop=0.0, household=0.5)

@@ -17,9 +17,9 @@ import numpy as np
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import box_to_mask, mask_iou, mask_to_box
 from rsvp_ros.segmentation.segmenter import Segmenter
+from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.drawn_scenes import Scene, dead_leaves, household_scene, is_held_out
 from rsvp_ros.training.prompts import PromptKind, Sample, jitter, leaf_prompts, pair_prompt, sample_prompts
-from rsvp_ros.training.textures import TextureBank
 from rsvp_ros.types import Prompt
 
 UNSEEN = "whole image + unseen pair"

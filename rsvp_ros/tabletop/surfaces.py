@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from rsvp_ros.training.textures import fractal_noise
+from rsvp_ros.textures import fractal_noise
 
 Color = tuple[float, float, float]
 

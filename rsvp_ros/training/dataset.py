@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
+from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.drawn_scenes import Scene, dead_leaves, household_scene
 from rsvp_ros.training.prompts import PromptKind, Sample, leaf_prompts, sample_prompts
 from rsvp_ros.training.texts import pair_text
-from rsvp_ros.training.textures import TextureBank
 
 MASK_STRIDE = MaskDecoder.stride
 GROUNDING_STRIDE = 8

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.geometry import Box, mask_to_box
-from rsvp_ros.training.textures import TextureBank, fractal_noise, random_color
+from rsvp_ros.textures import TextureBank, fractal_noise, random_color
 
 Polygon = np.ndarray
 """N x 2 float: contour in the thing's own frame, x right, y down, within about -1 to 1."""

@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 from rsvp_ros.errors import ConfigurationError, RsvpError
 from rsvp_ros.segmentation.torch_runtime import choose_device
 from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig, VlsmOutput
+from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.dataset import Batch, MixedDataset, Shares
 from rsvp_ros.training.losses import Losses, compute_losses, region_weights, soft_iou
 from rsvp_ros.training.prompts import PromptKind
-from rsvp_ros.training.textures import TextureBank
 
 _log = logging.getLogger(__name__)
 
