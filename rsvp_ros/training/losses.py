@@ -42,7 +42,7 @@ class Losses:
     @property
     def total(self) -> Tensor:
         masks = 2 * self.cross_entropy + self.dice
-        return masks + 0.5 * self.presence + 0.5 * self.quality + self.grounding + 0.5 * self.words
+        return masks + self.presence + 0.5 * self.quality + self.grounding + 0.5 * self.words
 
     def to_floats(self) -> dict[str, float]:
         return {"total": self.total.item(), **{name: value.item() for name, value in vars(self).items()}}
