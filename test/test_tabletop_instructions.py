@@ -501,6 +501,8 @@ def test_hazards():
     )
     edge = view_of(standing, thing(2, "mug", 0.0, -0.29))
     assert answer(NearestEdge(), edge).ids == (2,)
+    glimpse = replace(edge, objects=(replace(edge.object(1), visible=0.1), edge.object(2)))
+    assert not answer(NearestEdge(), glimpse).certain  # it may lie nearer than it seems
     assert not answer(NearestEdge(), view_of(standing, lying)).certain  # both are far from it
     assert not answer(
         NearestEdge(), view_of(standing, thing(2, "mug", 0.0, -0.29), thing(3, "mug", 0.2, -0.28))
