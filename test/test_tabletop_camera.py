@@ -279,10 +279,11 @@ def test_a_bag_that_breaks_off(tmp_path):
 
 def test_films_scenes(listen, headless_gl):
     listener = listen("live")
-    with filming("live", seed=2, width=96, height=72, rate=15.0, seconds=1.0, loop=False) as camera:
+    with filming("live", seed=2, width=96, height=72, rate=120.0, seconds=1.0, loop=False) as camera:
         moment = listener.wait_for(2)[-1]
         assert camera.wait() == 0, camera.log
         assert "Filming scene 2 of val" in camera.log
+        assert "too long for 120 Hz: set a lower rate, or a smaller width and height" in camera.log
     image = image_to_array(moment["color/image_raw"])
     assert image.shape == (72, 96, 3) and image.std() > 5
     depth = depth_to_array(moment["aligned_depth_to_color/image_raw"])
