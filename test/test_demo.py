@@ -32,7 +32,7 @@ from rsvp_ros.ros.demo.camera import Film, Shot
 from rsvp_ros.tabletop.bag import DEMO_CLIP, read_bag
 from rsvp_ros.types import Reasoning, TargetState
 
-SECONDS = 6
+SECONDS = 5
 COMMAND = [sys.executable, "-m", "rsvp_ros.ros.demo", "--seconds", str(SECONDS), "--out"]
 PICTURES = ("scene.png", "demo.png", "answer_1.png", "answer_2.png", "answer_3.png")
 
@@ -114,9 +114,9 @@ def test_every_end_of_an_instruction_is_told(tmp_path, film):
     """Found, not there, and an MLLM that fails: the demo goes on, with the MLLM's own steps on the console."""
     ask, (width, height) = ASKS[0], film.size
     box = mask_to_box(film.shots[round(ask.at * SECONDS * film.rate_hz)].ids == ask.meant(film))
-    thing = {"name": ask.kind, "attributes": [ask.color], "reason": "nothing else is as blue"}
+    thing = {"name": ask.kind, "attributes": [ask.color], "reason": "nothing else is like it"}
     thing["bbox_2d"] = [box.x0 / width * 1000, box.y0 / height * 1000, box.x1 / width * 1000, box.y1 / height * 1000]
-    found = {"target": "what one drinks from", "scene": "things on a table", "present": True, "objects": [thing]}
+    found = {"target": "something to eat", "scene": "things on a table", "present": True, "objects": [thing]}
     absent = {"target": "a ball", "scene": "no ball at all", "present": False, "objects": []}
     script = [Reply(json.dumps(found), piece_delay_s=0.005), json.dumps(absent), Reply(status=500, message="no luck")]
     params_file = tmp_path / "params.yaml"
@@ -127,13 +127,13 @@ def test_every_end_of_an_instruction_is_told(tmp_path, film):
 
     assert demo.returncode == 0, demo.stdout + demo.stderr
     check_files(tmp_path, film)
-    for line in ("target: what one drinks from", "scene: no ball at all"):
+    for line in ("target: something to eat", "scene: no ball at all"):
         assert demo.stdout.count(line) == 1
     first, second, third = (
         re.search(rf'^  "{re.escape(ask.instruction)}": (.+)$', demo.stdout, re.MULTILINE)[1] for ask in ASKS
     )
     assert first.startswith(f"found the {ask.color} {ask.kind}, IoU ")
-    assert second == "not found"
+    assert second == "not found, though it is in sight"
     assert third == "failed" and "no luck" in demo.stdout
     assert not nodes_with(tmp_path)
 
@@ -244,7 +244,8 @@ def test_only_what_was_asked_for_is_right(film):
         assert not wrong.right and not wrong.kept
     wrong = answer_with(meant, targets=frozenset({7}), shown=frozenset({other}))
     assert wrong.verdict(film) == f"wrong: found {film.name(other)}"
-    assert answer_with(meant).verdict(film) == "not found"
+    assert answer_with(meant).verdict(film) == "not found, though it is in sight"
+    assert answer_with(99).verdict(film) == "not found, and not in sight"
     assert answer_with(meant, failure="no server").verdict(film) == "failed"
 
 

@@ -45,9 +45,9 @@ class Ask:
 
 
 ASKS = (
-    Ask(0.03, "the blue mug", "blue", "mug"),
-    Ask(0.22, "the red apple", "red", "apple"),
-    Ask(0.42, "the purple ball", "purple", "ball"),
+    Ask(0.03, "the red apple", "red", "apple"),
+    Ask(0.12, "the blue mug", "blue", "mug"),
+    Ask(0.32, "the purple ball", "purple", "ball"),
 )
 """Words of kind and colour: what a segmenter that reads text understands without an MLLM."""
 
@@ -103,8 +103,11 @@ class Answer:
 
     def verdict(self, film: Film) -> str:
         """Whether it was found, in words."""
+        if self.failure:
+            return "failed"
         if not self.targets:
-            return "failed" if self.failure else "not found"
+            in_sight = film.shots[self.number].seen(self.meant) >= IN_SIGHT
+            return "not found, though it is in sight" if in_sight else "not found, and not in sight"
         if self.right:
             return f"found {film.name(self.meant)}, IoU {self.iou:.2f}"
         return f"wrong: found {' and '.join(film.name(thing) for thing in sorted(self.shown))}"
