@@ -114,7 +114,7 @@ SIZE = (160, 120)
 
 @pytest.fixture(scope="module", params=[(Split.VAL, 1), (Split.TRAIN, 0)], ids=["val 1", "train 0"])
 def clip(request, headless_gl):
-    return sample_clip(*request.param, seconds=20.0, rate=3.0, size=SIZE)
+    return sample_clip(*request.param, seconds=20.0, rate=2.0, size=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,8 @@ def views(clip):
 
 
 def test_views_of_a_clip(clip, views):
-    assert len(views) == clip.count == 60
-    assert [view.stamp_ns for view in views] == [5_000_000_000 + round(i * 1e9 / 3) for i in range(60)]
+    assert len(views) == clip.count == 40
+    assert [view.stamp_ns for view in views] == [5_000_000_000 + i * 500_000_000 for i in range(40)]
     assert all(view.image.shape == (120, 160, 3) for view in views)
     kinds = {event.kind for event in clip.events}
     assert kinds == set(EventKind)
@@ -167,7 +167,7 @@ def test_nothing_goes_through_anything(clip, views):
     half = np.array([clip.scene.table.width, clip.scene.table.depth]) / 2
     moving = {event.object_id: event for event in clip.events if event.kind is not EventKind.HIDE}
     lowest, reach = {}, {}
-    for time_s in np.arange(0, clip.seconds, 0.1):
+    for time_s in np.arange(0, clip.seconds, 0.2):
         solid = {}
         for i, cloud in points.items():
             pose = clip.paths[i].pose(time_s) if i in clip.paths else views[0].object(i).world_from_object
@@ -223,12 +223,12 @@ def test_gripper_holds_what_it_carries(clip):
 
 
 def test_the_same_again(clip, views):
-    again = sample_clip(clip.scene.split, clip.scene.seed, seconds=20.0, rate=3.0, size=SIZE)
+    again = sample_clip(clip.scene.split, clip.scene.seed, seconds=20.0, rate=2.0, size=SIZE)
     assert again.events == clip.events and again.camera == clip.camera
     for number, view in enumerate(islice(render_clip(again, start_ns=5_000_000_000), 6)):
         np.testing.assert_array_equal(view.image, views[number].image)
         np.testing.assert_array_equal(view.ids, views[number].ids)
-    other = sample_clip(clip.scene.split, clip.scene.seed + 1, seconds=4.0, rate=3.0, size=SIZE)
+    other = sample_clip(clip.scene.split, clip.scene.seed + 1, seconds=4.0, rate=2.0, size=SIZE)
     assert other.scene != clip.scene
 
 

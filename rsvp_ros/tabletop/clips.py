@@ -237,7 +237,8 @@ class Plan:
         move = Move(event.start_s, event.end_s, (*map(float, shift), 0.0), tuple(map(float, turn)), axis is not None)
         path = self.path(thing.id).then(move)
         others = [_outline(self._points[i], self.pose(i)) for i in self.things if i != thing.id]
-        for time_s in np.linspace(event.start_s, event.end_s, 25):
+        # Where something is in the way it mostly is at the end: look there first.
+        for time_s in np.linspace(event.end_s, event.start_s, 25):
             outline = _outline(self._points[thing.id], path.pose(time_s))
             if np.any(np.abs(outline) > self._table - 0.01) or any(_near(outline, o, CLEARANCE) for o in others):
                 return None
