@@ -2,7 +2,7 @@
 
 Wall and processor time a scene (drawn from its seed, compiled, settled, one image with depth, ids and full masks), and
 of each further view; scenes a second of one process and of a pool of processes; and what a clip takes: processor time
-an image, bytes as a bag.
+an image, bytes as a bag with its ground truth.
 """
 
 from __future__ import annotations
