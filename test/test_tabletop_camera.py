@@ -38,7 +38,8 @@ from rsvp_ros.geometry import mask_iou
 from rsvp_ros.msg import BoundingBox2D, Target
 from rsvp_ros.ros.conversions import array_to_image, depth_to_array, image_to_array, mask_from_msg, time_to_ns
 from rsvp_ros.ros.tabletop_camera import TabletopCamera
-from rsvp_ros.tabletop.bag import DEMO_CLIP, objects_from_json, read_bag, rotation_matrix, write_bag
+from rsvp_ros.tabletop.bag import DEMO_CLIP, objects_from_json, read_bag, write_bag
+from rsvp_ros.tabletop.rotations import matrix_of
 from rsvp_ros.tabletop.tracks import tracks
 
 
@@ -210,7 +211,7 @@ def test_tf_says_where_the_camera_is(tmp_path, listen):
         time_to_ns(moment["color/image_raw"].header.stamp) for moment in moments
     }
     q, p = transform.transform.rotation, transform.transform.translation
-    np.testing.assert_allclose(rotation_matrix(q.x, q.y, q.z, q.w), view.camera.world_from_optical[:3, :3], atol=1e-9)
+    np.testing.assert_allclose(matrix_of((q.w, q.x, q.y, q.z)), view.camera.world_from_optical[:3, :3], atol=1e-9)
     np.testing.assert_allclose((p.x, p.y, p.z), view.camera.world_from_optical[:3, 3], atol=1e-12)
 
 

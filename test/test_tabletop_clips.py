@@ -11,7 +11,8 @@ import pytest
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop.clips import EventKind, _surface, render_clip, sample_clip
 from rsvp_ros.tabletop.demo_clip import BALL, MUG, demo_clip
-from rsvp_ros.tabletop.motion import CameraPath, Move, Path, turn_matrix
+from rsvp_ros.tabletop.motion import CameraPath, Move, Path
+from rsvp_ros.tabletop.rotations import matrix_of_turn
 from rsvp_ros.tabletop.scenes import CameraSpec
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.tracks import Track, tracks
@@ -89,8 +90,8 @@ def test_camera_swings_and_returns():
 
 
 def test_turns_are_rotations():
-    np.testing.assert_allclose(turn_matrix((0, 0, np.pi / 2)) @ (1, 0, 0), (0, 1, 0), atol=1e-12)
-    np.testing.assert_array_equal(turn_matrix((0, 0, 0)), np.eye(3))
+    np.testing.assert_allclose(matrix_of_turn((0, 0, np.pi / 2)) @ (1, 0, 0), (0, 1, 0), atol=1e-12)
+    np.testing.assert_array_equal(matrix_of_turn((0, 0, 0)), np.eye(3))
 
 
 def test_good_tracks():

@@ -34,6 +34,7 @@ from rsvp_ros.errors import ConfigurationError, RsvpError
 from rsvp_ros.ros.conversions import array_to_image
 from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
 from rsvp_ros.tabletop import bag as bags
+from rsvp_ros.tabletop.rotations import quaternion_of
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, View
 
@@ -180,7 +181,7 @@ class TabletopCamera(Node):
 
 def _transform(camera: Camera, header: Header) -> TransformStamped:
     pose = camera.world_from_optical
-    x, y, z, w = bags.quaternion(pose[:3, :3])
+    w, x, y, z = quaternion_of(pose[:3, :3])
     return TransformStamped(
         header=Header(stamp=header.stamp, frame_id=bags.WORLD_FRAME),
         child_frame_id=header.frame_id,
