@@ -1,7 +1,8 @@
 """How many scenes the tabletop world renders: python benchmark/tabletop.py [--scenes 40] [--workers N]
 
 Wall and processor time a scene (drawn from its seed, compiled, settled, one image with depth, ids and full masks), and
-of each further view; then scenes a second of one process and of a pool of processes.
+of each further view; scenes a second of one process and of a pool of processes; and what a clip takes: processor time
+an image, bytes as a bag with its ground truth.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import tempfile
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
+from rsvp_ros.tabletop.bag import write_bag
+from rsvp_ros.tabletop.clips import render_clip, sample_clip
 from rsvp_ros.tabletop.scenes import sample_scene
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.world import World, render_scene
@@ -49,6 +54,26 @@ def render(job: tuple[int, tuple[int, int]]) -> None:
     render_scene(Split.TRAIN, seed, size)
 
 
+def measure_clips(seconds: float, rate: float) -> None:
+    """Time to render a clip, and its size with JPEG and with raw colour, without and with depth."""
+    for size in SIZES:
+        clip = sample_clip(Split.TRAIN, 0, seconds, rate, size)
+        start = time.process_time()
+        views = list(render_clip(clip))
+        print(f"clip of {size[0]} x {size[1]}: {1000 * (time.process_time() - start) / len(views):.0f} ms an image")
+        for name, quality, depth in (
+            ("JPEG", 85, None),
+            ("JPEG and depth", 85, "16UC1"),
+            ("raw and depth", None, "16UC1"),
+        ):
+            with tempfile.TemporaryDirectory() as folder:
+                bag = write_bag(Path(folder) / "bag", views, jpeg_quality=quality, depth=depth)
+                total = sum(file.stat().st_size for file in bag.iterdir())
+            print(
+                f"  {name:16} {total / len(views) / 1e3:7.1f} kB an image, {total / seconds * 60 / 1e6:.1f} MB a minute"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=40)
@@ -80,6 +105,7 @@ def main() -> None:
             list(pool.map(render, jobs))
             together = len(jobs) / (time.perf_counter() - start)
         print(f"{size[0]} x {size[1]}: {alone:.1f} scenes/s in one process, {together:.1f} in {args.workers}")
+    measure_clips(seconds=5.0, rate=10.0)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.tabletop import bag as bags
 from rsvp_ros.tabletop.bag import TimedInstruction, read_bag, read_instructions, write_bag
+from rsvp_ros.tabletop.rotations import matrix_of, quaternion_of
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 
 WIDTH, HEIGHT = 64, 48
@@ -127,11 +128,11 @@ def test_quaternions():
     cases = [rotation(rng.normal(size=3), angle) for angle in (0.0, 1e-9, 1.0, np.pi - 1e-9, np.pi, -2.0)]
     cases += [np.diag(d) for d in ([1.0, -1, -1], [-1, 1, -1], [-1, -1, 1])]
     for matrix in cases:
-        q = bags.quaternion(matrix)
+        q = quaternion_of(matrix)
         assert np.linalg.norm(q) == pytest.approx(1)
-        np.testing.assert_allclose(bags.rotation_matrix(*q), matrix, atol=1e-9)
+        np.testing.assert_allclose(matrix_of(q), matrix, atol=1e-9)
     half = np.sqrt(0.5)
-    assert bags.quaternion(rotation(np.array([0, 0, 1.0]), np.pi / 2)) == pytest.approx((0, 0, half, half))
+    assert quaternion_of(rotation(np.array([0, 0, 1.0]), np.pi / 2)) == pytest.approx((half, 0, 0, half))
 
 
 def test_what_rosbag2_reads(tmp_path):

@@ -38,7 +38,8 @@ from rsvp_ros.geometry import mask_iou
 from rsvp_ros.msg import BoundingBox2D, Target
 from rsvp_ros.ros.conversions import array_to_image, depth_to_array, image_to_array, mask_from_msg, time_to_ns
 from rsvp_ros.ros.tabletop_camera import TabletopCamera
-from rsvp_ros.tabletop.bag import DEMO_CLIP, objects_from_json, read_bag, rotation_matrix, write_bag
+from rsvp_ros.tabletop.bag import DEMO_CLIP, objects_from_json, read_bag, write_bag
+from rsvp_ros.tabletop.rotations import matrix_of
 from rsvp_ros.tabletop.tracks import tracks
 
 
@@ -210,7 +211,7 @@ def test_tf_says_where_the_camera_is(tmp_path, listen):
         time_to_ns(moment["color/image_raw"].header.stamp) for moment in moments
     }
     q, p = transform.transform.rotation, transform.transform.translation
-    np.testing.assert_allclose(rotation_matrix(q.x, q.y, q.z, q.w), view.camera.world_from_optical[:3, :3], atol=1e-9)
+    np.testing.assert_allclose(matrix_of((q.w, q.x, q.y, q.z)), view.camera.world_from_optical[:3, :3], atol=1e-9)
     np.testing.assert_allclose((p.x, p.y, p.z), view.camera.world_from_optical[:3, 3], atol=1e-12)
 
 
@@ -279,10 +280,11 @@ def test_a_bag_that_breaks_off(tmp_path):
 
 def test_films_scenes(listen, headless_gl):
     listener = listen("live")
-    with filming("live", seed=2, width=96, height=72, rate=15.0, seconds=1.0, loop=False) as camera:
+    with filming("live", seed=2, width=96, height=72, rate=120.0, seconds=1.0, loop=False) as camera:
         moment = listener.wait_for(2)[-1]
         assert camera.wait() == 0, camera.log
         assert "Filming scene 2 of val" in camera.log
+        assert "too long for 120 Hz: set a lower rate, or a smaller width and height" in camera.log
     image = image_to_array(moment["color/image_raw"])
     assert image.shape == (72, 96, 3) and image.std() > 5
     depth = depth_to_array(moment["aligned_depth_to_color/image_raw"])

@@ -11,7 +11,8 @@ import pytest
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop.clips import EventKind, _surface, render_clip, sample_clip
 from rsvp_ros.tabletop.demo_clip import BALL, MUG, demo_clip
-from rsvp_ros.tabletop.motion import CameraPath, Move, Path, turn_matrix
+from rsvp_ros.tabletop.motion import CameraPath, Move, Path
+from rsvp_ros.tabletop.rotations import matrix_of_turn
 from rsvp_ros.tabletop.scenes import CameraSpec
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.tracks import Track, tracks
@@ -89,8 +90,8 @@ def test_camera_swings_and_returns():
 
 
 def test_turns_are_rotations():
-    np.testing.assert_allclose(turn_matrix((0, 0, np.pi / 2)) @ (1, 0, 0), (0, 1, 0), atol=1e-12)
-    np.testing.assert_array_equal(turn_matrix((0, 0, 0)), np.eye(3))
+    np.testing.assert_allclose(matrix_of_turn((0, 0, np.pi / 2)) @ (1, 0, 0), (0, 1, 0), atol=1e-12)
+    np.testing.assert_array_equal(matrix_of_turn((0, 0, 0)), np.eye(3))
 
 
 def test_good_tracks():
@@ -114,7 +115,7 @@ SIZE = (160, 120)
 
 @pytest.fixture(scope="module", params=[(Split.VAL, 1), (Split.TRAIN, 0)], ids=["val 1", "train 0"])
 def clip(request, headless_gl):
-    return sample_clip(*request.param, seconds=20.0, rate=3.0, size=SIZE)
+    return sample_clip(*request.param, seconds=20.0, rate=2.0, size=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +124,8 @@ def views(clip):
 
 
 def test_views_of_a_clip(clip, views):
-    assert len(views) == clip.count == 60
-    assert [view.stamp_ns for view in views] == [5_000_000_000 + round(i * 1e9 / 3) for i in range(60)]
+    assert len(views) == clip.count == 40
+    assert [view.stamp_ns for view in views] == [5_000_000_000 + i * 500_000_000 for i in range(40)]
     assert all(view.image.shape == (120, 160, 3) for view in views)
     kinds = {event.kind for event in clip.events}
     assert kinds == set(EventKind)
@@ -163,11 +164,13 @@ def test_hidden_and_carried_off_and_back(clip, views):
 
 def test_nothing_goes_through_anything(clip, views):
     """Seen from above, what is not lifted over all others is apart from them."""
-    points = {thing.id: _surface(thing) for thing in clip.scene.objects if thing.id in {o.id for o in views[0].objects}}
+    there = {thing.id for thing in views[0].objects}
+    points = {thing.id: _surface(thing)[::5] for thing in clip.scene.objects if thing.id in there}
     half = np.array([clip.scene.table.width, clip.scene.table.depth]) / 2
     moving = {event.object_id: event for event in clip.events if event.kind is not EventKind.HIDE}
-    lowest = {}
-    for time_s in np.arange(0, clip.seconds, 0.1):
+    apart = [(i, j) for i in moving for j in points if j != i and not touch_at_rest(points, views, i, j)]
+    lowest, reach = {}, {}
+    for time_s in np.arange(0, clip.seconds, 0.2):
         solid = {}
         for i, cloud in points.items():
             pose = clip.paths[i].pose(time_s) if i in clip.paths else views[0].object(i).world_from_object
@@ -176,13 +179,13 @@ def test_nothing_goes_through_anything(clip, views):
             assert low > lowest.setdefault(i, low) - 0.002  # never deeper in the table than where physics left it
         for i in moving:
             low = solid[i][:, 2].min()
+            reach.setdefault(i, np.maximum(half, np.abs(solid[i][:, :2]).max(0)))  # it may lie over the table's edge
             if low < 0.01:
-                assert np.all(np.abs(solid[i][:, :2]) < half)
-            hull = cv2.convexHull(solid[i][:, :2].astype(np.float32))[:, 0]
-            for j in points:
-                if j != i and not touch_at_rest(points, views, i, j):
-                    below = solid[j][inside(hull, solid[j][:, :2]), 2]
-                    assert below.max(initial=-1.0) < low, (i, j, time_s)
+                assert np.all(np.abs(solid[i][:, :2]) <= reach[i] + 1e-6)
+        hulls = {i: cv2.convexHull(solid[i][:, :2].astype(np.float32))[:, 0] for i in moving}
+        for i, j in apart:
+            below = solid[j][inside(hulls[i], solid[j][:, :2]), 2]
+            assert below.max(initial=-1.0) < solid[i][:, 2].min(), (i, j, time_s)
 
 
 def inside(hull: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -222,12 +225,12 @@ def test_gripper_holds_what_it_carries(clip):
 
 
 def test_the_same_again(clip, views):
-    again = sample_clip(clip.scene.split, clip.scene.seed, seconds=20.0, rate=3.0, size=SIZE)
+    again = sample_clip(clip.scene.split, clip.scene.seed, seconds=20.0, rate=2.0, size=SIZE)
     assert again.events == clip.events and again.camera == clip.camera
     for number, view in enumerate(islice(render_clip(again, start_ns=5_000_000_000), 6)):
         np.testing.assert_array_equal(view.image, views[number].image)
         np.testing.assert_array_equal(view.ids, views[number].ids)
-    other = sample_clip(clip.scene.split, clip.scene.seed + 1, seconds=4.0, rate=3.0, size=SIZE)
+    other = sample_clip(clip.scene.split, clip.scene.seed + 1, seconds=4.0, rate=2.0, size=SIZE)
     assert other.scene != clip.scene
 
 
@@ -250,7 +253,7 @@ def test_lengths_that_cannot_be():
 def test_demo_clip_can_be_made(headless_gl):
     """Its things have room to move as told, and it ends as it begins."""
     clip = demo_clip()
-    assert {event.kind for event in clip.events} == {EventKind.CARRY, EventKind.HIDE}
+    assert {event.kind for event in clip.events} == set(EventKind)
     first, last = (clip.paths[BALL].pose(t)[:3, 3] for t in (0.0, clip.seconds))
     np.testing.assert_allclose(first, last, atol=1e-4)
     np.testing.assert_allclose(clip.paths[MUG].start, clip.paths[MUG].end, atol=1e-9)

@@ -416,6 +416,25 @@ def test_in_front_is_nearer_to_the_camera_from_wherever_it_looks():
     assert answer(replace(question, side="right"), view_of(apple, book, cam=camera(turn=90))).ids == (1,)
 
 
+def test_what_lies_in_something_is_not_beside_it():
+    plate, knife = thing(1, "plate", 0.0, 0.0), thing(2, "knife", 0.0, -0.09, yaw=np.pi / 2)
+    question = Beside(ANYTHING, "front", Only(Description(kind="plate")))
+    assert not answer(question, view_of(plate, knife)).certain
+    assert answer(question, view_of(plate, thing(2, "knife", 0.0, -0.25, yaw=np.pi / 2))).ids == (2,)
+
+
+def test_next_to_is_what_looks_so():
+    """Boxes that nearly touch do not make two things neighbours that leave most of theirs empty."""
+    view, question = (
+        view_of(thing(1, "mug", 0.0, 0.0), thing(2, "hammer", 0.22, 0.0)),
+        NextTo(Description(kind="hammer"), Only(Description(kind="mug"))),
+    )
+    assert answer(question, view).ids == (2,)
+    ids, columns = view.ids.copy(), np.nonzero((view.ids == 2).any(0))[0]
+    ids[:, columns[0] : columns[len(columns) // 2]][ids[:, columns[0] : columns[len(columns) // 2]] == 2] = 0
+    assert not answer(question, replace(view, ids=ids)).certain
+
+
 def test_next_to_is_clearly_the_nearest():
     mug, pen = Only(Description(kind="mug")), thing(2, "pen", 0.12, 0.0)
     view = view_of(thing(1, "mug", 0.0, 0.0), pen, thing(3, "apple", -0.3, 0.0))
@@ -501,6 +520,8 @@ def test_hazards():
     )
     edge = view_of(standing, thing(2, "mug", 0.0, -0.29))
     assert answer(NearestEdge(), edge).ids == (2,)
+    glimpse = replace(edge, objects=(replace(edge.object(1), visible=0.1), edge.object(2)))
+    assert not answer(NearestEdge(), glimpse).certain  # it may lie nearer than it seems
     assert not answer(NearestEdge(), view_of(standing, lying)).certain  # both are far from it
     assert not answer(
         NearestEdge(), view_of(standing, thing(2, "mug", 0.0, -0.29), thing(3, "mug", 0.2, -0.28))
@@ -690,6 +711,11 @@ def test_kinds_languages_and_absent_ones_are_balanced(views):
     assert min(kinds[k] for k in InstructionKind) >= 0.03 * total, kinds
     assert max(kinds.values()) <= 0.2 * total
     assert 0.1 * total <= absent <= 0.35 * total
+    # No kind of instruction mostly asks in vain: with nothing to compare, sizes are not asked for at all
+    lone = view_of(thing(1, "mug", 0.0, 0.0))
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        assert not sample_instructions(lone, rng, 20, is_training=True, kinds=(InstructionKind.SIZE,))
 
 
 def test_only_what_was_asked_for_comes(views):

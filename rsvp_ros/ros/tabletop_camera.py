@@ -34,11 +34,14 @@ from rsvp_ros.errors import ConfigurationError, RsvpError
 from rsvp_ros.ros.conversions import array_to_image
 from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
 from rsvp_ros.tabletop import bag as bags
+from rsvp_ros.tabletop.rotations import quaternion_of
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, View
 
 NAMESPACE = "camera"
 LIVE_RATE_HZ = 10.0
+LATE = 20
+"""So many pictures in a row that each take longer than there is time for are told."""
 
 _SPLITS = tuple(split.value for split in Split)
 _PARAMETERS: tuple[tuple[str, object, str, tuple | None], ...] = (
@@ -63,6 +66,7 @@ class TabletopCamera(Node):
         self.error: RsvpError | None = None
         """What ended the pictures; None: their end."""
         self.ended = False
+        self._late = 0
         self._declare_parameters()
         self._create_publishers()
         self._views: Iterator[View] | None = None
@@ -154,11 +158,11 @@ class TabletopCamera(Node):
             return
         self._publish(view)
         took = time.monotonic() - start
-        if took * self._rate_hz > 1:
+        self._late = self._late + 1 if took * self._rate_hz > 1 else 0
+        if self._late == LATE:
+            advice = "a lower rate" if self._value("bag") else "a lower rate, or a smaller width and height"
             self.get_logger().warning(
-                f"A picture takes {took * 1e3:.0f} ms, too long for {self._rate_hz:g} Hz: set a lower rate, or a "
-                "smaller width and height",
-                throttle_duration_sec=30.0,
+                f"A picture takes {took * 1e3:.0f} ms, too long for {self._rate_hz:g} Hz: set {advice}"
             )
 
     def _publish(self, view: View) -> None:
@@ -177,7 +181,7 @@ class TabletopCamera(Node):
 
 def _transform(camera: Camera, header: Header) -> TransformStamped:
     pose = camera.world_from_optical
-    x, y, z, w = bags.quaternion(pose[:3, :3])
+    w, x, y, z = quaternion_of(pose[:3, :3])
     return TransformStamped(
         header=Header(stamp=header.stamp, frame_id=bags.WORLD_FRAME),
         child_frame_id=header.frame_id,

@@ -11,7 +11,6 @@ need no remapping. Metadata have rosbag2's version 8, which every ROS 2 from Hum
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import Box
+from rsvp_ros.tabletop.rotations import matrix_of, quaternion_of
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 
 DEMO_CLIP = Path(__file__).with_name("data") / "demo_clip"
@@ -255,7 +255,7 @@ class _Messages:
 
     def _transform(self, view: View, time):
         pose = view.camera.world_from_optical
-        x, y, z, w = quaternion(pose[:3, :3])
+        w, x, y, z = quaternion_of(pose[:3, :3])
         transform = self._make(
             "geometry_msgs/msg/Transform",
             translation=self._make("geometry_msgs/msg/Vector3", x=pose[0, 3], y=pose[1, 3], z=pose[2, 3]),
@@ -321,35 +321,6 @@ def to_millimetres(depth: np.ndarray) -> np.ndarray:
     return np.where((millimetres > 0) & (millimetres <= 65535), millimetres, 0).astype(np.uint16)
 
 
-def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """x, y, z, w of a rotation matrix; the greatest of them is positive."""
-    # Bar-Itzhack's method, which has no cases: the eigenvector of the largest eigenvalue.
-    m = np.asarray(rotation, np.float64)
-    k = np.array(
-        [
-            [m[0, 0] - m[1, 1] - m[2, 2], m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[2, 1] - m[1, 2]],
-            [0, m[1, 1] - m[0, 0] - m[2, 2], m[1, 2] + m[2, 1], m[0, 2] - m[2, 0]],
-            [0, 0, m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
-            [0, 0, 0, m[0, 0] + m[1, 1] + m[2, 2]],
-        ]
-    )
-    q = np.linalg.eigh(k, UPLO="U")[1][:, -1]
-    q *= math.copysign(1.0, q[np.abs(q).argmax()])
-    return tuple(map(float, q))
-
-
-def rotation_matrix(x: float, y: float, z: float, w: float) -> np.ndarray:
-    """Of a quaternion, which need not be of length 1; float64 3 x 3."""
-    x, y, z, w = np.array([x, y, z, w]) / math.sqrt(x * x + y * y + z * z + w * w)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
 # Messages in ----------------------------------------------------------------------------------------------------------
 
 
@@ -371,7 +342,7 @@ def _view(stamp: int, parts: dict, color: str) -> View:
     if TF_TOPIC in parts:
         transform = next(t for t in parts[TF_TOPIC].transforms if t.child_frame_id == OPTICAL_FRAME).transform
         rotation, translation = transform.rotation, transform.translation
-        pose[:3, :3] = rotation_matrix(rotation.x, rotation.y, rotation.z, rotation.w)
+        pose[:3, :3] = matrix_of((rotation.w, rotation.x, rotation.y, rotation.z))
         pose[:3, 3] = translation.x, translation.y, translation.z
     camera = Camera(info.width, info.height, float(info.k[0]), pose)
     objects, table = objects_from_json(parts[OBJECTS_TOPIC].data) if OBJECTS_TOPIC in parts else ((), (0.0, 0.0))

@@ -217,58 +217,61 @@ class Plan:
         return done
 
     def slide(self, event: Event, shift: tuple[float, float], yaw: float = 0.0) -> bool:
-        """Along the table by `shift`, metres, turned by `yaw`; a round thing rolls. False: something is in the way."""
+        """Plan that a thing slides along the table by `shift`, metres, turned by `yaw`; a round one rolls. False:
+        something is in the way."""
+        path = self._slid(event, shift, yaw)
+        if path is None:
+            return False
+        self.paths[event.object_id] = path
+        self.events.append(event)
+        return True
+
+    def _slid(self, event: Event, shift: tuple[float, float], yaw: float) -> Path | None:
         thing, pose = self.things[event.object_id], self.pose(event.object_id)
         turn = np.array([0.0, 0.0, yaw])
         axis = _rolls_about(thing, pose)
         if axis is not None:
-            way = np.array([*shift, 0.0])
-            across = np.array([-way[1], way[0], 0.0])  # a ball that moves along x turns about y
+            across = np.array([-shift[1], shift[0], 0.0])  # a ball that moves along x turns about y
             radius = pose[2, 3]
             turn = across / radius if not axis.any() else axis * (axis @ across) / radius
         move = Move(event.start_s, event.end_s, (*map(float, shift), 0.0), tuple(map(float, turn)), axis is not None)
         path = self.path(thing.id).then(move)
-        outlines = [(_outline(self._points[i], self.pose(i))) for i in self.things if i != thing.id]
-        for time_s in np.linspace(event.start_s, event.end_s, 25):
+        others = [_outline(self._points[i], self.pose(i)) for i in self.things if i != thing.id]
+        # Where something is in the way it mostly is at the end: look there first.
+        for time_s in np.linspace(event.end_s, event.start_s, 25):
             outline = _outline(self._points[thing.id], path.pose(time_s))
-            if np.any(np.abs(outline) > self._table - 0.01) or any(_near(outline, o, CLEARANCE) for o in outlines):
-                return False
-        self.paths[thing.id] = path
-        return True
+            if np.any(np.abs(outline) > self._table - 0.01) or any(_near(outline, o, CLEARANCE) for o in others):
+                return None
+        return path
 
     def _slide(self, event: Event, rng: np.random.Generator) -> bool:
         """The way on which most of it is hidden by others, of those that are free."""
-        thing, pose = self.things[event.object_id], self.pose(event.object_id)
-        axis = _rolls_about(thing, pose)
+        object_id = event.object_id
+        axis = _rolls_about(self.things[object_id], self.pose(object_id))
         best, score = None, -1.0
-        before = self.paths.get(thing.id)
         for _ in range(40):
             angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.12, 0.40)
             shift = distance * np.array([np.cos(angle), np.sin(angle)])
             if axis is not None and axis.any():
                 shift = np.array([-axis[1], axis[0]]) * distance * rng.choice([-1, 1])
-            yaw = 0.0 if axis is not None else float(rng.uniform(-1.2, 1.2))
-            if not self.slide(event, shift, yaw):
-                continue
-            path = self.paths.pop(thing.id)
-            if before is not None:
-                self.paths[thing.id] = before
-            if not self._in_sight(thing.id, path.end, self.camera(event.end_s)):
+            path = self._slid(event, shift, 0.0 if axis is not None else float(rng.uniform(-1.2, 1.2)))
+            if path is None or not self._in_sight(object_id, path.end, self.camera(event.end_s)):
                 continue
             times = np.linspace(event.start_s, event.end_s, 9)
-            hidden = [self._covered(thing.id, path.pose(t), self.camera(t)) for t in times]
+            hidden = [self._covered(object_id, path.pose(t), self.camera(t)) for t in times]
             value = max(hidden) - hidden[-1] + distance
             if value > score:
                 best, score = path, value
         if best is not None:
-            self.paths[thing.id] = best
+            self.paths[object_id] = best
         return best is not None
 
     def _carry(self, event: Event, rng: np.random.Generator) -> bool:
         pose, points = self.pose(event.object_id), self._points[event.object_id]
         solid = points @ pose[:3, :3].T + pose[:3, 3]
-        if solid[:, 2].min() > 0.015:  # it lies on something, or its like
-            return False
+        outline = _outline(points, pose)
+        if any(_near(outline, _outline(self._points[i], self.pose(i)), 0) for i in self.things if i != event.object_id):
+            return False  # something may lie on it, or in it
         grasp = _grasp(solid, pose[:3, 3])
         if grasp is None:
             return False

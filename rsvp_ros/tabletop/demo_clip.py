@@ -20,9 +20,9 @@ from rsvp_ros.errors import RsvpError
 from rsvp_ros.tabletop.bag import DEMO_CLIP, write_bag
 from rsvp_ros.tabletop.clips import Clip, Event, EventKind, Plan, render_clip
 from rsvp_ros.tabletop.kinds import COLORS, KINDS
-from rsvp_ros.tabletop.motion import CameraPath, turn_matrix
-from rsvp_ros.tabletop.scenes import DROP, CameraSpec, ObjectSpec, SceneSpec, SensorSpec, rotation_matrix, sample_scene
-from rsvp_ros.tabletop.shapes.shape import quaternion
+from rsvp_ros.tabletop.motion import CameraPath
+from rsvp_ros.tabletop.rotations import matrix_of, matrix_of_turn, quaternion_of
+from rsvp_ros.tabletop.scenes import DROP, CameraSpec, ObjectSpec, SceneSpec, SensorSpec, sample_scene
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.world import World
 
@@ -73,8 +73,8 @@ def _thing(number: int, kind: str, color: str, pattern: str, seed: int, x: float
         quaternion=(1.0, 0.0, 0.0, 0.0),
     )
     rest = max(thing.shape.rests, key=lambda rest: rest.probability)
-    turn = turn_matrix((0.0, 0.0, np.radians(yaw))) @ rotation_matrix(rest.quaternion)
-    return replace(thing, position=(x, y, rest.height + DROP), quaternion=quaternion(turn))
+    turn = matrix_of_turn((0.0, 0.0, np.radians(yaw))) @ matrix_of(rest.quaternion)
+    return replace(thing, position=(x, y, rest.height + DROP), quaternion=quaternion_of(turn))
 
 
 def demo_clip() -> Clip:

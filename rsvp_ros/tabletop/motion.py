@@ -9,18 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rsvp_ros.tabletop.rotations import matrix_of_turn
 from rsvp_ros.tabletop.scenes import CameraSpec, look_at
 from rsvp_ros.tabletop.view import Camera
-
-
-def turn_matrix(turn: np.ndarray) -> np.ndarray:
-    """Rotation about an axis by its length in radians (Rodrigues), float64 3 x 3."""
-    angle = float(np.linalg.norm(turn))
-    if angle == 0:
-        return np.eye(3)
-    x, y, z = np.asarray(turn) / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class Path:
             share = move.share(time_s)
             if share > 0:
                 lowest = (self.surface @ pose[2, :3]).min() if move.rolls else 0.0
-                pose[:3, :3] = turn_matrix(share * np.array(move.turn)) @ pose[:3, :3]
+                pose[:3, :3] = matrix_of_turn(share * np.array(move.turn)) @ pose[:3, :3]
                 pose[:3, 3] += share * np.array(move.shift)
                 if move.rolls:
                     pose[2, 3] += lowest - (self.surface @ pose[2, :3]).min()
@@ -98,7 +89,7 @@ class CameraPath:
         angle = 2 * np.pi * time_s / self.period_s
         eye, target = np.array(self.spec.eye), np.array(self.spec.target)
         distance = 1 + self.approach * np.sin(2 * angle + self.phase)
-        eye = target + distance * turn_matrix((0, 0, self.swing * np.sin(angle + self.phase))) @ (eye - target)
+        eye = target + distance * matrix_of_turn((0, 0, self.swing * np.sin(angle + self.phase))) @ (eye - target)
         eye += self.shake * self._tremble(angle, 0.0)
         target += self.shake * self._tremble(angle, 1.0)
         camera = self.spec.camera(*size)

@@ -13,6 +13,7 @@ import numpy as np
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop import backgrounds
 from rsvp_ros.tabletop.kinds import CATEGORIES, COLORS, KINDS, TRAINING_KINDS, is_held_out_pair
+from rsvp_ros.tabletop.rotations import Quaternion, matrix_of
 from rsvp_ros.tabletop.shapes import Shape, build_shape
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera
@@ -41,7 +42,7 @@ class ObjectSpec:
     shape_seed: int
     position: tuple[float, float, float]
     """Of the middle of the box around it, world, metres."""
-    quaternion: tuple[float, float, float, float]
+    quaternion: Quaternion
     """w, x, y, z: world from object."""
 
     @property
@@ -159,18 +160,6 @@ def look_at(eye: np.ndarray, target: np.ndarray, up: tuple[float, float, float] 
     return pose
 
 
-def rotation_matrix(quaternion: tuple[float, float, float, float]) -> np.ndarray:
-    """float64 3 x 3 of a unit quaternion w, x, y, z."""
-    w, x, y, z = quaternion
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
 @dataclass(frozen=True)
 class _Look:
     kind: str
@@ -216,7 +205,7 @@ def _draw_looks(split: Split, rng: np.random.Generator, count: int) -> list[_Loo
     return looks
 
 
-def _turned(quaternion: tuple[float, float, float, float], yaw: float) -> tuple[float, float, float, float]:
+def _turned(quaternion: Quaternion, yaw: float) -> Quaternion:
     """Turned about the world's z, radians."""
     c, s = np.cos(yaw / 2), np.sin(yaw / 2)
     w, x, y, z = quaternion
@@ -262,7 +251,7 @@ def _draw_objects(split: Split, seed: int, count: int, table: TableSpec) -> tupl
         shape_seed = int(rng.integers(2**31))
         shape = _shape(look.kind, shape_seed)
         rest = shape.rests[int(rng.choice(len(shape.rests), p=[r.probability for r in shape.rests]))]
-        points = np.concatenate([part.vertices for part in shape.parts]) @ rotation_matrix(rest.quaternion).T
+        points = np.concatenate([part.vertices for part in shape.parts]) @ matrix_of(rest.quaternion).T
         low, high = points[:, :2].min(0), points[:, :2].max(0)
         for attempt in range(80):
             yaw = rng.uniform(0, 2 * np.pi)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rsvp_ros.tabletop.rotations import matrix_about
+
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
@@ -51,11 +53,8 @@ def merge(*meshes: Mesh) -> Mesh:
 
 
 def rotation(axis: Sequence[float], degrees: float) -> np.ndarray:
-    """float64 3 x 3."""
-    x, y, z = np.asarray(axis, float) / np.linalg.norm(axis)
-    angle = np.radians(degrees)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    """float64 3 x 3; shapes are laid out in degrees."""
+    return matrix_about(axis, np.radians(degrees))
 
 
 # Outlines: N x 2, closed, counter-clockwise, the first point not repeated.

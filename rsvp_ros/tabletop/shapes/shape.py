@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rsvp_ros.tabletop.rotations import quaternion_of
 from rsvp_ros.tabletop.shapes.mesh import Mesh, loft, merge, rotation, shaded
 
 
@@ -103,7 +104,7 @@ def finish(kind: str, draft: Draft) -> Shape:
         dimensions=tuple(float(side) for side in high - low),
         collision=collision,
         rests=tuple(
-            Rest(name, quaternion(turn), weight / total, float(-(touched @ turn.T)[:, 2].min()))
+            Rest(name, quaternion_of(turn), weight / total, float(-(touched @ turn.T)[:, 2].min()))
             for name, turn, weight in rests
         ),
         mass=draft.mass,
@@ -149,31 +150,6 @@ def settled(points: np.ndarray, center: np.ndarray, turn: np.ndarray) -> np.ndar
         angle = np.arctan2(z[free], ahead[free]).min()
         turn = rotation((-falls[1], falls[0], 0), np.degrees(angle)) @ turn
     return turn
-
-
-def quaternion(turn: np.ndarray) -> tuple[float, float, float, float]:
-    """w, x, y, z of a rotation matrix."""
-    w, x, y, z = (
-        np.sqrt(max(0.0, 1 + a * turn[0, 0] + b * turn[1, 1] + c * turn[2, 2])) / 2
-        for a, b, c in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1))
-    )
-    big = max(w, x, y, z)
-    if big == w:
-        x, y, z = (
-            np.copysign(x, turn[2, 1] - turn[1, 2]),
-            np.copysign(y, turn[0, 2] - turn[2, 0]),
-            np.copysign(z, turn[1, 0] - turn[0, 1]),
-        )
-    elif big == x:
-        w = np.copysign(w, turn[2, 1] - turn[1, 2])
-        y, z = np.copysign(y, turn[0, 1] + turn[1, 0]), np.copysign(z, turn[0, 2] + turn[2, 0])
-    elif big == y:
-        w = np.copysign(w, turn[0, 2] - turn[2, 0])
-        x, z = np.copysign(x, turn[0, 1] + turn[1, 0]), np.copysign(z, turn[1, 2] + turn[2, 1])
-    else:
-        w = np.copysign(w, turn[1, 0] - turn[0, 1])
-        x, y = np.copysign(x, turn[0, 2] + turn[2, 0]), np.copysign(y, turn[1, 2] + turn[2, 1])
-    return float(w), float(x), float(y), float(z)
 
 
 def turned_points(profile: Sequence[Sequence[float]], count: int = 16) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""`make demo`: python -m rsvp_ros.ros.demo."""
