@@ -31,7 +31,7 @@ def captioned(number: int, camera: Camera, film: Film, answers: Sequence[Answer]
     parts = [(f"{film.time_s(number):.1f} s", PAPER)]
     message = camera.targets.get(number)
     if picture is None or message is None:
-        picture = film.shots[number].image // 2
+        picture = film.shots[number].image
         parts.append(("no answer to this picture", PAPER))
     else:
         for target in message.targets:
