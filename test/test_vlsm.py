@@ -123,7 +123,7 @@ def test_the_region_and_the_text_both_matter(small):
     features = small.encode_image(torch.rand(1, 3, 64, 96))
     boxes = torch.tensor([[0.0, 0, 40, 40], [50.0, 20, 90, 60], [0.0, 0, 40, 40]])
     masks = small.decode(features, small.encode_text(["cup", "cup", "knife"]), boxes).masks
-    assert masks.shape == (3, 16, 24)
+    assert masks.shape == (3, 32, 48)
     assert (masks[0] - masks[1]).abs().max() > 1e-3
     assert (masks[0] - masks[2]).abs().max() > 1e-4
 
