@@ -642,3 +642,25 @@ def test_ctrl_c_writes_what_it_has(headless_gl, tmp_path):
     content = json.loads((tmp_path / "results.json").read_text())
     assert not content["complete"]
     assert content["answers"]
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.1", "-1", "nan", "inf", "3601", "long"])
+def test_a_clip_of_less_than_two_images_is_refused_at_once(tmp_path, capsys, seconds):
+    with pytest.raises(SystemExit) as end:
+        evaluate("--clips", 1, f"--clip-seconds={seconds}", "--out", tmp_path / "out")
+    assert end.value.code == 2
+    assert "from 0.2 to 3600 seconds" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("count", ["x", "-1", "1.5"])
+def test_what_is_no_number_is_named(capsys, count):
+    with pytest.raises(SystemExit):
+        evaluate(f"--count={count}")
+    assert "is not a whole number from 0 on" in capsys.readouterr().err
+
+
+def test_the_shortest_clip_has_figures(headless_gl, tmp_path):
+    oracles = ("--reasoner", "oracle", "--segmenter", "oracle")
+    assert evaluate("--count", 0, "--clips", 1, "--clip-seconds", 0.2, *oracles, "--out", tmp_path) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["clips"]["box"]["targets"] >= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -66,7 +67,11 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--clips", type=_not_negative, default=0, help="clips to follow things in (default: 0)")
     parser.add_argument(
-        "--clip-seconds", type=float, default=20.0, help="their length, at 10 images a second (default: %(default)s)"
+        "--clip-seconds",
+        type=_clip_seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="their length, at 10 images a second (default: %(default)g)",
     )
     parser.add_argument(
         "--reasoner",
@@ -96,10 +101,20 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
 
 
 def _not_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _clip_seconds(text: str) -> float:
+    """Of two images at least: what is followed is followed from the first one to others."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.2 <= seconds <= 3600:  # so NaN is refused, too
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length from 0.2 to 3600 seconds")
+    return seconds
 
 
 def _tabletop(options: argparse.Namespace) -> int:
