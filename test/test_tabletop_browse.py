@@ -167,6 +167,7 @@ def test_the_commands_load_no_renderer_until_they_need_it():
     ("arguments", "message"),
     [
         (["render", "--size", "640"], "'640' is not a size"),
+        (["render", "--size", "100000x100000"], "from 32x32 to 4096x4096"),
         (["render", "--seed", "-1"], "'-1' is not a whole number from 0 on"),
         (["export", "--workers", "0"], "'0' is not a whole number from 1 on"),
         (["export", "--format", "voc"], "invalid choice: 'voc'"),

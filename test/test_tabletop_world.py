@@ -501,3 +501,9 @@ def test_mujoco_gl_is_respected(headless_gl, backend):
     else:
         assert run.stdout.split() == ["True", backend], run.stderr
         assert run.stderr == ""
+
+
+def test_an_image_that_opengl_cannot_draw_is_refused(headless_gl):
+    with pytest.raises(ConfigurationError, match="cannot draw images of 100000 x 100000 pixels.*smaller"):
+        render_scene(Split.TEST, 0, size=(100000, 100000))
+    assert render_scene(Split.TEST, 0, size=(64, 48))[0].image.any(), "the next one is drawn"

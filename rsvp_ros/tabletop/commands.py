@@ -22,6 +22,8 @@ from rsvp_ros.tabletop.view_files import ViewFiles, encoded, write_view, write_w
 
 MIXED = (Split.TRAIN, Split.NOVEL, Split.TEST)
 """Splits that a contact sheet shows in turn where none is asked for."""
+MAX_SIDE = 4096
+"""Of an image, pixels: as large as every OpenGL draws."""
 LETTERS = {"en": "a", "es": "ñ¿", "de": "ß", "zh": "红色的"}
 """What a font must have for a language to be drawn."""
 
@@ -180,10 +182,10 @@ def _whole(text: str, least: int) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 32):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size of at least 32x32, such as 640x480")
-    return int(width), int(height)
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and 32 <= int(side) <= MAX_SIDE for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 32x32 to {MAX_SIDE}x{MAX_SIDE}, such as 640x480")
+    return int(sides[0]), int(sides[1])
 
 
 # What they do ---------------------------------------------------------------------------------------------------------

@@ -154,6 +154,9 @@ class Renderer:
         Args:
             model: MjModel; its first camera is moved to where each picture is taken from.
             size: width and height of the largest image that will be asked for.
+
+        Raises:
+            ConfigurationError: OpenGL does not start or cannot draw such an image.
         """
         self._mujoco, self._model, self._size = mujoco, model, size
         self._thread = threading.get_ident()
@@ -163,7 +166,13 @@ class Renderer:
         model.vis.map.znear, model.vis.map.zfar = NEAR / model.stat.extent, FAR / model.stat.extent
         make_current()
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 50)
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
+        try:
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
+        except mujoco.FatalError as error:
+            raise ConfigurationError(
+                f"OpenGL by {os.environ['MUJOCO_GL']} cannot draw images of {size[0]} x {size[1]} pixels ({error}): "
+                "choose a smaller size"
+            ) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
         self._camera = mujoco.MjvCamera()
