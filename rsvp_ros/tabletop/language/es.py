@@ -44,7 +44,8 @@ NOUNS = {
         "~m mando de la tele|mandos de la tele",
     ),
     "battery": ("f pila|pilas", "~f batería|baterías"),
-    "key": ("f llave|llaves",),
+    # A spanner is a "llave" too
+    "key": ("f llave de puerta|llaves de puerta",),
     "banana": ("m plátano|plátanos", "f banana|bananas"),
     "apple": ("f manzana|manzanas",),
     "orange": ("f naranja|naranjas",),
