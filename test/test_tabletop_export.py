@@ -242,7 +242,7 @@ def test_a_damaged_view_is_named(tmp_path):
     files = ViewFiles.alone(tmp_path)
     write_view(files, make_view())
     files.depth.write_bytes(files.depth.read_bytes()[:20])
-    with pytest.raises(InvalidImageError, match=r"depth\.png is damaged"):
+    with pytest.raises(InvalidImageError, match=r"depth\.png is missing or damaged"):
         read_view(files.record)
 
 
@@ -333,6 +333,41 @@ def test_scenes_made_otherwise_are_not_mixed(headless_gl, tmp_path):
         export(tmp_path, "coco", replace(OPTIONS, views=2), range(1))
     two_splits = replace(OPTIONS, split=Split.TEST, size=(80, 60))
     assert export(tmp_path, "coco", two_splits, range(1))[0] == 1
+
+
+@pytest.mark.parametrize("part", ["images", "depth", "ids", "scenes"])
+@pytest.mark.parametrize("format", ["reasonseg", "coco"])
+def test_what_is_missing_or_empty_is_rendered_again(headless_gl, tmp_path, part, format):
+    export(tmp_path, format, OPTIONS, range(2))
+    first, second = sorted((tmp_path / part).iterdir())
+    whole = first.read_bytes(), second.read_bytes()
+    first.write_bytes(b"")
+    second.unlink()
+    assert export(tmp_path, format, OPTIONS, range(2))[0] == 2
+    assert (first.read_bytes(), second.read_bytes()) == whole
+
+
+@pytest.mark.parametrize("part", ["depth", "ids", "scenes"])
+@pytest.mark.parametrize("garbage", [b"garbage", b"[]", b'{"made_with": {}}', b"\xff\xfe"])
+def test_garbage_is_named_and_the_remedy_helps(headless_gl, tmp_path, part, garbage):
+    export(tmp_path, "coco", OPTIONS, range(1))
+    (path,) = (tmp_path / part).iterdir()
+    path.write_bytes(garbage)
+    record = tmp_path / "scenes" / "novel_000000.json"
+    with pytest.raises((InvalidImageError, ConfigurationError)) as error:
+        export(tmp_path, "coco", OPTIONS, range(1))
+    assert f"delete {record}" in str(error.value) or "delete this one" in str(error.value)
+    record.unlink()
+    assert export(tmp_path, "coco", OPTIONS, range(1))[0] == 1
+
+
+def test_a_missing_image_of_a_scene_that_is_not_asked_for_is_named(headless_gl, tmp_path):
+    export(tmp_path, "reasonseg", OPTIONS, range(2))
+    (tmp_path / "images" / "novel_000001.jpg").unlink()
+    with pytest.raises(
+        InvalidImageError, match=r"novel_000001\.jpg is missing or damaged: delete .*novel_000001\.json"
+    ):
+        export(tmp_path, "reasonseg", OPTIONS, range(1))
 
 
 def test_a_folder_that_cannot_be_is_named(headless_gl, tmp_path):

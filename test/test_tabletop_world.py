@@ -503,7 +503,8 @@ def test_mujoco_gl_is_respected(headless_gl, backend):
         assert run.stderr == ""
 
 
-def test_an_image_that_opengl_cannot_draw_is_refused(headless_gl):
+def test_an_image_that_opengl_cannot_draw_is_refused(headless_gl, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo leaves a log where it is
     with pytest.raises(ConfigurationError, match="cannot draw images of 100000 x 100000 pixels.*smaller"):
         render_scene(Split.TEST, 0, size=(100000, 100000))
     assert render_scene(Split.TEST, 0, size=(64, 48))[0].image.any(), "the next one is drawn"

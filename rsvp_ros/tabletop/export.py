@@ -12,7 +12,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import errno
-import json
 import multiprocessing
 import os
 import signal
@@ -27,7 +26,7 @@ from rsvp_ros.tabletop import coco, reasonseg
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import View
-from rsvp_ros.tabletop.view_files import ViewFiles, read_view, write_json, write_view
+from rsvp_ros.tabletop.view_files import ViewFiles, read_record, read_view, write_json, write_view
 
 FORMATS = ("reasonseg", "coco")
 
@@ -77,6 +76,7 @@ def export(
     Raises:
         ConfigurationError: the folder cannot be written to, its disk is full, what it holds was made with other
             options, or a worker died.
+        InvalidImageError: a file in it is damaged.
     """
     if format not in FORMATS:
         raise ConfigurationError(f"no format {format!r}: choose one of {', '.join(FORMATS)}")
@@ -124,15 +124,15 @@ def instructions_about(view: View, options: SceneOptions, seed: int, number: int
 
 
 def _is_there(folder: Path, options: SceneOptions, seed: int) -> bool:
-    return all(ViewFiles.among(folder, name).record.exists() for name in options.names(seed))
+    return all(ViewFiles.among(folder, name).there for name in options.names(seed))
 
 
 def _check_options(folder: Path, options: SceneOptions) -> None:
     """Whether what the folder holds of the split was made with these options, as all of it was with the same."""
-    record = next(_records(folder, options.split), None)
+    record = next((record for record in _records(folder, options.split) if record.stat().st_size), None)
     if record is None:
         return
-    made_with = json.loads(record.read_text())["made_with"]
+    made_with = read_record(record)["made_with"]
     for option, value in options.made_with(0, 0).items():
         if option not in ("seed", "view") and made_with.get(option) != value:
             raise ConfigurationError(
@@ -187,7 +187,7 @@ def _write_reasonseg(folder: Path, split: Split, names: Sequence[str]) -> Path:
     for name in names:
         files = ViewFiles.among(folder, name)
         view, instructions = read_view(files.record)
-        about = json.loads(files.record.read_text())["made_with"]
+        about = read_record(files.record)["made_with"]
         explanations += reasonseg.write_annotations(folder / split.value, name, files.image, view, instructions, about)
     write_json(folder / "explanatory" / f"{split.value}.json", explanations)
     return folder / split.value

@@ -38,6 +38,12 @@ class ViewFiles:
     record: Path
     """JSON: camera, objects, instructions; written last, so where it is, all is."""
 
+    @property
+    def there(self) -> bool:
+        """Whether no part is missing or empty."""
+        parts = (self.record, self.image, self.depth, self.ids)
+        return all(part.is_file() and part.stat().st_size for part in parts)
+
     @classmethod
     def alone(cls, folder: Path) -> ViewFiles:
         """A folder for one view."""
@@ -84,14 +90,40 @@ def write_view(
 
 
 def read_view(record: Path) -> tuple[View, list[Instruction]]:
-    """A view and what is said about it, from its JSON file. Raises OSError, InvalidImageError."""
-    text = record.read_text(encoding="utf-8")
-    data = json.loads(text)
-    image, depth, ids = (_decoded(record.parent / data[part]) for part in ("image", "depth", "ids"))
+    """A view and what is said about it, from its JSON file. Raises OSError, InvalidImageError where it is damaged."""
+    data = read_record(record)
+    try:
+        return _view(data, record), [_instruction_from_json(instruction) for instruction in data["instructions"]]
+    except _NOT_OURS as error:
+        raise _damaged(record, record) from error
+
+
+def read_record(record: Path) -> dict:
+    """The JSON of a view. Raises OSError, InvalidImageError where it is damaged."""
+    try:
+        data = json.loads(record.read_text(encoding="utf-8"))
+        data["made_with"].items()
+    except _NOT_OURS as error:
+        raise _damaged(record, record) from error
+    return data
+
+
+_NOT_OURS = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+"""What reading raises where a file holds something else."""
+
+
+def _damaged(path: Path, record: Path) -> InvalidImageError:
+    return InvalidImageError(
+        f"{path} is missing or damaged: delete {record}, and the command that wrote it makes it again"
+    )
+
+
+def _view(data: dict, record: Path) -> View:
+    image, depth, ids = (_decoded(record.parent / data[part], record) for part in ("image", "depth", "ids"))
     camera = data["camera"]
-    objects, table = objects_from_json(text)
+    objects, table = objects_from_json(json.dumps(data))
     full_masks = {int(number): rle.decode(mask) for number, mask in data["full_masks"].items()}
-    view = View(
+    return View(
         image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
         depth=np.where(depth == 0, np.float32(np.nan), depth * np.float32(0.001)),
         ids=ids,
@@ -100,7 +132,6 @@ def read_view(record: Path) -> tuple[View, list[Instruction]]:
         table=table,
         stamp_ns=data["stamp_ns"],
     )
-    return view, [_instruction_from_json(instruction) for instruction in data["instructions"]]
 
 
 def camera_to_json(camera: Camera) -> dict:
@@ -154,10 +185,11 @@ def encoded(suffix: str, image: np.ndarray) -> bytes:
     return cv2.imencode(suffix, image, quality)[1].tobytes()
 
 
-def _decoded(path: Path) -> np.ndarray:
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+def _decoded(path: Path, record: Path) -> np.ndarray:
+    data = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if image is None:
-        raise InvalidImageError(f"{path} is damaged: export it again")
+        raise _damaged(path, record)
     return image
 
 
