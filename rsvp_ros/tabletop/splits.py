@@ -15,7 +15,7 @@ class Split(enum.Enum):
     VAL = "val"
     """Other scenes of the same making."""
     TEST = "test"
-    """The kinds of training; colours of them, table tops and floors that training never shows."""
+    """The kinds of training; colours of them and table tops that training never shows."""
     NOVEL = "novel"
     """As TEST, and one or two things in each scene are of kinds that training never shows."""
 
