@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -241,8 +240,7 @@ def teach_to_segment(sam: torch.nn.Module, embedding: torch.Tensor, data: Square
 
 def on_images(model: TextSam, features: TextSamFeatures, index: torch.Tensor) -> TextSamFeatures:
     """Some of the images; what the text path makes of them is made anew."""
-    embedding, fine = features.embedding[index], tuple(level[index] for level in features.fine)
-    return replace(features, embedding=embedding, fine=fine, semantic=model.text_path.semantic_head(embedding, fine))
+    return model.prepare(features.embedding[index], [level[index] for level in features.fine])
 
 
 def test_trained_the_text_decides(backbones, tmp_path):

@@ -39,6 +39,8 @@ class TextSamFeatures:
     """SAM 2's detail for its decoder, strides 4 and 8; empty for SAM."""
     semantic: Tensor
     """B x text_dim x 2h x 2w, stride 8: what the text is compared with, cell by cell."""
+    queries: Tensor
+    """B x h*w x C/2: what the image's cells ask the words."""
 
 
 class TextSam(nn.Module):
@@ -133,7 +135,17 @@ class TextSam(nn.Module):
         weight = next(self.sam.vision_encoder.parameters())
         levels = self.sam.get_image_embeddings(pixels.to(weight.dtype))
         *fine, embedding = [levels] if isinstance(levels, Tensor) else levels
-        return TextSamFeatures(embedding, tuple(fine), self.text_path.semantic_head(embedding, fine))
+        return self.prepare(embedding, fine)
+
+    def prepare(self, embedding: Tensor, fine: Sequence[Tensor]) -> TextSamFeatures:
+        """What the SAM computed of images, and what the text path makes of it."""
+        path, position = self.text_path, self.sam.get_image_wide_positional_embeddings()
+        return TextSamFeatures(
+            embedding=embedding,
+            fine=tuple(fine),
+            semantic=path.semantic_head(embedding, fine),
+            queries=path.image_attention.queries(_to_tokens(embedding), _to_tokens(position)),
+        )
 
     def encode_text(self, texts: Sequence[str]) -> TextFeatures:
         """Descriptions in any language; an empty one stands for whatever the box shows."""
@@ -153,8 +165,8 @@ class TextSam(nn.Module):
         """
         if image_index is None:
             image_index = boxes.new_zeros(boxes.shape[0], dtype=torch.long)
-        embedding, semantic, *fine = (
-            _take(level, image_index) for level in (features.embedding, features.semantic, *features.fine)
+        embedding, semantic, queries, *fine = (
+            _take(t, image_index) for t in (features.embedding, features.semantic, features.queries, *features.fine)
         )
         path, encoder = self.text_path, self.sam.prompt_encoder
         similarity = path.similarity(semantic, text)
@@ -163,15 +175,15 @@ class TextSam(nn.Module):
         corners, dense = encoder(
             input_points=None, input_labels=None, input_boxes=boxes[:, None].contiguous(), input_masks=None
         )
-        corners = path.box_attention(corners[:, 0], 0.0, text)[:, None]
+        corners = corners[:, 0]
+        corners = path.box_attention(corners, path.box_attention.queries(corners, 0.0), text)[:, None]
         masked = encoder.mask_embed(path.mask_prompt(similarity, inside))
-        dense = dense + path.mask_gate(text)[:, None, None, None] * (masked - dense)
-        position = self.sam.get_image_wide_positional_embeddings()
-        image = path.image_attention(_to_tokens(embedding), _to_tokens(position), text)
+        dense = dense.lerp(masked, path.mask_gate(text)[:, None, None, None])
+        image = path.image_attention(_to_tokens(embedding), queries, text)
         image = image.transpose(1, 2).unflatten(2, embedding.shape[-2:])
         masks, quality, *_ = self.sam.mask_decoder(
             image_embeddings=image,
-            image_positional_embeddings=position.expand_as(image),
+            image_positional_embeddings=self.sam.get_image_wide_positional_embeddings().expand_as(image),
             sparse_prompt_embeddings=corners,
             dense_prompt_embeddings=dense,
             multimask_output=False,
@@ -215,7 +227,7 @@ def _traits(sam: nn.Module) -> dict[str, str | int]:
 
 def _take(tensor: Tensor, index: Tensor) -> Tensor:
     """Rows of a batch; without a copy where it has but one."""
-    return tensor.expand(len(index), -1, -1, -1) if len(tensor) == 1 else tensor[index]
+    return tensor.expand(len(index), *tensor.shape[1:]) if len(tensor) == 1 else tensor[index]
 
 
 def _to_tokens(maps: Tensor) -> Tensor:

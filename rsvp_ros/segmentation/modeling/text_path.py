@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsvp_ros.segmentation.modeling.common import Attention, LayerNorm2d, Mlp
+from rsvp_ros.segmentation.modeling.common import LayerNorm2d, Mlp
 from rsvp_ros.segmentation.modeling.text_encoder import TextEncoder, TextFeatures
 
 PRESENT = 20.0
@@ -72,15 +72,25 @@ class GatedTextAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
+        self.heads = heads
         self.norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads, dim // 2)
+        self.q = nn.Linear(dim, dim // 2)
+        self.k = nn.Linear(dim, dim // 2)
+        self.v = nn.Linear(dim, dim // 2)
+        self.out = nn.Linear(dim // 2, dim)
         self.gate = Gate()
 
-    def forward(self, x: Tensor, position: Tensor | float, text: TextFeatures) -> Tensor:
-        """`x`: P x N x dim, also returned; `position`, broadcastable to it, is added to the queries."""
-        padding = torch.where(text.valid, 0.0, -1e4)[:, None, None]
-        read = self.attention(self.norm(x) + position, text.tokens, text.tokens, padding)
-        return x + self.gate(text)[:, None, None] * read
+    def queries(self, x: Tensor, position: Tensor | float) -> Tensor:
+        """What tokens B x N x dim ask, whatever the text is: for an image it is computed once for all its prompts."""
+        return self.q(self.norm(x) + position)
+
+    def forward(self, x: Tensor, queries: Tensor, text: TextFeatures) -> Tensor:
+        """Tokens P x N x dim, updated; `queries`: theirs."""
+        words = (self.k(text.tokens), self.v(text.tokens))
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (queries, *words))
+        padding = torch.where(text.valid, 0.0, -1e4)[:, None, None].expand(-1, -1, q.shape[2], -1)
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=padding)
+        return torch.addcmul(x, self.gate(text)[:, None, None], self.out(read.transpose(1, 2).flatten(2)))
 
 
 class SemanticHead(nn.Module):
