@@ -97,6 +97,7 @@ def test_untrained_it_is_that_sam(family, backbones, image, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_untrained_logits_are_that_sams(family, mode, backbones):
     model = untrained(backbones(family)).train(mode)
+    assert not any(module.training for module in model.sam.modules())
     pixels = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[20.0, 30.0, 90.0, 100.0]]).repeat(len(TEXTS), 1)
     with torch.no_grad():
