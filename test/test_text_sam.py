@@ -421,3 +421,11 @@ def test_a_backbone_of_another_family_or_size_is_refused(backbones, tmp_path):
         untrained(backbones("sam_hq"))
     with pytest.raises(ModelLoadError, match=r"has no config\.json"):
         untrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"), [({"heads": 5}, "5 heads"), ({"depth": 2}, "depth"), ({"heads": "4"}, "int")]
+)
+def test_sizes_that_cannot_be_are_named(sizes, message, backbones):
+    with pytest.raises(ConfigurationError, match=message):
+        TextSam.from_backbone(str(backbones("sam")), "cpu", **sizes)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsvp_ros.errors import ModelLoadError
+from rsvp_ros.errors import ConfigurationError, ModelLoadError
 from rsvp_ros.segmentation import model_folder
 from rsvp_ros.segmentation.modeling.prompt_encoder import coverage
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
@@ -64,13 +64,17 @@ class TextSam(nn.Module):
     def from_backbone(cls, backbone: str, device: str = "auto", **sizes: int) -> TextSam:
         """An untrained text path on a SAM, from a folder or the hub; `sizes`: fields of `TextPathConfig`.
 
-        Raises ModelLoadError for a model that cannot be loaded or takes no text path, ConfigurationError (device).
+        Raises ModelLoadError for a model that cannot be loaded or takes no text path, ConfigurationError (device,
+        sizes).
         """
         target = choose_device(device)
         sam, transform = _load_backbone(backbone, target)
         folder = Path(backbone).expanduser()
         name = str(folder.resolve()) if folder.is_dir() else backbone
-        text_path = TextPath(TextPathConfig(backbone=name, **_traits(sam), **sizes))
+        try:
+            text_path = TextPath(TextPathConfig(backbone=name, **_traits(sam), **sizes))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(f"a text path of this size cannot be made: {error}") from error
         return cls(sam, transform, text_path.to(target))
 
     @classmethod
