@@ -181,6 +181,26 @@ def test_all_gates_learn_and_the_sam_does_not(family, backbones):
     assert all(p.grad is None for p in model.sam.parameters())
 
 
+@pytest.mark.parametrize("family", ["sam", "sam2"])
+def test_it_trains_under_autocast(family, backbones):
+    model = opened(backbones(family)).train()
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    boxes, index = torch.tensor([[20.0, 30.0, 90.0, 100.0]] * 3), torch.tensor([0, 1, 1])
+    texts = ["the red cup", "", "a knife"]
+    with torch.no_grad():
+        expected = model(images, texts, boxes, index)
+    with torch.autocast("cpu", torch.bfloat16):
+        features, text = model.encode_image(images), model.encode_text(texts)
+        output = model.decode(features, text, boxes, index)
+        grounding = model.grounding(features.semantic, text.query)
+    assert {value.dtype for value in (grounding, *vars(output).values())} == {torch.float32}
+    assert grounding.shape == (2, 4, SIDE // 8, SIDE // 8)
+    for name, value in vars(expected).items():
+        assert (getattr(output, name) - value).abs().mean() <= 0.1 * value.abs().mean() + 0.02, name
+    (output.masks.mean() + output.presence.mean() + grounding.logsumexp(1).mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.text_path.parameters())
+
+
 COLORS = {"red": (1.0, 0.1, 0.1), "green": (0.1, 0.8, 0.1), "blue": (0.1, 0.2, 1.0), "yellow": (0.9, 0.9, 0.1)}
 SQUARE = 40
 

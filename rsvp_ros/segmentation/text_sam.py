@@ -182,7 +182,7 @@ class TextSam(nn.Module):
         corners = corners[:, 0]
         corners = path.box_attention(corners, path.box_attention.queries(corners, 0.0), text)[:, None]
         masked = encoder.mask_embed(path.mask_prompt(similarity, inside))
-        dense = dense.lerp(masked, path.mask_gate(text)[:, None, None, None])
+        dense = dense.lerp(masked.to(dense.dtype), path.mask_gate(text)[:, None, None, None])
         image = path.image_attention(_to_tokens(embedding), queries, text)
         image = image.transpose(1, 2).unflatten(2, embedding.shape[-2:])
         masks, quality, *_ = self.sam.mask_decoder(
@@ -194,9 +194,9 @@ class TextSam(nn.Module):
             **({"high_resolution_features": fine} if fine else {}),
         )
         return VlsmOutput(
-            masks=masks[:, 0, 0],
-            quality=quality[:, 0, 0].logit(eps=1e-6),
-            presence=path.presence(semantic, similarity, inside, text),
+            masks=masks[:, 0, 0].float(),
+            quality=quality[:, 0, 0].float().logit(eps=1e-6),
+            presence=path.presence(semantic, similarity, inside, text).float(),
             similarity=similarity,
         )
 

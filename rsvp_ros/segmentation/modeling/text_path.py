@@ -143,10 +143,10 @@ class TextPath(nn.Module):
     def grounding(self, semantic: Tensor, queries: Tensor) -> Tensor:
         """Each cell against each of V texts, and against "none of them", which comes last.
 
-        `semantic`: B x text_dim x h x w, `queries`: V x text_dim; returns logits B x (V + 1) x h x w.
+        `semantic`: B x text_dim x h x w, `queries`: V x text_dim; returns logits B x (V + 1) x h x w, float32.
         """
-        everything = torch.cat((queries, self.background[None]))
-        return torch.einsum("vc,bchw->bvhw", everything, semantic) * len(self.background) ** -0.5
+        everything = torch.cat((queries, self.background[None].to(queries.dtype))).to(semantic.dtype)
+        return (torch.einsum("vc,bchw->bvhw", everything, semantic) * len(self.background) ** -0.5).float()
 
     def similarity(self, semantic: Tensor, text: TextFeatures) -> Tensor:
         """How much better each prompt's text fits a cell than the background does: P x h x w, 0 without a text.
@@ -154,7 +154,8 @@ class TextPath(nn.Module):
         `semantic`: P x text_dim x h x w.
         """
         query = (text.query - self.background) * text.given[:, None] * len(self.background) ** -0.5
-        return (query[:, None] @ semantic.flatten(2)).squeeze(1).unflatten(1, semantic.shape[-2:])
+        maps = (query.to(semantic.dtype)[:, None] @ semantic.flatten(2)).squeeze(1)
+        return maps.unflatten(1, semantic.shape[-2:]).float()
 
     def mask_prompt(self, similarity: Tensor, inside: Tensor) -> Tensor:
         """The similarity as SAM's own prompt of the kind "mask": logits P x 1 x 2h x 2w.
@@ -168,7 +169,7 @@ class TextPath(nn.Module):
         """Is what the text describes in the region? Logits P; `PRESENT` before training and without a text."""
         # What the image shows where the text fits best, within the region.
         attention = (similarity + inside.clamp(min=1e-4).log()).flatten(1).softmax(1)
-        seen = (semantic.flatten(2) @ attention[:, :, None]).squeeze(-1)
+        seen = (semantic.flatten(2) @ attention[:, :, None].to(semantic.dtype)).squeeze(-1)
         peak = torch.where(inside > 0, similarity, -10.0).flatten(1).amax(1)
         elsewhere = torch.where(inside > 0, -10.0, similarity).flatten(1).amax(1)
         mean = (similarity.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1e-3)
