@@ -78,6 +78,29 @@ def _sam3(device: str, dtype: str) -> Segmenter:
     return Sam3Segmenter(model, transform, tokenizer, "sam3", device=target, dtype=choose_dtype(dtype, target))
 
 
+def _text_sam(model_type: str) -> Callable[[str, str], Segmenter]:
+    def build(device: str, dtype: str) -> Segmenter:
+        import tempfile
+
+        import torch
+        import transformers
+
+        from rsvp_ros.segmentation import text_sam, text_sam_segmenter
+        from rsvp_ros.segmentation.transformers_sam import FAMILIES
+
+        family = FAMILIES[model_type]
+        model_class = getattr(transformers, family.model)
+        with tempfile.TemporaryDirectory() as folder:
+            model_class(model_class.config_class()).save_pretrained(folder)
+            getattr(transformers, family.image_processor)().save_pretrained(folder)
+            model = text_sam.TextSam.from_backbone(folder, device)
+        with torch.no_grad():
+            model.text_path.mask_gate.value.fill_(0.5)  # so that it counts as trained, and texts are read
+        return text_sam_segmenter.TextSamSegmenter(model, f"text_sam {model_type}", device, dtype)
+
+    return build
+
+
 def _sam_vision(width: int, layers: int, heads: int, blocks: list[int]) -> dict[str, Any]:
     return {
         "hidden_size": width,
@@ -125,6 +148,8 @@ ARCHITECTURES: dict[str, Callable[[str, str], Segmenter]] = {
     "edgetam": _box_model("edgetam", vision_config=_REPVIT),
     "sam3_tracker": _box_model("sam3_tracker"),
     "sam3": _sam3,
+    "text_sam_vit_b": _text_sam("sam"),
+    "text_sam2_tiny": _text_sam("sam2"),
 }
 
 
@@ -175,7 +200,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("architectures", nargs="*", help=f"of {', '.join(ARCHITECTURES)} (all)")
     parser.add_argument("--model", help="a model to load instead: hub name, folder or checkpoint")
-    parser.add_argument("--backend", default="transformers", help="of --model: vlsm, segment_anything, transformers")
+    parser.add_argument(
+        "--backend", default="transformers", help="of --model: vlsm, segment_anything, transformers, text_sam"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))

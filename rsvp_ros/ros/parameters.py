@@ -72,11 +72,12 @@ OPTIONS: Mapping[str, Option] = {
     "tracker.lost_after_s": Option("Unseen for longer than this, a target is lost [s]", 0.0, 3600.0),
     "segmenter.backend": Option(
         "Stage 2: 'vlsm' is this package's own network, the others adapt segment-anything and "
-        "transformers' SAM families",
-        choices=("vlsm", "segment_anything", "transformers"),
+        "transformers' SAM families; 'text_sam' is one of these with a text path",
+        choices=("vlsm", "segment_anything", "transformers", "text_sam"),
     ),
     "segmenter.model": Option(
-        "vlsm: 'embedded' or a folder; segment_anything: a checkpoint file; transformers: a folder or a hub name"
+        "vlsm: 'embedded' or a folder; segment_anything: a checkpoint file; transformers: a folder or a hub name; "
+        "text_sam: the folder of a text path"
     ),
     "segmenter.device": Option(DEVICES),
     "segmenter.dtype": Option(

@@ -19,9 +19,10 @@ class SegmenterConfig:
     """A segmentation model and where it runs."""
 
     backend: str = "vlsm"
-    """"vlsm", "segment_anything" or "transformers"."""
+    """"vlsm", "segment_anything", "transformers" or "text_sam"."""
     model: str = "embedded"
-    """vlsm: "embedded" or a folder. segment_anything: a checkpoint file. transformers: a folder or a hub name."""
+    """vlsm: "embedded" or a folder. segment_anything: a checkpoint file. transformers: a folder or a hub name.
+    text_sam: the folder of a text path."""
     device: str = "auto"
     """"auto" (the GPU where there is one), "cpu", "cuda", "cuda:1"."""
     dtype: str = "auto"
@@ -37,7 +38,12 @@ def load_segmenter(config: SegmenterConfig) -> Segmenter:
     Raises ConfigurationError for an unknown backend, device, dtype or model type, ModelLoadError where the model or
     a package that it needs cannot be loaded.
     """
-    loaders = {"vlsm": _load_vlsm, "segment_anything": _load_segment_anything, "transformers": _load_transformers}
+    loaders = {
+        "vlsm": _load_vlsm,
+        "segment_anything": _load_segment_anything,
+        "transformers": _load_transformers,
+        "text_sam": _load_text_sam,
+    }
     if config.backend not in loaders:
         raise ConfigurationError(f"segmenter backend '{config.backend}' is unknown: use {', '.join(loaders)}")
     return loaders[config.backend](config)
@@ -78,6 +84,11 @@ def _load_transformers(config: SegmenterConfig) -> Segmenter:
         )
     segmenter = boxes.TransformersSamSegmenter if model_type in boxes.FAMILIES else concepts.Sam3Segmenter
     return segmenter.from_pretrained(config.model, model_type, device=config.device, dtype=config.dtype)
+
+
+def _load_text_sam(config: SegmenterConfig) -> Segmenter:
+    module = _import("rsvp_ros.segmentation.text_sam_segmenter", "'rsvp_ros[transformers]'")
+    return module.TextSamSegmenter.from_pretrained(config.model, device=config.device, dtype=config.dtype)
 
 
 def _import(module: str, package: str) -> Any:

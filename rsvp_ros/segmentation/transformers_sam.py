@@ -46,6 +46,24 @@ def image_transform(processor: Any) -> ImageTransform:
     return ImageTransform(target, keep_aspect, mean, std)
 
 
+def load_sam(model: str, model_type: str, device: torch.device) -> tuple[nn.Module, ImageTransform]:
+    """A network of the type `model_type`, from a local folder or the hub, in float32, and the transform of its images.
+
+    Raises ModelLoadError where a file is missing or broken or holds another architecture.
+    """
+    family = FAMILIES[model_type]
+    path = resolve(model)
+    transform = image_transform(load_image_processor(family.image_processor, path))
+    network = load_model(family.model, path, device)
+    expected = network.config.prompt_encoder_config.image_size
+    if transform.size != ((expected, expected) if isinstance(expected, int) else tuple(expected)):
+        raise ModelLoadError(
+            f"{model}: its image processor makes images of {transform.size} pixels, its model takes {expected}: "
+            "the two configuration files are of different models, download the folder again"
+        )
+    return network, transform
+
+
 class TransformersSamSegmenter(BoxSegmenter):
     """Any of `FAMILIES`."""
 
@@ -65,18 +83,9 @@ class TransformersSamSegmenter(BoxSegmenter):
 
         Raises ModelLoadError where a file is missing or broken or holds another architecture.
         """
-        family = FAMILIES[model_type]
         target = choose_device(device)
         precision = choose_dtype(dtype, target)
-        path = resolve(model)
-        transform = image_transform(load_image_processor(family.image_processor, path))
-        network = load_model(family.model, path, target)
-        expected = network.config.prompt_encoder_config.image_size
-        if transform.size != ((expected, expected) if isinstance(expected, int) else tuple(expected)):
-            raise ModelLoadError(
-                f"{model}: its image processor makes images of {transform.size} pixels, its model takes {expected}: "
-                "the two configuration files are of different models, download the folder again"
-            )
+        network, transform = load_sam(model, model_type, target)
         return cls(network, transform, f"{model_type} {model}", device=target, dtype=precision)
 
     def _encode(self, pixels: torch.Tensor) -> dict[str, Any]:

@@ -7,19 +7,15 @@ prior inside the network, so that an image is encoded once for all its targets.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsvp_ros.errors import ModelLoadError
+from rsvp_ros.segmentation import model_folder
 from rsvp_ros.segmentation.modeling.common import Mlp, grid_centers, sine_encoding
 from rsvp_ros.segmentation.modeling.image_encoder import ImageEncoder, ImageFeatures, take
 from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
@@ -183,17 +179,7 @@ class Vlsm(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (float16), each whole or not at all."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in self.state_dict().items()}
-        files = {
-            "config.json": (json.dumps(dataclasses.asdict(self.config), indent=2) + "\n").encode(),
-            "model.safetensors": safetensors.torch.save(tensors, {"format": "pt"}),
-        }
-        for name, content in files.items():
-            aside = folder / f"{name}.tmp"
-            aside.write_bytes(content)
-            os.replace(aside, folder / name)
+        model_folder.write(folder, self.config, self)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Vlsm:
@@ -201,29 +187,8 @@ class Vlsm(nn.Module):
 
         Raises ModelLoadError that names the file and what to do.
         """
-        folder = Path(folder)
-        path = folder / "config.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            config = VlsmConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-            model = cls(config)
-        except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as e:
-            raise ModelLoadError(
-                f"cannot read the VLSM's configuration {path}: {e}; give a folder that holds the config.json and"
-                ' model.safetensors of a VLSM, or "embedded" for the one in the package'
-            ) from e
-        path = folder / "model.safetensors"
-        try:
-            tensors = safetensors.torch.load_file(path)
-        except (OSError, safetensors.SafetensorError) as e:
-            raise ModelLoadError(
-                f"cannot read the VLSM's weights {path}: {e}; the file is missing or damaged: copy or train it again"
-            ) from e
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as e:
-            raise ModelLoadError(
-                f"the VLSM's weights {path} do not fit its configuration {folder / 'config.json'}: {e}; take both files"
-                " from the same training"
-            ) from e
-        return model.eval()
+        remedy = (
+            'give a folder that holds the config.json and model.safetensors of a VLSM, or "embedded" for the one in '
+            "the package"
+        )
+        return model_folder.read(folder, VlsmConfig, cls, "VLSM", remedy)

@@ -1,0 +1,69 @@
+"""A network's folder: config.json with its configuration, model.safetensors with its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from rsvp_ros.errors import ModelLoadError
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def write(folder: str | Path, config: Any, model: nn.Module) -> None:
+    """Write both files (weights as float16), each whole or not at all. `config`: a dataclass."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in model.state_dict().items()}
+    files = {
+        "config.json": (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode(),
+        "model.safetensors": safetensors.torch.save(tensors, {"format": "pt"}),
+    }
+    for name, content in files.items():
+        aside = folder / f"{name}.tmp"
+        aside.write_bytes(content)
+        os.replace(aside, folder / name)
+
+
+def read(folder: str | Path, config_class: type, model_class: type[Model], what: str, remedy: str) -> Model:
+    """What `write` wrote: a `model_class(config_class(...))`, float32 on the CPU, in evaluation mode.
+
+    Raises ModelLoadError that names the file, calls the network `what`, and says what to do: where there is no
+    configuration, `remedy`.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        config = config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        model = model_class(config)
+    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as e:
+        raise ModelLoadError(f"cannot read the {what}'s configuration {path}: {e}; {remedy}") from e
+    path = folder / "model.safetensors"
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as e:
+        raise ModelLoadError(
+            f"cannot read the {what}'s weights {path}: {e}; the file is missing or damaged: copy or train it again"
+        ) from e
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as e:
+        raise ModelLoadError(
+            f"the {what}'s weights {path} do not fit its configuration {folder / 'config.json'}: {e}; take both files"
+            " from the same training"
+        ) from e
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelLoadError(
+                f"the {what}'s weights {path} hold values in {name} that are no finite numbers: the file is damaged "
+                "or the training failed: copy or train it again"
+            )
+    return model.eval()
