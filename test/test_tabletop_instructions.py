@@ -521,6 +521,17 @@ def test_handles_and_second_colours_make_doubt():
     assert answer(Only(Description(kind="mug", color="green")), view).ids == ()
 
 
+def test_what_touches_in_the_picture_is_no_farther():
+    mug = Only(Description(kind="mug"))
+    row = [thing(1, "mug", 0.0, 0.1), thing(2, "apple", -0.11, 0.1), thing(3, "bottle", 0.05, -0.09)]
+    view = view_of(*row)
+    assert view.object(1).visible > 0.4 and Layout(view).seen_gap(view.object(1), view.object(3)) == 0
+    assert not answer(NextTo(ANYTHING, mug), view).certain
+    low = replace(row[2], kind="can", dimensions=(0.07, 0.07, 0.03))
+    low.world_from_object[2, 3] = 0.015
+    assert answer(NextTo(ANYTHING, mug), view_of(*row[:2], low)).ids == (2,)
+
+
 def test_hazards():
     standing, lying = thing(1, "can", -0.2, 0.0), thing(2, "can", 0.2, 0.0, upright=False)
     rolls = Only(Description(hazard="rolls"))

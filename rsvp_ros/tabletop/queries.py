@@ -20,6 +20,8 @@ FARTHER = 1.4
 """The nearest thing is the nearest where the second one is this many times farther away."""
 GAP_MARGIN = 0.02
 """By outlines the second nearest must be farther by that factor and this, metres."""
+SEEN_MARGIN = 0.01
+"""In the picture it must be farther by this, as if it lay across the line of sight, metres."""
 NEXT_GAP = 0.06
 """Two things lie next to each other where less than this lies between them, metres …"""
 APART_GAP = 0.20
@@ -325,10 +327,13 @@ def _fits(layout: Layout, what: Description, thing: ObjectView) -> bool | None:
 
 
 def _is_nearest(layout: Layout, nearest: ObjectView, anchor: ObjectView, rivals: list[ObjectView]) -> bool:
-    """Whether one thing is clearly nearer to another than all its rivals, by their middles and by their outlines."""
+    """Whether one thing is clearly nearer to another than all its rivals: by their middles, by their outlines and in
+    the picture, where something farther away on the table may touch it."""
     distance, gap = layout.distance(nearest, anchor), layout.gap(nearest, anchor)
     return all(
-        layout.distance(o, anchor) >= FARTHER * distance and layout.gap(o, anchor) >= FARTHER * gap + GAP_MARGIN
+        layout.distance(o, anchor) >= FARTHER * distance
+        and layout.gap(o, anchor) >= FARTHER * gap + GAP_MARGIN
+        and layout.seen_gap(o, anchor) >= layout.seen_gap(nearest, anchor) + SEEN_MARGIN
         for o in rivals
         if o is not nearest
     )
