@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rsvp_ros.geometry import Box
+from rsvp_ros.tabletop.kinds import THIN
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,9 @@ class View:
         return tuple(
             o
             for o in self.objects
-            if o.visible >= MIN_VISIBLE and o.inside >= MIN_VISIBLE and o.area >= MIN_AREA * self.ids.size
+            if o.visible >= (MIN_VISIBLE_THIN if o.kind in THIN else MIN_VISIBLE)
+            and o.inside >= MIN_VISIBLE
+            and o.area >= MIN_AREA * self.ids.size
         )
 
     @property
@@ -142,5 +145,7 @@ class View:
 
 MIN_VISIBLE = 0.35
 """Share of a thing that must be seen for it to be named."""
+MIN_VISIBLE_THIN = 0.6
+"""The same of thin kinds: a handle alone does not tell a spoon from a fork."""
 MIN_AREA = 60 / (320 * 240)
 """Share of the image that it must cover."""
