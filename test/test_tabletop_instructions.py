@@ -399,6 +399,14 @@ def test_something_glimpsed_that_could_be_meant_is_doubtful():
     assert not answer(Ordinal(ANYTHING, "left", 1), glimpse).certain
 
 
+def test_a_handle_alone_names_no_kind():
+    view = view_of(thing(1, "spoon", -0.2, 0.0), thing(2, "mug", 0.2, 0.0))
+    for visible, ids in ((0.7, {1, 2}), (0.5, {2})):
+        seen = replace(view, objects=tuple(replace(o, visible=visible) for o in view.objects))
+        assert {o.id for o in seen.things} == ids
+        assert answer(Only(Description(kind="spoon")), seen).certain == (1 in ids)
+
+
 # ---- What the words mean, case by case
 
 
@@ -495,8 +503,12 @@ def test_sizes_need_world_and_picture_to_agree():
     assert not answer(largest, view_of(small, thing(2, "book", 0.2, 0.0, "blue", 1.1))).certain
     assert not answer(largest, view_of(small)).certain  # nothing to compare
     assert answer(Extreme(Description(kind="mug"), "largest"), view_of(small)).ids == ()
-    # Larger by measure, but no longer in the picture
+    # Nobody sees how large it is
     seen = view_of(small, large)
+    for share in ("visible", "inside"):
+        partly = replace(seen, objects=(replace(seen.object(1), **{share: 0.7}), seen.object(2)))
+        assert not answer(largest, partly).certain
+    # Larger by measure, but no longer in the picture
     shrunk = replace(seen, objects=(seen.object(1), replace(seen.object(2), area=seen.object(1).area)))
     assert not answer(largest, shrunk).certain
 
@@ -539,6 +551,8 @@ def test_hazards():
     assert answer(rolls, view_of(standing, thing(2, "cup", 0.2, 0.0))).ids == ()
     assert not answer(rolls, view_of(standing, thing(2, "cup", 0.2, 0.0, upright=False))).certain
     assert not answer(rolls, view_of(standing, thing(3, "tape", 0.0, 0.2))).certain
+    plates = [view_of(thing(1, "plate", 0.0, 0.0, color)) for color in ("brown", "blue")]
+    assert [answer(Only(Description(hazard="breaks")), view).certain for view in plates] == [False, True]
     bowl = thing(1, "bowl", 0.0, 0.0, "brown", material="wood")
     assert not answer(Only(Description(hazard="breaks")), view_of(bowl)).certain
     assert answer(Only(Description(hazard="breaks")), view_of(replace(bowl, color="blue", material="ceramic"))).ids == (

@@ -131,7 +131,8 @@ def rolls(thing: ObjectView) -> bool | None:
 def breaks(thing: ObjectView) -> bool | None:
     """Whether it would break if it fell."""
     holds = FRAGILE.holds(thing.kind)
-    return has_material(thing, "ceramic") if holds and thing.kind == "bowl" else holds
+    # A brown plate looks like wood, as a wooden bowl does
+    return has_material(thing, "ceramic") if holds and thing.kind in ("bowl", "plate") else holds
 
 
 def cuts(thing: ObjectView) -> bool | None:

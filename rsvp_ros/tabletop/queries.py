@@ -141,8 +141,8 @@ class Extreme:
             return doubtful("not clear what counts")
         if len(fitting) < 2:
             return Answer() if not fitting else doubtful("nothing to compare")
-        if any(o.inside < 0.75 for o in fitting):
-            return doubtful("something is cut off by the image's border")
+        if any(min(o.inside, o.visible) < 0.75 for o in fitting):
+            return doubtful("something is cut off or hidden in part")
 
         def height(o: ObjectView) -> float:
             return float(np.ptp(layout.corners[o.id][:, 2]))
