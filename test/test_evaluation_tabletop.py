@@ -565,7 +565,11 @@ def test_the_command_with_the_embedded_segmenter(headless_gl, tmp_path):
 
 def test_the_command_asks_the_segmenter_alone(headless_gl, tmp_path, capsys):
     assert evaluate("--prompts", "--count", 2, "--out", tmp_path) == 0
-    prompts = json.loads((tmp_path / "prompts.json").read_text())["prompts"]
+    content = json.loads((tmp_path / "prompts.json").read_text())
+    assert content["complete"] and content["scenes_asked_about"] == 2
+    settings = {"segmenter": "vlsm (embedded)", "split": "test", "first seed": 0, "scenes": 2}
+    assert content["settings"] == {**settings, "parameters": "all default"}
+    prompts = content["prompts"]
     assert prompts["tight box + text"]["iou"] > 0.5
     assert prompts["tight box + text"]["right"] > 0.8
     assert "whole image + text" in capsys.readouterr().out
@@ -615,20 +619,12 @@ def test_what_cannot_be_done_is_said_in_a_line(tmp_path, capsys, arguments, word
     assert "Traceback" not in error
 
 
-def test_ctrl_c_writes_what_it_has(headless_gl, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "rsvp_ros.cli",
-        "evaluate",
-        "tabletop",
-        "--count",
-        "100000",
-        "--segmenter",
-        "oracle",
-    ]
+@pytest.mark.parametrize("mode", ["--segmenter=oracle", "--prompts"])
+def test_ctrl_c_writes_what_it_has(headless_gl, tmp_path, mode):
+    command = [sys.executable, "-m", "rsvp_ros.cli", "evaluate", "tabletop", "--count", "100000", mode]
     command += ["--out", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL, env=os.environ) as run:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stderr=pipe, text=True, stdout=pipe, env=os.environ) as run:
         line = run.stderr.readline()
         assert line.startswith("scene 1 of 100000"), line
         run.send_signal(signal.SIGINT)
@@ -639,9 +635,42 @@ def test_ctrl_c_writes_what_it_has(headless_gl, tmp_path):
             run.kill()
         assert run.returncode == 130
         assert "Traceback" not in run.stderr.read()
-    content = json.loads((tmp_path / "results.json").read_text())
+        assert "BROKEN OFF" in run.stdout.read()
+    prompts = mode == "--prompts"
+    content = json.loads((tmp_path / ("prompts.json" if prompts else "results.json")).read_text())
     assert not content["complete"]
-    assert content["answers"]
+    assert content["settings"]["scenes"] == 100000
+    assert content["prompts" if prompts else "answers"]
+    assert not prompts or 1 <= content["scenes_asked_about"] < 100000
+
+
+@pytest.mark.parametrize(("mode", "name"), [("--segmenter=oracle", "table.txt"), ("--prompts", "prompts.json")])
+def test_the_table_is_printed_also_where_it_cannot_be_written(headless_gl, tmp_path, capsys, mode, name):
+    (tmp_path / name).mkdir()
+    assert evaluate("--count", 1, mode, "--out", tmp_path) == 2
+    out, error = capsys.readouterr()
+    assert "| " in out and "split: test" in out and "written to" not in out
+    assert "cannot be written to" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--prompts", "--reasoner", "oracle", "--clips", 2], "leave out --reasoner, --clips"),
+        (["--prompts", "--segmenter", "oracle"], "leave out --segmenter"),
+        (["--prompts", "--region", "image"], "leave out --region"),
+        (["--prompts", "--languages", "en"], "leave out --languages"),
+        (["--count", 0], "nothing is asked"),
+        (["--count", 0, "--prompts"], "nothing is asked"),
+        (["--instructions", 0], "nothing is asked"),
+    ],
+)
+def test_what_would_say_nothing_is_refused(tmp_path, capsys, options, words):
+    with pytest.raises(SystemExit) as end:
+        evaluate(*options, "--out", tmp_path / "out")
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.1", "-1", "nan", "inf", "3601", "long"])

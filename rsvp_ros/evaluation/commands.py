@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import functools
 import math
 import sys
 import time
@@ -97,7 +96,7 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/tabletop"), help="folder for the results (default: %(default)s)"
     )
-    parser.set_defaults(run=_tabletop)
+    parser.set_defaults(run=functools.partial(_tabletop, parser))
 
 
 def _not_negative(text: str) -> int:
@@ -117,19 +116,25 @@ def _clip_seconds(text: str) -> float:
     return seconds
 
 
-def _tabletop(options: argparse.Namespace) -> int:
+_NOT_WITH_PROMPTS = ("reasoner", "region", "segmenter", "instructions", "languages", "clips", "clip_seconds")
+"""Options that say nothing where the segmenter alone is measured."""
+
+
+def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from rsvp_ros import config as configuration
-    from rsvp_ros.evaluation.oracles import Region
-    from rsvp_ros.evaluation.report import Results
-    from rsvp_ros.evaluation.tabletop import System
     from rsvp_ros.tabletop.export import SceneOptions, disk_errors
 
+    if options.prompts:
+        ignored = [name for name in _NOT_WITH_PROMPTS if getattr(options, name) != parser.get_default(name)]
+        if ignored:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+            parser.error(f"--prompts measures the segmenter alone: leave out {names}")
+    if not (options.clips or (options.count and (options.instructions or options.prompts))):
+        parser.error("nothing is asked: give --count and --instructions, or --clips, more than 0")
     config = configuration.load_changed(options.config, options.set)
     scenes = SceneOptions(Split(options.split), instructions=options.instructions, languages=tuple(options.languages))
     with disk_errors(options.out):
         options.out.mkdir(parents=True, exist_ok=True)  # not only after hours
-    if options.prompts:
-        return _prompts(options, config, scenes.split)
     default = configuration.flatten(configuration.Config())
     changed = {name: value for name, value in configuration.flatten(config).items() if value != default[name]}
     asked = {
@@ -139,8 +144,19 @@ def _tabletop(options: argparse.Namespace) -> int:
         "instructions a scene": options.instructions,
         "languages": ", ".join(options.languages),
         "clips": options.clips,
+        "seconds a clip": options.clip_seconds,
         "parameters": ", ".join(f"{name}={value}" for name, value in changed.items()) or "all default",
     }
+    return (_prompts if options.prompts else _whole)(options, config, scenes, asked)
+
+
+def _whole(options: argparse.Namespace, config: Config, scenes: SceneOptions, asked: dict) -> int:
+    """All stages, in the same way as the node runs them."""
+    from rsvp_ros.evaluation.oracles import Region
+    from rsvp_ros.evaluation.report import Results
+    from rsvp_ros.evaluation.tabletop import System
+    from rsvp_ros.tabletop.export import disk_errors
+
     with System.configured(config, options.reasoner, options.segmenter, Region(options.region)) as system:
         results = Results(asked)
         try:
@@ -149,9 +165,11 @@ def _tabletop(options: argparse.Namespace) -> int:
             results.complete = True
         finally:  # also after Ctrl-C and errors
             results.settings = {**system.names, **asked}  # a server's model may be known by name only now
-            with disk_errors(options.out):
-                results.write(options.out)
-            print(results.table())
+            try:
+                print(results.table(), flush=True)  # first: it is there also where nothing can be written
+            finally:
+                with disk_errors(options.out):
+                    results.write(options.out)
             print(f"\nwritten to {options.out}/: table.txt, results.json, worst.html")
     return 0
 
@@ -188,29 +206,29 @@ def _follow(options: argparse.Namespace, scenes: SceneOptions, system: System, r
             results.followed.append(follow_instruction(system, seed, views, instruction))
 
 
-def _prompts(options: argparse.Namespace, config: Config, split: Split) -> int:
-    from rsvp_ros.evaluation.report import prompt_table, without_nan
-    from rsvp_ros.evaluation.tabletop_prompts import ask, presence_auc, prompt_scores, questions
+def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, asked: dict) -> int:
+    """The segmenter alone."""
+    from rsvp_ros.evaluation.report import PromptResults
+    from rsvp_ros.evaluation.tabletop_prompts import ask, questions
     from rsvp_ros.segmentation.loading import load_segmenter
     from rsvp_ros.tabletop.export import disk_errors
     from rsvp_ros.tabletop.world import render_scene
 
     segmenter = load_segmenter(config.segmenter)
-    replies = []
+    settings = {name: asked[name] for name in ("split", "first seed", "scenes", "parameters")}
+    results = PromptResults({"segmenter": segmenter.name, **settings}, config.tracker.min_presence)
     try:
         for seed in _counted("scene", options.seed, options.count):
-            (view,) = render_scene(split, seed, full_masks=False)
-            replies += ask(segmenter, view, list(questions(view, split.generator(seed, "prompts"))))
+            (view,) = render_scene(scenes.split, seed, full_masks=False)
+            results.replies += ask(segmenter, view, list(questions(view, scenes.split.generator(seed, "prompts"))))
+            results.scenes += 1
+        results.complete = True
     finally:  # also after Ctrl-C and errors
-        threshold = config.tracker.min_presence
-        scores, auc = prompt_scores(replies, threshold), presence_auc(replies)
-        print(f"{segmenter.name}, split {split.value}, {options.count} scenes from seed {options.seed}")
-        print(f"refused: presence below tracker.min_presence, {threshold:g}\n")
-        print(prompt_table(scores, auc))
-        kinds = {kind.value: dataclasses.asdict(s) for kind, s in scores.items()}
-        content = {"min_presence": threshold, "presence_auc": auc, "prompts": kinds}
-        with disk_errors(options.out):
-            (options.out / "prompts.json").write_text(json.dumps(without_nan(content), indent=1) + "\n")
+        try:
+            print(results.table(), flush=True)
+        finally:
+            with disk_errors(options.out):
+                results.write(options.out)
         print(f"\nwritten to {options.out}/prompts.json")
     return 0
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from rsvp_ros.evaluation.scores import NEAR_MM, ClipScores, Scores, clip_scores, median_seconds, scores_by_group
 from rsvp_ros.evaluation.tabletop import Answer, Case, Followed
-from rsvp_ros.evaluation.tabletop_prompts import PromptKind, PromptScores
+from rsvp_ros.evaluation.tabletop_prompts import PromptKind, PromptScores, Reply, presence_auc, prompt_scores
 
 SHOWN_PER_KIND = 4
 """Cases of each kind of instruction on the page of the worst."""
+BROKEN_OFF = "BROKEN OFF: these are the figures of what was run until then."
 TRUTH_COLOR, PREDICTION_COLOR = (0, 220, 240), (255, 0, 200)
 
 
@@ -72,7 +73,7 @@ class Results:
         """The figures in columns, Markdown."""
         lines = [f"{name}: {value}" for name, value in self.settings.items()]
         if not self.complete:
-            lines.append("BROKEN OFF: these are the figures of what was run until then.")
+            lines.append(BROKEN_OFF)
         if self.answers:
             lines += ["", *_answer_rows(scores_by_group(self.answers))]
         if self.followed:
@@ -88,6 +89,47 @@ class Results:
             parts.append(f"<h2>{html.escape(kind)}</h2>")
             parts += [_figure(case) for case in cases]
         return "\n".join([*parts, "</body></html>", ""])
+
+
+@dataclasses.dataclass
+class PromptResults:
+    """All that came of asking the segmenter alone; also of a run that was broken off."""
+
+    settings: Mapping[str, Any]
+    """What was run, so that it can be run again."""
+    min_presence: float
+    """Below this presence, something counts as refused."""
+    replies: list[Reply] = dataclasses.field(default_factory=list)
+    scenes: int = 0
+    """About which all was asked."""
+    complete: bool = False
+
+    def write(self, folder: Path) -> None:
+        """prompts.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "prompts.json").write_text(self.json() + "\n", encoding="utf-8")
+
+    def json(self) -> str:
+        """Settings, and figures by kind of prompt. NaN is null."""
+        scores = prompt_scores(self.replies, self.min_presence)
+        content = {
+            "settings": dict(self.settings),
+            "complete": self.complete,
+            "scenes_asked_about": self.scenes,
+            "min_presence": self.min_presence,
+            "presence_auc": presence_auc(self.replies),
+            "prompts": {kind.value: dataclasses.asdict(s) for kind, s in scores.items()},
+        }
+        return json.dumps(without_nan(content), ensure_ascii=False, indent=1)
+
+    def table(self) -> str:
+        """The figures in columns, Markdown."""
+        lines = [f"{name}: {value}" for name, value in self.settings.items()]
+        if not self.complete:
+            lines += [BROKEN_OFF, f"scenes until then: {self.scenes}"]
+        lines += [f"refused: presence below tracker.min_presence, {self.min_presence:g}", ""]
+        scores = prompt_scores(self.replies, self.min_presence)
+        return "\n".join([*lines, prompt_table(scores, presence_auc(self.replies))])
 
 
 def _answer_rows(table: Mapping[str, Mapping[str, Scores]]) -> list[str]:
