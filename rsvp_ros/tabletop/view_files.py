@@ -113,9 +113,7 @@ _NOT_OURS = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
 def _damaged(path: Path, record: Path) -> InvalidImageError:
-    return InvalidImageError(
-        f"{path} is missing or damaged: delete {record}, and the command that wrote it makes it again"
-    )
+    return InvalidImageError(f"{path} is missing or damaged: delete {record} and run what wrote it again")
 
 
 def _view(data: dict, record: Path) -> View:
