@@ -105,7 +105,7 @@ class Group:
 
 CATEGORIES: dict[str, Group] = {
     "fruit": Group(("banana", "apple", "orange", "pear", "lemon")),
-    "cutlery": Group(("knife", "fork", "spoon")),
+    "cutlery": Group(("fork", "spoon"), ("knife",)),  # it is a kitchen knife
     "tool": Group(("hammer", "screwdriver", "spanner"), ("scissors", "knife", "tape", "pen", "key")),
     "crockery": Group(("mug", "bowl", "plate", "teapot"), ("cup", "pan")),
     "electronics": Group(("phone", "remote"), ("battery",)),

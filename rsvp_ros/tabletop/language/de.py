@@ -26,7 +26,7 @@ NOUNS = {
     "hammer": ("m Hammer|Hämmer",),
     "screwdriver": ("m Schraubenzieher|Schraubenzieher", "m Schraubendreher|Schraubendreher"),
     "spanner": ("m Schraubenschlüssel|Schraubenschlüssel", "m Maulschlüssel|Maulschlüssel"),
-    "tape": ("n Klebeband|Klebebänder", "f Rolle Klebeband|Rollen Klebeband", "~m Klebestreifen|Klebestreifen"),
+    "tape": ("n Klebeband|Klebebänder", "f Rolle Klebeband|Rollen Klebeband", "~f Klebebandrolle|Klebebandrollen"),
     "book": ("n Buch|Bücher",),
     "pen": ("m Kugelschreiber|Kugelschreiber", "m Stift|Stifte", "~m Kuli|Kulis"),
     "phone": ("n Handy|Handys", "n Telefon|Telefone", "n Smartphone|Smartphones", "~n Mobiltelefon|Mobiltelefone"),
@@ -39,7 +39,7 @@ NOUNS = {
     "pear": ("f Birne|Birnen",),
     "lemon": ("f Zitrone|Zitronen",),
     "carrot": ("f Karotte|Karotten", "f Möhre|Möhren", "~f Mohrrübe|Mohrrüben"),
-    "can": ("f Dose|Dosen", "f Blechdose|Blechdosen", "~f Konservendose|Konservendosen"),
+    "can": ("f Dose|Dosen", "f Blechdose|Blechdosen", "~f Metalldose|Metalldosen"),
     "box": ("f Schachtel|Schachteln", "m Karton|Kartons", "~f Pappschachtel|Pappschachteln"),
     "candle": ("f Kerze|Kerzen",),
     "sponge": ("m Schwamm|Schwämme", "~m Spülschwamm|Spülschwämme"),
@@ -380,7 +380,7 @@ class German(Grammar):
             "zeig mir den Gegenstand, der am nächsten an der Kante ist.",
             "etwas ist zu nah an der Tischkante. Bitte schieb es weg.",
             "was könnte am leichtesten vom Tisch gestoßen werden, weil es so nah an der Kante ist?",
-            "~was fällt gleich über die Kante?",
+            "~rück das zurück, was der Tischkante am nächsten ist.",
         ),
     }
     ALL_DANGERS: ClassVar = {

@@ -38,7 +38,7 @@ NOUNS = {
     "pear": ("pear|pears",),
     "lemon": ("lemon|lemons",),
     "carrot": ("carrot|carrots",),
-    "can": ("can|cans", "tin can|tin cans", "~soda can|soda cans"),
+    "can": ("can|cans", "tin can|tin cans", "~metal can|metal cans"),
     "box": ("box|boxes", "cardboard box|cardboard boxes", "~carton|cartons"),
     "candle": ("candle|candles",),
     "sponge": ("sponge|sponges", "~dish sponge|dish sponges"),
@@ -47,7 +47,7 @@ NOUNS = {
 }
 CATEGORY_NOUNS = {
     "fruit": ("piece of fruit|fruit", "fruit|pieces of fruit"),
-    "cutlery": ("piece of cutlery|cutlery", "~piece of silverware|silverware"),
+    "cutlery": ("piece of cutlery|cutlery",),
     "tool": ("tool|tools",),
     "crockery": ("piece of crockery|crockery", "~dish|dishes"),
     "electronics": ("electronic device|electronic devices", "~gadget|gadgets"),
@@ -278,8 +278,8 @@ class English(Grammar):
             "show me the thing nearest to the edge.",
             "something is too close to the edge. Please move it.",
             "push back what is nearest to the edge of the table.",
-            "~what is about to fall off the edge?",
-            "~save the thing that stands closest to the edge.",
+            "~save the thing that is closest to the edge.",
+            "~which item has the shortest way to the edge of the table?",
         ),
     }
     ALL_DANGERS: ClassVar = {
@@ -387,7 +387,7 @@ class English(Grammar):
                 several = ["all the {}", "all of the {}"]
                 if self.count == 2 and what.kind:
                     several = ["both {}", "the two {}", *several]
-                plural = head.text not in ("fruit", "cutlery", "crockery", "food", "silverware")
+                plural = head.text not in ("fruit", "cutlery", "crockery", "food")
                 return Phrase(self.pick(several).format(head.text), plural)
             case Except(anchor):
                 return Phrase(

@@ -52,7 +52,7 @@ NOUNS = {
     "pear": ("f pera|peras",),
     "lemon": ("m limón|limones",),
     "carrot": ("f zanahoria|zanahorias",),
-    "can": ("f lata|latas", "~m bote de hojalata|botes de hojalata"),
+    "can": ("f lata|latas", "~f lata metálica|latas metálicas"),
     "box": ("f caja|cajas", "f caja de cartón|cajas de cartón"),
     "candle": ("f vela|velas",),
     "sponge": ("f esponja|esponjas", "~m estropajo|estropajos"),
@@ -311,7 +311,7 @@ class Spanish(Grammar):
             "enséñame el objeto más cercano al borde de la mesa.",
             "hay algo demasiado cerca del borde. Apártalo, por favor.",
             "empuja hacia dentro lo que está más cerca del borde de la mesa.",
-            "~¿qué está a punto de caerse por el borde?",
+            "~retira lo que está más cerca del borde de la mesa.",
         ),
     }
     ALL_DANGERS: ClassVar = {

@@ -18,7 +18,7 @@ NOUNS = {
     "plate": ("个 盘子", "~个 碟子"),
     "teapot": ("个 茶壶",),
     "pan": ("个 平底锅", "~个 煎锅"),
-    "knife": ("把 刀", "把 刀子", "~把 餐刀"),
+    "knife": ("把 刀", "把 刀子"),
     "fork": ("把 叉子",),
     "spoon": ("把 勺子", "~把 汤匙"),
     "scissors": ("把 剪刀", "~把 剪子"),
@@ -38,7 +38,7 @@ NOUNS = {
     "pear": ("个 梨", "~个 梨子"),
     "lemon": ("个 柠檬",),
     "carrot": ("根 胡萝卜", "~根 红萝卜"),
-    "can": ("个 罐子", "个 易拉罐", "~个 金属罐"),
+    "can": ("个 罐子", "~个 金属罐"),
     "box": ("个 盒子", "个 纸盒"),
     "candle": ("根 蜡烛",),
     "sponge": ("块 海绵",),
@@ -50,7 +50,7 @@ CATEGORY_NOUNS = {
     "tool": ("件 工具",),
     "electronics": ("个 电子产品", "~个 电子设备"),
     "food": ("个 食物", "~样 食品"),
-    "cutlery": ("把 刀叉或勺子",),
+    "cutlery": ("把 叉子或勺子",),
 }
 THING = ("个 东西", "个 物品", "件 东西", "~个 物体")
 COLORS = {
@@ -236,7 +236,7 @@ class Chinese(Grammar):
             "让我看看离桌子边缘最近的东西。",
             "有个东西离桌边太近了，请把它移开。",
             "请把最靠近桌边的东西往里推一推。",
-            "~什么东西快要从桌边掉下去了?",
+            "~哪个物品到桌边的距离最短?",
         ),
     }
     ALL_DANGERS: ClassVar = {
@@ -339,7 +339,7 @@ class Chinese(Grammar):
             case Every(what):
                 before, measure, noun = self.head(what)
                 if what.category == "cutlery":
-                    noun = "刀叉和勺子"
+                    noun = "叉子和勺子"
                 if self.count == 2 and what.kind and self.pick(("two", "all")) == "two":
                     return Phrase(f"那两{measure}{before}{noun}")
                 return Phrase(self.pick(("所有的{}", "所有{}", "~全部的{}")).format(_of(before, noun)))
