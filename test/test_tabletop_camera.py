@@ -24,6 +24,7 @@ pytest.importorskip("rsvp_ros.msg", reason="the package is not built: make setup
 pytest.importorskip("rosbags", reason="rosbags is not installed (extra `sim`)")
 
 import rclpy
+from clip_tracks import tracks
 from node_harness import REPOSITORY, running, until
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -40,7 +41,6 @@ from rsvp_ros.ros.conversions import array_to_image, depth_to_array, image_to_ar
 from rsvp_ros.ros.tabletop_camera import TabletopCamera
 from rsvp_ros.tabletop.bag import DEMO_CLIP, objects_from_json, read_bag, write_bag
 from rsvp_ros.tabletop.rotations import matrix_of
-from rsvp_ros.tabletop.tracks import tracks
 
 
 class CameraProcess:

@@ -7,6 +7,7 @@ from itertools import islice
 import cv2
 import numpy as np
 import pytest
+from clip_tracks import Track, tracks
 
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop.clips import EventKind, _surface, render_clip, sample_clip
@@ -15,7 +16,6 @@ from rsvp_ros.tabletop.motion import CameraPath, Move, Path
 from rsvp_ros.tabletop.rotations import matrix_of_turn
 from rsvp_ros.tabletop.scenes import CameraSpec
 from rsvp_ros.tabletop.splits import Split
-from rsvp_ros.tabletop.tracks import Track, tracks
 
 # ---- Motion: numbers only
 
