@@ -193,12 +193,12 @@ def _draw_label(
     """A pill with the text in bold and the detail beside it, above the box or where there is room; noted in `taken`."""
     height, width = canvas.shape[:2]
     margin, gap = max(2, scale.text // 3), max(2, scale.text // 3)
-    detail_mask = _text_mask(detail, scale.text, False) if detail else None
+    detail_mask = text_mask(detail, scale.text, False) if detail else None
     detail_width = gap + detail_mask.shape[1] if detail_mask is not None else 0
-    text = _shorten(text, scale.text, True, width - 2 * margin - detail_width)
-    text_mask = _text_mask(text, scale.text, True)
-    pill_height = text_mask.shape[0] + 2 * (margin // 2)
-    pill_width = text_mask.shape[1] + detail_width + 2 * margin
+    text = shorten(text, scale.text, True, width - 2 * margin - detail_width)
+    name_mask = text_mask(text, scale.text, True)
+    pill_height = name_mask.shape[0] + 2 * (margin // 2)
+    pill_width = name_mask.shape[1] + detail_width + 2 * margin
 
     x0, y0, x1, y1 = _pixels(box, canvas)
     space = scale.line + 1
@@ -216,11 +216,11 @@ def _draw_label(
     taken.append(pill)
 
     x, y = round(pill.x0), round(pill.y0)
-    _blend(canvas, x, y, _pill_mask(pill_width, pill_height), color)
+    blend(canvas, x, y, pill_mask(pill_width, pill_height), color)
     ink = INK if _luminance(color) > 0.19 else (255, 255, 255)
-    _blend(canvas, x + margin, y + margin // 2, text_mask, ink)
+    blend(canvas, x + margin, y + margin // 2, name_mask, ink)
     if detail_mask is not None:
-        _blend(canvas, x + margin + text_mask.shape[1] + gap, y + margin // 2, detail_mask, ink)
+        blend(canvas, x + margin + name_mask.shape[1] + gap, y + margin // 2, detail_mask, ink)
 
 
 def _inside(box: Box, width: int, height: int) -> Box:
@@ -236,7 +236,7 @@ def _luminance(color: Color) -> float:
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
-def _blend(canvas: np.ndarray, x: int, y: int, alpha: np.ndarray, color: Color) -> None:
+def blend(canvas: np.ndarray, x: int, y: int, alpha: np.ndarray, color: Color) -> None:
     """Lay `color` on the canvas, as densely as `alpha` (uint8) says, its top left corner at x, y."""
     height, width = canvas.shape[:2]
     left, top = max(-x, 0), max(-y, 0)
@@ -251,7 +251,8 @@ def _blend(canvas: np.ndarray, x: int, y: int, alpha: np.ndarray, color: Color) 
 
 
 @lru_cache(maxsize=256)
-def _pill_mask(width: int, height: int) -> np.ndarray:
+def pill_mask(width: int, height: int) -> np.ndarray:
+    """A rectangle with round corners as opacity, uint8."""
     mask = Image.new("L", (width * 4, height * 4))
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, width * 4 - 1, height * 4 - 1), radius=height * 4 // 4, fill=255)
     return np.asarray(mask.resize((width, height), Image.Resampling.BOX))
@@ -289,7 +290,7 @@ def _fonts(size: int, bold: bool) -> tuple[ImageFont.FreeTypeFont, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _font_index(character: str, bold: bool) -> int | None:
+def font_index(character: str, bold: bool) -> int | None:
     """Which of `_fonts` has a glyph for a character; None where no one has. A missing glyph looks like U+FFFF's."""
     if character.isspace():
         return 0
@@ -305,7 +306,7 @@ def _runs(text: str, bold: bool) -> tuple[tuple[str, int], ...]:
     """The text in pieces of one font each; characters that no font has replaced."""
     runs: list[tuple[str, int]] = []
     for character in text:
-        index = _font_index(character, bold)
+        index = font_index(character, bold)
         if index is None:
             relatives = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
             character, index = relatives or "?", 0
@@ -322,7 +323,7 @@ def _text_width(text: str, size: int, bold: bool) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _text_mask(text: str, size: int, bold: bool) -> np.ndarray:
+def text_mask(text: str, size: int, bold: bool) -> np.ndarray:
     """One line of text as opacity, uint8; as high for every text of a size. Kept: most labels are those of before."""
     fonts = _fonts(size, bold)
     ascent, descent = fonts[0].getmetrics()
@@ -334,7 +335,7 @@ def _text_mask(text: str, size: int, bold: bool) -> np.ndarray:
     return np.asarray(mask)
 
 
-def _shorten(text: str, size: int, bold: bool, width: float) -> str:
+def shorten(text: str, size: int, bold: bool, width: float) -> str:
     """The text, or as much of it as fits with an ellipsis."""
     text = " ".join(text.split())
     if _text_width(text, size, bold) <= width:
@@ -352,7 +353,7 @@ _CJK = r"\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _PIECES = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+\s*|\s+")
 
 
-def _wrap(text: str, size: int, bold: bool, width: int) -> list[str]:
+def wrap_text(text: str, size: int, bold: bool, width: int) -> list[str]:
     """Lines no wider than `width`; a word that is wider alone is cut."""
     lines = []
     for paragraph in text.splitlines() or [""]:
@@ -388,8 +389,8 @@ def draw_text_bar(parts: Sequence[tuple[str, Color]], width: int, height: int) -
         room = width - gap - x
         if room < 2 * size:
             break
-        mask = _text_mask(_shorten(text, size, False, room), size, False)
-        _blend(bar, x, (height - mask.shape[0]) // 2, mask, color)
+        mask = text_mask(shorten(text, size, False, room), size, False)
+        blend(bar, x, (height - mask.shape[0]) // 2, mask, color)
         x += mask.shape[1] + gap
     return bar
 
@@ -430,24 +431,23 @@ def reasoning_panel(
     largest, smallest = max(10, round(height / 26)), max(9, round(height / 60))
     for size in range(largest, smallest - 1, -1):
         lines = _panel_lines(reasoning, complete, size, width, ids)
-        if sum(line.advance for line in lines) + 3 * size <= height:
+        y, bottom = round(1.2 * size), height - round(2.2 * size)
+        if y + sum(line.advance for line in lines) <= bottom:
             break
     footer = _Line(_footer(reasoning), max(9, round(size * 0.75)), False, GREY, 0, 0)
-    bottom = height - round(2.2 * size)
-    y = round(1.2 * size)
     for line in lines:
         if y + line.advance > bottom:
-            _blend(panel, line.x, y, _text_mask("…", line.size, line.bold), line.color)
+            blend(panel, line.x, y, text_mask("…", line.size, line.bold), line.color)
             break
         if line.dot:
             radius = max(2, round(line.size * 0.28))
             center = (line.x - round(0.9 * line.size), y + round(0.68 * line.size))
             cv2.circle(panel, center, radius, line.dot, -1, cv2.LINE_AA)
-        _blend(panel, line.x, y, _text_mask(line.text, line.size, line.bold), line.color)
+        blend(panel, line.x, y, text_mask(line.text, line.size, line.bold), line.color)
         y += line.advance
     margin = round(1.2 * size)
-    text = _shorten(footer.text, footer.size, False, width - 2 * margin)
-    _blend(panel, margin, height - round(1.8 * size), _text_mask(text, footer.size, False), GREY)
+    text = shorten(footer.text, footer.size, False, width - 2 * margin)
+    blend(panel, margin, height - round(1.8 * size), text_mask(text, footer.size, False), GREY)
     panel[:, : max(2, size // 6)] = PALETTE[0]
     return panel
 
@@ -466,7 +466,7 @@ def _panel_lines(reasoning: Reasoning, complete: bool, size: int, width: int, id
     lines: list[_Line] = []
 
     def add(text: str, x: int, size: int, bold: bool, color: Color, after: float, dot: Color | None = None) -> None:
-        wrapped = _wrap(text, size, bold, width - x - margin)
+        wrapped = wrap_text(text, size, bold, width - x - margin)
         for i, line in enumerate(wrapped):
             last = i == len(wrapped) - 1
             advance = round(1.35 * size) + (round(after * size) if last else 0)

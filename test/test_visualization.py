@@ -167,7 +167,7 @@ def test_scripts_are_drawn_not_boxed():
 def test_a_machine_without_fonts_still_names_things(monkeypatch):
     """Pillow's own font has Latin; of the rest ASCII relatives or "?" are shown, never empty boxes."""
     monkeypatch.setattr(visualization, "_FONT_FILES", {True: (("none.ttf",),), False: (("none.ttf",),)})
-    caches = [visualization._fonts, visualization._font_index, visualization._runs, visualization._text_mask]
+    caches = [visualization._fonts, visualization.font_index, visualization._runs, visualization.text_mask]
     try:
         for cache in caches:
             cache.cache_clear()
@@ -213,9 +213,9 @@ def test_text_stays_on_the_page(height, text):
 
 def test_lines_break_between_words_and_between_chinese_characters():
     words = "scissors are on the left of the mug and cut ropes well"
-    lines = visualization._wrap(words, 14, False, 150)
+    lines = visualization.wrap_text(words, 14, False, 150)
     assert len(lines) > 2 and " ".join(lines) == words
-    lines = visualization._wrap("剪刀在杯子的左边，能剪断绳子" * 3, 14, False, 150)
+    lines = visualization.wrap_text("剪刀在杯子的左边，能剪断绳子" * 3, 14, False, 150)
     assert len(lines) > 2 and "".join(lines) == "剪刀在杯子的左边，能剪断绳子" * 3
 
 
@@ -226,6 +226,20 @@ def test_short_text_is_larger_than_long_text():
         return int(np.argmin(rows[np.argmax(rows) :]))
 
     assert first_line("It cuts.") > first_line("A long sentence about scissors. " * 12)
+
+
+def test_text_is_made_smaller_before_it_is_cut(monkeypatch):
+    written = []
+    draw = visualization.text_mask
+    monkeypatch.setattr(visualization, "text_mask", lambda *line: written.append(line) or draw(*line))
+    cut = 0
+    for words in range(5, 200, 2):
+        written.clear()
+        reasoning_panel(panel_reasoning("word " * words), 480, 360)
+        if [size for text, size, _ in written if text == "…"]:
+            cut += 1
+            assert written[1][1] == 9, f"{words} words are cut before the text is as small as it may be"
+    assert cut, "all fitted"
 
 
 def test_only_a_finished_page_says_what_was_found():

@@ -23,20 +23,19 @@ from rsvp_ros.visualization import (
     INK,
     PALETTE,
     Color,
-    _blend,
-    _font_index,
-    _pill_mask,
-    _shorten,
-    _text_mask,
-    _wrap,
+    blend,
+    font_index,
+    pill_mask,
     reasoning_panel,
+    shorten,
+    text_mask,
+    wrap_text,
 )
 
 GROUND: Color = (232, 233, 230)
 CARD: Color = (252, 252, 251)
 WHITE: Color = (255, 255, 255)
 HELD_OUT: Color = (176, 42, 110)
-LANGUAGE_NAMES = {"en": "English", "es": "Spanish", "de": "German", "zh": "Chinese"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ class Scene:
 
 def drawable(text: str) -> bool:
     """Whether this machine has a font for each character."""
-    return all(_font_index(character, False) is not None for character in text)
+    return all(font_index(character, False) is not None for character in text)
 
 
 def choose(
@@ -125,16 +124,16 @@ def _header(scenes: Sequence[Scene], width: int, gap: int) -> np.ndarray:
     """The title, and on the right what the marks mean."""
     size = round(gap * 1.25)
     header = np.full((round(size * 2.2), width, 3), GROUND, np.uint8)
-    title = _text_mask("The tabletop world", size, True)
-    _blend(header, gap, (header.shape[0] - title.shape[0]) // 2, title, INK)
+    title = text_mask("The tabletop world", size, True)
+    blend(header, gap, (header.shape[0] - title.shape[0]) // 2, title, INK)
     legend = [("coloured: what the instruction means", False, GREY), ("outlined: other things", False, GREY)]
     if any(_is_held_out(scene) for scene in scenes):
         legend.append(("◆ never in training", True, HELD_OUT))
     x = width - gap
     for text, bold, color in reversed(legend):
-        mask = _text_mask(text, round(size * 0.68), bold)
+        mask = text_mask(text, round(size * 0.68), bold)
         x -= mask.shape[1]
-        _blend(header, x, (header.shape[0] - mask.shape[0]) // 2, mask, color)
+        blend(header, x, (header.shape[0] - mask.shape[0]) // 2, mask, color)
         x -= gap
     return header
 
@@ -163,9 +162,9 @@ def draw_answers(view: View, instructions: Sequence[Instruction], width: int) ->
         # Around the thing, not on it: a fork is hardly wider than a line.
         around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3) if color is None else (11, 11))
         rim = cv2.dilate(mask, around) - mask
-        _blend(canvas, 0, 0, rim * np.uint8(170 if color is None else 255), color or WHITE)
+        blend(canvas, 0, 0, rim * np.uint8(170 if color is None else 255), color or WHITE)
         if color is not None:
-            _blend(canvas, 0, 0, mask * np.uint8(40), color)
+            blend(canvas, 0, 0, mask * np.uint8(40), color)
     return cv2.resize(canvas, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
 
 
@@ -178,14 +177,14 @@ def _colors(instructions: Sequence[Instruction]) -> list[tuple[int, Color]]:
 def _caption(scene: Scene, width: int, margin: int, size: int) -> np.ndarray:
     """Split and seed; what training never shows of it."""
     small = max(9, round(size * 0.8))
-    origin = _text_mask(f"{scene.split.value} {scene.seed}", small, False)
+    origin = text_mask(f"{scene.split.value} {scene.seed}", small, False)
     line = np.full((origin.shape[0] + margin, width, 3), CARD, np.uint8)
     y = margin // 2 + 1
-    _blend(line, width - margin - origin.shape[1], y, origin, GREY)
+    blend(line, width - margin - origin.shape[1], y, origin, GREY)
     held_out = ", ".join(_held_out(scene))
     if held_out:
         space = width - 3 * margin - origin.shape[1]
-        _blend(line, margin, y, _text_mask(_shorten(f"◆ {held_out}", small, True, space), small, True), HELD_OUT)
+        blend(line, margin, y, text_mask(shorten(f"◆ {held_out}", small, True, space), small, True), HELD_OUT)
     return line
 
 
@@ -207,10 +206,10 @@ def _is_held_out(scene: Scene) -> bool:
 
 def _instruction_lines(instruction: Instruction, color: Color, width: int, margin: int, size: int) -> np.ndarray:
     """The language in a pill of the instruction's colour and what is said, on as many lines as it needs."""
-    tag = _text_mask(instruction.language.upper(), max(9, round(size * 0.8)), True)
+    tag = text_mask(instruction.language.upper(), max(9, round(size * 0.8)), True)
     pill_width, pill_height = round(size * 2.1), round(size * 1.35)
     x = margin + pill_width + margin
-    lines = _wrap(instruction.text, size, False, width - x - margin)
+    lines = wrap_text(instruction.text, size, False, width - x - margin)
     notes = []
     if instruction.absent:
         notes.append(("nothing of the kind here", GREY))
@@ -219,17 +218,17 @@ def _instruction_lines(instruction: Instruction, color: Color, width: int, margi
     advance = round(size * 1.35)
     small = max(9, round(size * 0.85))
     area = np.full((advance * len(lines) + (advance if notes else 0) + size // 2, width, 3), CARD, np.uint8)
-    pill = _pill_mask(pill_width, pill_height)
-    _blend(area, margin, 0, pill, GREY if instruction.absent else color)
+    pill = pill_mask(pill_width, pill_height)
+    blend(area, margin, 0, pill, GREY if instruction.absent else color)
     tag_x = margin + (pill_width - tag.shape[1]) // 2
-    _blend(area, tag_x, (pill_height - tag.shape[0]) // 2, tag, WHITE if instruction.absent else INK)
+    blend(area, tag_x, (pill_height - tag.shape[0]) // 2, tag, WHITE if instruction.absent else INK)
     y = 0
     for line in lines:
-        _blend(area, x, y, _text_mask(line, size, False), INK)
+        blend(area, x, y, text_mask(line, size, False), INK)
         y += advance
     for note, note_color in notes:
-        mask = _text_mask(note, small, False)
-        _blend(area, x, y, mask, note_color)
+        mask = text_mask(note, small, False)
+        blend(area, x, y, mask, note_color)
         x += mask.shape[1] + margin
     return area
 
