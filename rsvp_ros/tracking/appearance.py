@@ -12,7 +12,9 @@ MOST_PIXELS = 4096  # more tell no more
 # Neighbouring bins share their pixels, so that a little more light is a little change and no other colour.
 SMOOTHING = np.array((1, 4, 6, 4, 1)) / 16
 ADAPTATION = 0.1  # share of a new look that is learnt a frame: light changes slowly
+SLOW_ADAPTATION = 0.01
 FINE = 8  # a target's shorter side has so many cells, where its colours are looked for all over an image
+SURROUNDINGS = 0.3  # how far they reach, in sizes of the box
 RARE = 0.02  # of a colour's share: less tells nothing
 
 
@@ -37,14 +39,20 @@ def image_colors(image: np.ndarray) -> np.ndarray:
     return color_distribution(image, np.ones((height, width), bool), Box(0, 0, width, height))
 
 
+def surrounding_colors(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
+    """The same of what is around a mask that does not fill the image; `box`: around the mask."""
+    outer = box.pad(SURROUNDINGS)
+    return color_distribution(image, ~mask, outer)
+
+
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
     """0 to 1: what two distributions have in common, in the colour in which they differ most."""
     return float(np.minimum(a, b).sum(axis=1).min())
 
 
-def adapted(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def adapted(old: np.ndarray, new: np.ndarray, share: float = ADAPTATION) -> np.ndarray:
     """The old look with a little of the new one."""
-    return old + ADAPTATION * (new - old)
+    return old + share * (new - old)
 
 
 class ColorMap:

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsvp_ros.geometry import Box, mask_to_box
-from rsvp_ros.tracking.appearance import ADAPTATION, adapted, color_distribution, image_colors, similarity
+from rsvp_ros.geometry import Box, mask_iou, mask_to_box
+from rsvp_ros.tracking.appearance import (
+    ADAPTATION,
+    SLOW_ADAPTATION,
+    adapted,
+    color_distribution,
+    similarity,
+    surrounding_colors,
+)
 from rsvp_ros.tracking.motion import BoxMotion
 from rsvp_ros.tracking.search import Search
 from rsvp_ros.types import Prediction, Prompt, RegionProposal, Target, TargetState
@@ -19,8 +26,10 @@ RETURN_SIMILARITY = 0.55
 # What is found after a long time, or somewhere else, must be surely the target.
 SURE_SIMILARITY = 0.7
 SURE_PRESENCE = 0.5
-CHANCE_MARGIN = 0.1  # how much more its colours have in common with the target's than the whole image's have
+SURE_MARGIN = 0.15  # how much more of the target's colours it must have than what is around it
 MAX_PIXELS_RATIO = 2.0
+PLACE_WEIGHT = 0.3  # of a place, compared with colours
+SAME_IOU = 0.5  # of two targets' masks of one thing
 TAKEN = 0.5  # share of a mask in another target's mask, beyond which it shows that other one
 MAX_ID = 65535  # what a mono16 label image can hold
 
@@ -56,7 +65,8 @@ class Track:
         self.state = TargetState.OCCLUDED
         self._region = proposal.box
         self.config = config
-        self._colors: np.ndarray | None = None
+        self._colors: np.ndarray | None = None  # of the last looks
+        self._usual_colors: np.ndarray | None = None  # of many: a few looks at something else are not learnt at once
         self._motion: BoxMotion | None = None  # until it is first seen, all that is known is the region
         self._margins: tuple[float, float, float, float] | None = None
         self._fill = 1.0
@@ -108,12 +118,14 @@ class Track:
         self._prompt = _inside(region, width, height)
         return Prompt(self._prompt, self.description)
 
-    def update(self, image: np.ndarray, prediction: Prediction | None, stamp_ns: int, again: bool = False) -> None:
+    def update(
+        self, image: np.ndarray, prediction: Prediction | None, box: Box | None, stamp_ns: int, again: bool = False
+    ) -> None:
         """Take in what the segmenter made of the last prompt for this image (RGB); None where it failed.
 
+        box: around the prediction's mask; None: the target does not show in it.
         again: it is not the first look at this image; one that does not show the target takes nothing back.
         """
-        box = mask_to_box(prediction.mask) if prediction is not None else None
         if prediction is not None and box is not None and self._is_target(image, prediction, box):
             if self._motion is None:
                 self._motion = BoxMotion(box)
@@ -171,12 +183,19 @@ class Track:
                 return
         search.refuse()
         if asked_everywhere or prompt is None or not self.description:
-            search.by_color(image, self._colors, taken)
+            search.by_color(image, self._usual_colors, taken)
 
     def _see(self, prediction: Prediction, box: Box, stamp_ns: int) -> None:
         self._stamp_ns = self._seen_ns = stamp_ns
         self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
         self._search = None
+
+    def fit(self, image: np.ndarray, mask: np.ndarray, box: Box) -> float:
+        """How much the target a mask is: by its colours and, for what looks the same, by where it was just seen."""
+        if self._usual_colors is None:
+            return 0.0
+        near = self._box.iou(box) if self.state is TargetState.TRACKING else 0.0
+        return similarity(self._usual_colors, color_distribution(image, mask, box)) + PLACE_WEIGHT * near
 
     def jump(self, stamp_ns: int) -> None:
         """Time jumped (a bag that starts again): go on from here."""
@@ -233,7 +252,7 @@ class Track:
         colors = color_distribution(image, prediction.mask, box)
         fill = np.count_nonzero(prediction.mask) / box.area
         if self._motion is None or self._colors is None:
-            self._colors, self._fill = colors, fill
+            self._colors, self._usual_colors, self._fill = colors, colors, fill
             return True
         ratio = max(box.area, 1.0) / max(self._motion.box.area, 1.0)
         if not 1 / config.max_area_ratio <= ratio <= config.max_area_ratio:
@@ -247,6 +266,7 @@ class Track:
         if similarity(self._colors, colors) < least:
             return False
         self._colors = adapted(self._colors, colors)
+        self._usual_colors = adapted(self._usual_colors, colors, SLOW_ADAPTATION)
         self._fill += ADAPTATION * (fill - self._fill)
         return True
 
@@ -261,9 +281,9 @@ class Track:
             return False
         if np.count_nonzero(prediction.mask & taken) > TAKEN * pixels:
             return False
-        alike = similarity(self._colors, color_distribution(image, prediction.mask, box))
-        chance = similarity(self._colors, image_colors(image))
-        return alike >= max(config.min_similarity, SURE_SIMILARITY, chance + CHANCE_MARGIN)
+        alike = similarity(self._usual_colors, color_distribution(image, prediction.mask, box))
+        around = similarity(self._usual_colors, surrounding_colors(image, prediction.mask, box))
+        return alike >= max(config.min_similarity, SURE_SIMILARITY, around + SURE_MARGIN)
 
 
 class Tracker:
@@ -343,8 +363,10 @@ class Tracker:
 
         again: whether it was asked about this image before.
         """
-        for track, prediction in zip(self._asked, predictions, strict=False):
-            track.update(image, prediction, stamp_ns, again)
+        looks = [_Look(*pair) for pair in zip(self._asked, predictions, strict=False)]
+        _settle(image, looks)
+        for look in looks:
+            look.track.update(image, look.prediction, look.box, stamp_ns, again)
         sought = self._sought
         if sought is not None and sought.search is not None:
             found = predictions[-1] if self._search_prompt is not None else None
@@ -367,7 +389,36 @@ class Tracker:
 
     def _seen(self, shape: tuple[int, int]) -> np.ndarray:
         """bool H x W: where targets are seen."""
-        return np.logical_or.reduce([np.zeros(shape, bool), *(track.mask for track in self._tracks if track.mask is not None)])
+        return np.logical_or.reduce(
+            [np.zeros(shape, bool), *(track.mask for track in self._tracks if track.mask is not None)]
+        )
+
+
+class _Look:
+    """What was seen in a target's place."""
+
+    def __init__(self, track: Track, prediction: Prediction | None) -> None:
+        self.track = track
+        self.prediction = prediction
+        self.box = mask_to_box(prediction.mask) if prediction is not None else None
+
+    def is_same(self, other: _Look) -> bool:
+        """Whether both see the same thing, that they did not both see before."""
+        if self.box is None or other.box is None or self.box.iou(other.box) < SAME_IOU:
+            return False
+        if mask_iou(self.prediction.mask, other.prediction.mask) < SAME_IOU:
+            return False
+        before, other_before = self.track.mask, other.track.mask
+        return before is None or other_before is None or mask_iou(before, other_before) < SAME_IOU
+
+
+def _settle(image: np.ndarray, looks: Sequence[_Look]) -> None:
+    """Where two targets' masks are on one thing: only the target that it is is seen."""
+    for i, look in enumerate(looks):
+        for other in looks[i + 1 :]:
+            if look.is_same(other):
+                loser = min(look, other, key=lambda it: it.track.fit(image, it.prediction.mask, it.box))
+                loser.box = None
 
 
 def _margins(region: Box, box: Box) -> tuple[float, float, float, float]:
