@@ -30,6 +30,7 @@ SURE_MARGIN = 0.15  # how much more of the target's colours it must have than wh
 MAX_PIXELS_RATIO = 2.0
 PLACE_WEIGHT = 0.3  # of a place, compared with colours
 SAME_IOU = 0.5  # of two targets' masks of one thing
+WHOLE = 0.8  # of its pixels
 TAKEN = 0.5  # share of a mask in another target's mask, beyond which it shows that other one
 MAX_ID = 65535  # what a mono16 label image can hold
 
@@ -74,6 +75,7 @@ class Track:
         self._prompt = proposal.box
         self._box = proposal.box
         self._prediction: Prediction | None = None
+        self._last_mask: np.ndarray | None = None
         self._stamp_ns = self._seen_ns = self._found_ns = 0
 
     @property
@@ -178,22 +180,35 @@ class Track:
                 search.candidate = box  # what is only one thing in a whole image is seen more exactly from near
                 return
             else:
-                self._motion.relocate(box)
+                self._relocate(prediction, box)
                 self._see(prediction, box, stamp_ns)
                 return
         search.refuse()
-        if asked_everywhere or prompt is None or not self.description:
+        if asked_everywhere or prompt is None:  # by words and by colours in turn
             search.by_color(image, self._usual_colors, taken)
+
+    def _relocate(self, prediction: Prediction, box: Box) -> None:
+        """Go on from where it was found again: in another size where the whole of it shows, turned."""
+        pixels = np.count_nonzero(prediction.mask)
+        if pixels >= WHOLE * self._fill * self._motion.box.area:
+            self._motion, self._fill = BoxMotion(box), pixels / box.area
+        else:
+            self._motion.relocate(box)
 
     def _see(self, prediction: Prediction, box: Box, stamp_ns: int) -> None:
         self._stamp_ns = self._seen_ns = stamp_ns
         self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
+        self._last_mask = prediction.mask
         self._search = None
+
+    def is_same(self, other: Track) -> bool:
+        """Whether both were one thing when they were seen last: it was asked for twice."""
+        if self._last_mask is None or other._last_mask is None or self._seen_ns != other._seen_ns:
+            return False
+        return mask_iou(self._last_mask, other._last_mask) >= SAME_IOU
 
     def fit(self, image: np.ndarray, mask: np.ndarray, box: Box) -> float:
         """How much the target a mask is: by its colours and, for what looks the same, by where it was just seen."""
-        if self._usual_colors is None:
-            return 0.0
         near = self._box.iou(box) if self.state is TargetState.TRACKING else 0.0
         return similarity(self._usual_colors, color_distribution(image, mask, box)) + PLACE_WEIGHT * near
 
@@ -212,7 +227,7 @@ class Track:
         self._box = self._box.scale(sx, sy)
         if self._motion is not None:
             self._motion.rescale(sx, sy)
-        self._search = None
+        self._search = self._last_mask = None
 
     def target(self, width: int, height: int) -> Target:
         """What to tell of it, for an image of this size."""
@@ -363,13 +378,14 @@ class Tracker:
 
         again: whether it was asked about this image before.
         """
-        looks = [_Look(*pair) for pair in zip(self._asked, predictions, strict=False)]
+        predictions = list(predictions)
+        found = predictions.pop() if self._search_prompt is not None else None
+        looks = [_Look(*pair) for pair in zip(self._asked, predictions, strict=True)]
         _settle(image, looks)
         for look in looks:
             look.track.update(image, look.prediction, look.box, stamp_ns, again)
         sought = self._sought
         if sought is not None and sought.search is not None:
-            found = predictions[-1] if self._search_prompt is not None else None
             taken = self._seen(image.shape[:2])
             sought.search_update(image, self._search_prompt, found, taken, stamp_ns)
 
@@ -403,13 +419,12 @@ class _Look:
         self.box = mask_to_box(prediction.mask) if prediction is not None else None
 
     def is_same(self, other: _Look) -> bool:
-        """Whether both see the same thing, that they did not both see before."""
+        """Whether both see one thing, though they are targets that were two."""
         if self.box is None or other.box is None or self.box.iou(other.box) < SAME_IOU:
             return False
         if mask_iou(self.prediction.mask, other.prediction.mask) < SAME_IOU:
             return False
-        before, other_before = self.track.mask, other.track.mask
-        return before is None or other_before is None or mask_iou(before, other_before) < SAME_IOU
+        return self.track.seen and other.track.seen and not self.track.is_same(other.track)
 
 
 def _settle(image: np.ndarray, looks: Sequence[_Look]) -> None:
