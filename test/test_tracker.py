@@ -232,7 +232,7 @@ def test_a_second_look_takes_nothing_back():
 
 # --- Found again ------------------------------------------------------------------------------------------------------
 
-RED, DARK_RED, BLUE = (200, 30, 30), (150, 30, 30), (30, 60, 200)
+RED, BLUE = (200, 30, 30), (30, 60, 200)
 
 
 class Scene:
@@ -335,20 +335,23 @@ def test_what_looks_like_it_and_was_there_before_is_not_taken_for_it(reads_text)
     scene.blocks = {HOME: RED, AWAY: RED}
     scene.follow(HOME)
     for step in range(40):
-        (state,) = scene.show({AWAY.translate(-step, step): RED})
+        there = AWAY.translate(-min(6 * step % 180, -6 * step % 180), 0)
+        (state,) = scene.show({there: RED})
         assert state is not TargetState.TRACKING
-    assert scene.show({AWAY.translate(-40, 40): RED, HOME: RED}, 3) == [TargetState.TRACKING]
+    assert scene.show({there: RED, HOME: RED}, 3) == [TargetState.TRACKING]
     assert scene.tracker.targets()[0].box == HOME
 
 
 @BOTH
 def test_another_target_is_not_taken_for_a_hidden_one(reads_text):
+    """Not where it is, beside the hidden one, and not where it comes to, in that one's place."""
+    beside = HOME.translate(60, 0)
     scene = Scene(reads_text)
-    scene.blocks = {HOME: RED, AWAY: DARK_RED}
-    scene.follow(HOME, AWAY)
-    for step in range(40):  # it comes to where the hidden one was, and stays there
-        box = AWAY.translate(-min(6 * step, 180), min(2 * step, 40))
-        states = scene.show({box: DARK_RED})
+    scene.blocks = {HOME: RED, beside: RED}
+    scene.follow(HOME, beside)
+    for step in range(50):
+        there = beside.translate(-min(max(2 * step - 30, 0), 60), 0)
+        states = scene.show({there: RED})
         assert states[0] is not TargetState.TRACKING, step
         assert states[1] is TargetState.TRACKING, step
 

@@ -81,15 +81,6 @@ class ColorMap:
         y, x = np.unravel_index(self._values.argmax(), self._values.shape)
         return self._box(x, y) if self._values[y, x] >= least else None
 
-    def best_near(self, box: Box) -> Box:
-        """Where that, which was in this box, is now."""
-        rows, columns = self._cells(box)
-        part = self._values[rows, columns]
-        if not part.size or not np.isfinite(part.max()):
-            return box
-        y, x = np.unravel_index(part.argmax(), part.shape)
-        return self._box(columns.start + x, rows.start + y)
-
     def leave_out(self, box: Box) -> None:
         """Look for no other box with its middle in this one."""
         self._values[self._cells(box)] = -np.inf

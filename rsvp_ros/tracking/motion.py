@@ -74,12 +74,6 @@ class BoxMotion:
         self._pv, self._vv = np.zeros(2), (INITIAL_SPEED * self._size) ** 2
         self._since_update_s = 0.0
 
-    def stay_inside(self, width: float, height: float) -> None:
-        """What has left the image comes back where it left: its middle does not go on beyond the border."""
-        inside = np.clip(self._center, 0.0, (width, height))
-        self._velocity = np.where(inside == self._center, self._velocity, 0.0)
-        self._center = inside
-
     def halt(self) -> None:
         """Forget the velocity: after a jump in time it means nothing."""
         self._velocity = np.zeros(2)

@@ -19,7 +19,8 @@ class Search:
     """Where a hidden target may be, and where it is not, as it shows in one look after the other.
 
     What answers to the target where that cannot have got to since it was last seen, is something that looks like it.
-    Such things are remembered, and where they are is kept up to date: they are not the target later on, either.
+    Such things are remembered, and where they are is kept up to date whenever one is met again: they are not the
+    target later on, either.
     """
 
     def __init__(self, box: Box, seen_ns: int) -> None:
@@ -55,7 +56,6 @@ class Search:
     def by_color(self, image: np.ndarray, colors: np.ndarray, taken: np.ndarray) -> None:
         """Choose the next candidate by the target's colours. See `ColorMap` for the arguments."""
         places = ColorMap(image, colors, (self._box.width, self._box.height), taken)
-        self._lookalikes = [places.best_near(box) for box in self._lookalikes]
         for box in (*self._lookalikes, *self._refused):
             places.leave_out(box)
         self.candidate = places.best(LEAST_COLOR)

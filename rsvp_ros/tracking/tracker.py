@@ -109,8 +109,6 @@ class Track:
             return Prompt(self._prompt, self.description)
         self._motion.predict((stamp_ns - self._stamp_ns) * 1e-9, seen=self.state is TargetState.TRACKING)
         self._stamp_ns = stamp_ns
-        if self.state is not TargetState.TRACKING:
-            self._motion.stay_inside(width, height)
         region = self._around(self._motion.box)
         if self.state is not TargetState.TRACKING:
             # It may have moved while it was not seen: look as far as it may have got.
