@@ -67,7 +67,7 @@ class Track:
         self._region = proposal.box
         self.config = config
         self._colors: np.ndarray | None = None  # of the last looks
-        self._usual_colors: np.ndarray | None = None  # of many: a few looks at something else are not learnt at once
+        self._usual_colors: np.ndarray | None = None  # of many, and of none that is too unlike them
         self._motion: BoxMotion | None = None  # until it is first seen, all that is known is the region
         self._margins: tuple[float, float, float, float] | None = None
         self._fill = 1.0
@@ -263,7 +263,7 @@ class Track:
         if prediction.score < config.min_score or prediction.presence < config.min_presence:
             return False
         colors = color_distribution(image, prediction.mask, box)
-        fill = np.count_nonzero(prediction.mask) / box.area
+        fill = np.count_nonzero(prediction.mask[box.to_slices(*prediction.mask.shape[::-1])]) / box.area
         if self._motion is None or self._colors is None:
             self._colors, self._usual_colors, self._fill = colors, colors, fill
             return True
@@ -274,12 +274,12 @@ class Track:
         least = config.min_similarity
         if self.state is TargetState.OCCLUDED:
             least = max(least, RETURN_SIMILARITY)
-        elif self.state is TargetState.LOST:
-            least = max(least, SURE_SIMILARITY)
-        if similarity(self._colors, colors) < least:
+        as_usual = similarity(self._usual_colors, colors) >= SURE_SIMILARITY
+        if similarity(self._colors, colors) < least or (self.state is TargetState.LOST and not as_usual):
             return False
         self._colors = adapted(self._colors, colors)
-        self._usual_colors = adapted(self._usual_colors, colors, SLOW_ADAPTATION)
+        if as_usual:
+            self._usual_colors = adapted(self._usual_colors, colors, SLOW_ADAPTATION)
         self._fill += ADAPTATION * (fill - self._fill)
         return True
 
