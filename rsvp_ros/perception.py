@@ -355,7 +355,7 @@ class Perception:
         height, width = image.shape[:2]
         seconds, features = 0.0, None
         for turn in range(passes):
-            prompts = tracker.prompts(frame.stamp_ns, width, height)
+            prompts = tracker.prompts(frame.stamp_ns, width, height, segmenter.reads_text)
             start = time.perf_counter()
             try:
                 if features is None:

@@ -130,7 +130,7 @@ class Target:
     description: str
     state: TargetState
     box: Box
-    """Tight around the mask; predicted where the target is occluded, the last one where it is lost."""
+    """Tight around the mask; predicted where the target is occluded or lost."""
     mask: np.ndarray | None
     """bool H x W; None unless the state is TRACKING."""
     score: float

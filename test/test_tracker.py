@@ -119,11 +119,13 @@ def test_prompts_are_always_boxes_inside_the_image(steps):
     stamp = 0
     for dt, x, y, width, height, visible in steps:
         stamp += round(dt * 1e9)
-        (prompt,) = tracker.prompts(stamp, WIDTH, HEIGHT)
-        assert 0 <= prompt.box.x0 < prompt.box.x1 <= WIDTH
-        assert 0 <= prompt.box.y0 < prompt.box.y1 <= HEIGHT
+        prompts = tracker.prompts(stamp, WIDTH, HEIGHT, reads_text=True)
+        assert 1 <= len(prompts) <= 2
+        for prompt in prompts:
+            assert 0 <= prompt.box.x0 < prompt.box.x1 <= WIDTH
+            assert 0 <= prompt.box.y0 < prompt.box.y1 <= HEIGHT
         box = Box.from_xywh(x, y, width, height).clip(WIDTH, HEIGHT)
-        tracker.update(GREY, [seen(box) if visible else None], stamp)
+        tracker.update(GREY, [seen(box) if visible else None] * len(prompts), stamp)
         (target,) = tracker.targets()
         assert 0 <= target.box.x0 <= target.box.x1 <= WIDTH
         assert 0 <= target.box.y0 <= target.box.y1 <= HEIGHT
@@ -155,21 +157,22 @@ def test_the_prompt_leads_a_moving_target():
     ids=["empty", "failed", "low score", "low presence", "far too large", "far too small"],
 )
 def test_what_is_not_the_target_is_occluded_then_lost_then_left_alone(prediction):
-    tracker = tracker_on(Box(100, 100, 150, 150), lost_after_s=1.0)
+    tracker = tracker_on(Box(100, 100, 150, 150), lost_after_s=1.0, give_up_after_s=1.3)
     states = []
     regions = []
-    for step in range(1, 12):
-        (prompt,) = tracker.prompts(step * STEP_NS, WIDTH, HEIGHT)
-        regions.append(prompt.box.area)
-        tracker.update(GREY, [prediction], step * STEP_NS)
+    for step in range(1, 15):
+        assert tracker.active
+        prompts = tracker.prompts(step * STEP_NS, WIDTH, HEIGHT, reads_text=True)
+        regions.append(prompts[0].box.area)
+        tracker.update(GREY, [prediction] * len(prompts), step * STEP_NS)
         (target,) = tracker.targets()
         assert target.mask is None
         states.append(target.state)
-    assert states == [TargetState.OCCLUDED] * 10 + [TargetState.LOST]
+        assert tracker.lost == (target.state is TargetState.LOST)
+    assert states == [TargetState.OCCLUDED] * 10 + [TargetState.LOST] * 4
     assert regions[5] > regions[1], "the longer unseen, the further it may have got"
-    assert tracker.lost
     assert not tracker.active
-    assert tracker.prompts(12 * STEP_NS, WIDTH, HEIGHT) == []
+    assert tracker.prompts(15 * STEP_NS, WIDTH, HEIGHT) == []
 
 
 def test_back_from_occlusion_with_the_same_id():
@@ -225,3 +228,167 @@ def test_a_second_look_takes_nothing_back():
     (target,) = tracker.targets()
     assert target.state is TargetState.TRACKING
     assert target.mask is not None
+
+
+# --- Found again ------------------------------------------------------------------------------------------------------
+
+RED, BLUE = (200, 30, 30), (30, 60, 200)
+
+
+class Scene:
+    """Blocks on grey, seen through a segmenter that reads the colour of a description, or through one that does not."""
+
+    def __init__(self, reads_text: bool = True, **config) -> None:
+        self.tracker = Tracker(TrackerConfig(**config))
+        self.reads_text = reads_text
+        self.blocks: dict[Box, tuple[int, int, int]] = {}
+        self.step = 0
+        self.prompts = []
+
+    def follow(self, *boxes: Box, description: tuple[str, ...] = ("red",)) -> Scene:
+        proposals = [RegionProposal(box.pad(0.1), "block", description) for box in boxes]
+        self.tracker.start(range(1, len(boxes) + 1), proposals, "")
+        for _ in range(2):
+            self.look()
+        return self
+
+    def show(self, blocks: dict[Box, tuple[int, int, int]], frames: int = 1) -> list[TargetState]:
+        """The states of all targets in the last of so many frames."""
+        self.blocks = blocks
+        for _ in range(frames):
+            self.step += 1
+            self.look()
+        return [target.state for target in self.tracker.targets()]
+
+    def look(self) -> None:
+        image = GREY.copy()
+        for box, color in self.blocks.items():
+            image[box.to_slices(WIDTH, HEIGHT)] = color
+        stamp = self.step * STEP_NS
+        self.prompts = self.tracker.prompts(stamp, WIDTH, HEIGHT, self.reads_text)
+        self.tracker.update(image, [self.segment(prompt) for prompt in self.prompts], stamp)
+
+    def segment(self, prompt) -> Prediction:
+        def share(box: Box) -> float:
+            return box.intersection(prompt.box) / box.area + box.iou(prompt.box)
+
+        red_only = self.reads_text and "red" in prompt.description
+        fits = [box for box, (r, _, b) in self.blocks.items() if share(box) > 0.2 and not (red_only and b > r)]
+        if fits:
+            return seen(max(fits, key=share).clip(WIDTH, HEIGHT))
+        return unseen() if self.reads_text else seen(prompt.box.pad(-0.1))  # one that reads none sees the table
+
+
+HOME, AWAY = Box(60, 100, 100, 140), Box(240, 60, 280, 100)
+BOTH = pytest.mark.parametrize("reads_text", [True, False])
+
+
+@BOTH
+@pytest.mark.parametrize("unseen_frames", [5, 40])
+@pytest.mark.parametrize("place", [HOME, AWAY], ids=["where it was", "elsewhere"])
+def test_what_was_hidden_or_lost_is_found_again_with_its_id(reads_text, unseen_frames, place):
+    scene = Scene(reads_text)
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    hidden, lost = [TargetState.OCCLUDED], [TargetState.LOST]
+    assert scene.show({}, unseen_frames) == (hidden if unseen_frames < 20 else lost)
+    if place is AWAY and unseen_frames < 20:
+        scene.show({}, 6)  # that far it cannot get in less
+    assert scene.show({place: RED}, 5) == [TargetState.TRACKING], "within half a second"
+    (target,) = scene.tracker.targets()
+    assert (target.id, target.box) == (1, place)
+    moved = place.translate(8, 0)
+    assert scene.show({moved: RED}) == [TargetState.TRACKING]
+    assert scene.tracker.targets()[0].box == moved, "and followed on"
+
+
+@BOTH
+def test_it_comes_back_into_the_image_where_it_left(reads_text):
+    scene = Scene(reads_text)
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    for step in range(1, 14):
+        scene.show({HOME.translate(-8 * step, 0): RED} if step < 12 else {})
+    assert scene.show({}, 30) == [TargetState.LOST]
+    for step in range(13, 1, -1):
+        scene.show({HOME.translate(-8 * step, 0): RED})
+    assert scene.show({HOME.translate(-8, 0): RED}) == [TargetState.TRACKING]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "color, size", [(BLUE, 40), (RED, 16), (RED, 110)], ids=["another colour", "far too small", "far too large"]
+)
+def test_what_is_not_like_it_is_not_found(reads_text, color, size):
+    scene = Scene(reads_text)
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    scene.show({}, 30)
+    for _ in range(30):
+        assert scene.show({Box.from_xywh(180, 60, size, size): color}) == [TargetState.LOST]
+
+
+@BOTH
+def test_what_looks_like_it_and_was_there_before_is_not_taken_for_it(reads_text):
+    """Not even when it moves meanwhile."""
+    scene = Scene(reads_text)
+    scene.blocks = {HOME: RED, AWAY: RED}
+    scene.follow(HOME)
+    for step in range(40):
+        there = AWAY.translate(-min(6 * step % 180, -6 * step % 180), 0)
+        (state,) = scene.show({there: RED})
+        assert state is not TargetState.TRACKING
+    assert scene.show({there: RED, HOME: RED}, 3) == [TargetState.TRACKING]
+    assert scene.tracker.targets()[0].box == HOME
+
+
+@BOTH
+def test_another_target_is_not_taken_for_a_hidden_one(reads_text):
+    """Not where it is, beside the hidden one, and not where it comes to, in that one's place."""
+    beside = HOME.translate(60, 0)
+    scene = Scene(reads_text)
+    scene.blocks = {HOME: RED, beside: RED}
+    scene.follow(HOME, beside)
+    for step in range(50):
+        there = beside.translate(-min(max(2 * step - 30, 0), 60), 0)
+        states = scene.show({there: RED})
+        assert states[0] is not TargetState.TRACKING, step
+        assert states[1] is TargetState.TRACKING, step
+
+
+def test_a_thing_that_two_targets_name_is_both():
+    scene = Scene()
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME, HOME.pad(0.05))
+    assert scene.show({HOME.translate(3, 0): RED}) == [TargetState.TRACKING] * 2
+    assert scene.show({}, 4) == [TargetState.OCCLUDED] * 2
+    assert scene.show({HOME.translate(3, 0): RED}) == [TargetState.TRACKING] * 2
+
+
+def test_looking_costs_one_prompt_a_frame_at_most_and_none_while_all_are_seen():
+    scene = Scene()
+    places = [Box.from_xywh(20 + 70 * i, 100, 40, 40) for i in range(4)]
+    scene.blocks = dict.fromkeys(places, RED)
+    scene.follow(*places)
+    for _ in range(5):
+        scene.show(dict.fromkeys(places, RED))
+        assert len(scene.prompts) == 4
+    sought = set()
+    for _ in range(12):
+        scene.show({places[0]: RED})
+        assert len(scene.prompts) <= 5
+        sought.add(id(scene.tracker._sought))
+    scene.show({places[0]: RED})
+    assert len(sought) == 4, "none at first, then each of the three in turn"
+
+
+def test_what_a_few_looks_showed_is_not_what_the_target_looks_like():
+    """Under an arm a mask may be on the arm for a moment: the target's own look is remembered."""
+    scene = Scene(min_similarity=0.0)
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME, description=())
+    scene.show({HOME: RED}, 10)
+    assert scene.show({HOME: BLUE}, 10) == [TargetState.TRACKING], "the colours were to have no say"
+    scene.show({}, 25)
+    assert scene.show({Box(180, 180, 220, 220): BLUE, AWAY: RED}, 8) == [TargetState.TRACKING]
+    assert scene.tracker.targets()[0].box == AWAY

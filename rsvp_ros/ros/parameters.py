@@ -70,6 +70,9 @@ OPTIONS: Mapping[str, Option] = {
         "A mask whose colours have less in common with the target's is not the target", 0.0, 1.0
     ),
     "tracker.lost_after_s": Option("Unseen for longer than this, a target is lost [s]", 0.0, 3600.0),
+    "tracker.give_up_after_s": Option(
+        "Unseen for longer than this, a lost target is no longer looked for; 0: as soon as it is lost [s]", 0.0, 3600.0
+    ),
     "segmenter.backend": Option(
         "Stage 2: 'vlsm' is this package's own network, the others adapt segment-anything and "
         "transformers' SAM families; 'text_sam' is one of these with a text path",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from rsvp_ros.geometry import Box
@@ -11,6 +12,10 @@ MOST_PIXELS = 4096  # more tell no more
 # Neighbouring bins share their pixels, so that a little more light is a little change and no other colour.
 SMOOTHING = np.array((1, 4, 6, 4, 1)) / 16
 ADAPTATION = 0.1  # share of a new look that is learnt a frame: light changes slowly
+SLOW_ADAPTATION = 0.01
+FINE = 8  # a target's shorter side has so many cells, where its colours are looked for all over an image
+SURROUNDINGS = 0.3  # how far they reach, in sizes of the box
+RARE = 0.02  # of a colour's share: less tells nothing
 
 
 def color_distribution(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
@@ -28,11 +33,62 @@ def color_distribution(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndar
     return np.stack([np.convolve(count / len(pixels), SMOOTHING, mode="same") for count in counts])
 
 
+def image_colors(image: np.ndarray) -> np.ndarray:
+    """The same of a whole image."""
+    height, width = image.shape[:2]
+    return color_distribution(image, np.ones((height, width), bool), Box(0, 0, width, height))
+
+
+def surrounding_colors(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
+    """The same of what is around a mask that does not fill the image; `box`: around the mask."""
+    outer = box.pad(SURROUNDINGS)
+    return color_distribution(image, ~mask, outer)
+
+
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
     """0 to 1: what two distributions have in common, in the colour in which they differ most."""
     return float(np.minimum(a, b).sum(axis=1).min())
 
 
-def adapted(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def adapted(old: np.ndarray, new: np.ndarray, share: float = ADAPTATION) -> np.ndarray:
     """The old look with a little of the new one."""
-    return old + ADAPTATION * (new - old)
+    return old + share * (new - old)
+
+
+class ColorMap:
+    """Where in an image something with a target's colours and of its size may be.
+
+    Every cell holds how much more a box around it has of the target's colours than what surrounds that box.
+    """
+
+    def __init__(self, image: np.ndarray, colors: np.ndarray, size: tuple[float, float], taken: np.ndarray) -> None:
+        """image: uint8 H x W x 3 RGB; colors: as `color_distribution` gives them; size: of the target, width and
+        height in pixels; taken: bool H x W, pixels that are known to show something else."""
+        self._size = size
+        self._step = max(int(min(size) / FINE), 1)
+        cells = image[:: self._step, :: self._step] >> 4
+        evidence = np.log((colors + RARE) / (image_colors(image) + RARE)).astype(np.float32)
+        total = sum(evidence[channel][cells[..., channel]] for channel in range(3))
+        likely = np.where(taken[:: self._step, :: self._step], np.float32(0), 1 / (1 + np.exp(-total)))
+        window = tuple(max(round(side / self._step), 1) for side in size)
+        around = tuple(2 * side for side in window)
+        border = cv2.BORDER_CONSTANT
+        inside = cv2.boxFilter(likely, -1, window, borderType=border)
+        self._values = inside - (4 * cv2.boxFilter(likely, -1, around, borderType=border) - inside) / 3
+
+    def best(self, least: float) -> Box | None:
+        """The box with most of the target's colours; None where there is none with at least so much."""
+        y, x = np.unravel_index(self._values.argmax(), self._values.shape)
+        return self._box(x, y) if self._values[y, x] >= least else None
+
+    def leave_out(self, box: Box) -> None:
+        """Look for no other box with its middle in this one."""
+        self._values[self._cells(box)] = -np.inf
+
+    def _cells(self, box: Box) -> tuple[slice, slice]:
+        height, width = self._values.shape
+        return box.scale(1 / self._step, 1 / self._step).to_slices(width, height)
+
+    def _box(self, x: int, y: int) -> Box:
+        width, height = self._size
+        return Box.from_xywh((x + 0.5) * self._step - width / 2, (y + 0.5) * self._step - height / 2, width, height)

@@ -67,6 +67,13 @@ class BoxMotion:
         self._size = self._size + (1 - np.exp(-self._since_update_s / time_s)) * (measured - self._size)
         self._since_update_s = 0.0
 
+    def relocate(self, box: Box) -> None:
+        """It was found again in this box, far from where it was expected; its size is kept."""
+        self._center, self._velocity = np.array(box.center), np.zeros(2)
+        self._pp = (MEASUREMENT_NOISE * self._size) ** 2
+        self._pv, self._vv = np.zeros(2), (INITIAL_SPEED * self._size) ** 2
+        self._since_update_s = 0.0
+
     def halt(self) -> None:
         """Forget the velocity: after a jump in time it means nothing."""
         self._velocity = np.zeros(2)

@@ -7,14 +7,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsvp_ros.geometry import Box, mask_to_box
-from rsvp_ros.tracking.appearance import adapted, color_distribution, similarity
+from rsvp_ros.geometry import Box, mask_iou, mask_to_box
+from rsvp_ros.tracking.appearance import (
+    ADAPTATION,
+    SLOW_ADAPTATION,
+    adapted,
+    color_distribution,
+    similarity,
+    surrounding_colors,
+)
 from rsvp_ros.tracking.motion import BoxMotion
+from rsvp_ros.tracking.search import Search
 from rsvp_ros.types import Prediction, Prompt, RegionProposal, Target, TargetState
 
 MAX_MARGIN = 0.3  # of a region around the box of its mask: beyond this it is no bias but another object
 MAX_SEARCH = 1.0  # how far around a hidden target's place it is looked for, in sizes of its region
 RETURN_SIMILARITY = 0.55
+# What is found after a long time, or somewhere else, must be surely the target.
+SURE_SIMILARITY = 0.7
+SURE_PRESENCE = 0.5
+SURE_MARGIN = 0.15  # how much more of the target's colours it must have than what is around it
+MAX_PIXELS_RATIO = 2.0
+PLACE_WEIGHT = 0.3  # of a place, compared with colours
+SAME_IOU = 0.5  # of two targets' masks of one thing
+WHOLE = 0.8  # of its pixels
+TAKEN = 0.5  # share of a mask in another target's mask, beyond which it shows that other one
 MAX_ID = 65535  # what a mono16 label image can hold
 
 
@@ -34,6 +51,8 @@ class TrackerConfig:
     """A mask whose colours have less in common with the target's is not the target."""
     lost_after_s: float = 2.0
     """Unseen for longer than this, by the images' stamps, a target is lost."""
+    give_up_after_s: float = 30.0
+    """Unseen for longer than this, a lost target is no longer looked for."""
 
 
 class Track:
@@ -47,18 +66,41 @@ class Track:
         self.state = TargetState.OCCLUDED
         self._region = proposal.box
         self.config = config
-        self._colors: np.ndarray | None = None
+        self._colors: np.ndarray | None = None  # of the last looks
+        self._usual_colors: np.ndarray | None = None  # of many, and of none that is too unlike them
         self._motion: BoxMotion | None = None  # until it is first seen, all that is known is the region
         self._margins: tuple[float, float, float, float] | None = None
+        self._fill = 1.0
+        self._search: Search | None = None
         self._prompt = proposal.box
         self._box = proposal.box
         self._prediction: Prediction | None = None
+        self._last_mask: np.ndarray | None = None
         self._stamp_ns = self._seen_ns = self._found_ns = 0
 
     @property
     def seen(self) -> bool:
         """Whether it has ever been seen."""
         return self._motion is not None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it is no longer looked for."""
+        return self.state is TargetState.LOST and self._unseen_s > self.config.give_up_after_s
+
+    @property
+    def search(self) -> Search | None:
+        """Where it is looked for besides its place; None while it is seen."""
+        return self._search
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """bool H x W; None while it is not seen."""
+        return self._prediction.mask if self.state is TargetState.TRACKING else None
+
+    @property
+    def _unseen_s(self) -> float:
+        return (self._stamp_ns - self._seen_ns) * 1e-9
 
     def prompt(self, stamp_ns: int, width: int, height: int) -> Prompt:
         """What to ask the segmenter of the image taken at `stamp_ns`, of this size in pixels."""
@@ -68,7 +110,7 @@ class Track:
         self._motion.predict((stamp_ns - self._stamp_ns) * 1e-9, seen=self.state is TargetState.TRACKING)
         self._stamp_ns = stamp_ns
         region = self._around(self._motion.box)
-        if self.state is TargetState.OCCLUDED:
+        if self.state is not TargetState.TRACKING:
             # It may have moved while it was not seen: look as far as it may have got.
             dx, dy = self._motion.uncertainty
             dx, dy = min(dx, MAX_SEARCH * region.width), min(dy, MAX_SEARCH * region.height)
@@ -76,12 +118,14 @@ class Track:
         self._prompt = _inside(region, width, height)
         return Prompt(self._prompt, self.description)
 
-    def update(self, image: np.ndarray, prediction: Prediction | None, stamp_ns: int, again: bool = False) -> None:
+    def update(
+        self, image: np.ndarray, prediction: Prediction | None, box: Box | None, stamp_ns: int, again: bool = False
+    ) -> None:
         """Take in what the segmenter made of the last prompt for this image (RGB); None where it failed.
 
+        box: around the prediction's mask; None: the target does not show in it.
         again: it is not the first look at this image; one that does not show the target takes nothing back.
         """
-        box = mask_to_box(prediction.mask) if prediction is not None else None
         if prediction is not None and box is not None and self._is_target(image, prediction, box):
             if self._motion is None:
                 self._motion = BoxMotion(box)
@@ -91,8 +135,7 @@ class Track:
                 self._motion = BoxMotion(box)
             else:
                 self._motion.update(box)
-            self._stamp_ns = self._seen_ns = stamp_ns
-            self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
+            self._see(prediction, box, stamp_ns)
             return
         if again and self.state is TargetState.TRACKING:
             return
@@ -100,8 +143,72 @@ class Track:
         self.state = TargetState.OCCLUDED
         if self._motion is not None:
             self._box = self._motion.box
-            if (stamp_ns - self._seen_ns) * 1e-9 > self.config.lost_after_s:
+            if self._unseen_s > self.config.lost_after_s:
                 self.state = TargetState.LOST
+            if self._search is None:
+                self._search = Search(self._box, self._seen_ns)
+
+    def search_prompt(self, width: int, height: int, reads_text: bool) -> Prompt | None:
+        """What to ask besides, to find it elsewhere: of a place where it may be or, by its description, of the image.
+
+        reads_text: whether the segmenter does.
+        """
+        candidate = self._search.candidate
+        if candidate is not None:
+            return Prompt(_inside(self._around(candidate), width, height), self.description)
+        if reads_text and self.description:
+            return Prompt(Box(0, 0, width, height), self.description)
+        return None
+
+    def search_update(
+        self, image: np.ndarray, prompt: Prompt | None, prediction: Prediction | None, taken: np.ndarray, stamp_ns: int
+    ) -> None:
+        """Take in what the segmenter made of the last `search_prompt` for this image (RGB); None where it failed.
+
+        taken: bool H x W, where other targets are seen.
+        """
+        search = self._search
+        search.looked_ns = stamp_ns
+        asked_everywhere = prompt is not None and search.candidate is None
+        box = mask_to_box(prediction.mask) if prediction is not None else None
+        if prediction is not None and box is not None and self._is_surely_target(image, prediction, box, taken):
+            if not search.may_be(box, stamp_ns):
+                search.candidate = None
+            elif asked_everywhere:
+                search.candidate = box  # what is only one thing in a whole image is seen more exactly from near
+                return
+            else:
+                self._relocate(prediction, box)
+                self._see(prediction, box, stamp_ns)
+                return
+        search.refuse()
+        if asked_everywhere or prompt is None:  # by words and by colours in turn
+            search.by_color(image, self._usual_colors, taken)
+
+    def _relocate(self, prediction: Prediction, box: Box) -> None:
+        """Go on from where it was found again: in another size where the whole of it shows, turned."""
+        pixels = np.count_nonzero(prediction.mask)
+        if pixels >= WHOLE * self._fill * self._motion.box.area:
+            self._motion, self._fill = BoxMotion(box), pixels / box.area
+        else:
+            self._motion.relocate(box)
+
+    def _see(self, prediction: Prediction, box: Box, stamp_ns: int) -> None:
+        self._stamp_ns = self._seen_ns = stamp_ns
+        self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
+        self._last_mask = prediction.mask
+        self._search = None
+
+    def is_same(self, other: Track) -> bool:
+        """Whether both were one thing when they were seen last: it was asked for twice."""
+        if self._last_mask is None or other._last_mask is None or self._seen_ns != other._seen_ns:
+            return False
+        return mask_iou(self._last_mask, other._last_mask) >= SAME_IOU
+
+    def fit(self, image: np.ndarray, mask: np.ndarray, box: Box) -> float:
+        """How much the target a mask is: by its colours and, for what looks the same, by where it was just seen."""
+        near = self._box.iou(box) if self.state is TargetState.TRACKING else 0.0
+        return similarity(self._usual_colors, color_distribution(image, mask, box)) + PLACE_WEIGHT * near
 
     def jump(self, stamp_ns: int) -> None:
         """Time jumped (a bag that starts again): go on from here."""
@@ -110,6 +217,7 @@ class Track:
         self._stamp_ns = stamp_ns
         if self._motion is not None:
             self._motion.halt()
+        self._search = None
 
     def rescale(self, sx: float, sy: float) -> None:
         """The image's resolution changed by these factors."""
@@ -117,18 +225,18 @@ class Track:
         self._box = self._box.scale(sx, sy)
         if self._motion is not None:
             self._motion.rescale(sx, sy)
+        self._search = self._last_mask = None
 
     def target(self, width: int, height: int) -> Target:
         """What to tell of it, for an image of this size."""
-        tracking = self.state is TargetState.TRACKING
         prediction = self._prediction
         return Target(
             id=self.id,
             name=self.name,
             description=self.description,
             state=self.state,
-            box=self._box if tracking else _inside(self._box, width, height),
-            mask=prediction.mask if tracking and prediction is not None else None,
+            box=self._box if self.state is TargetState.TRACKING else _inside(self._box, width, height),
+            mask=self.mask,
             score=prediction.score if prediction is not None else 0.0,
             presence=prediction.presence if prediction is not None else 0.0,
             instruction=self.instruction,
@@ -155,8 +263,9 @@ class Track:
         if prediction.score < config.min_score or prediction.presence < config.min_presence:
             return False
         colors = color_distribution(image, prediction.mask, box)
+        fill = np.count_nonzero(prediction.mask[box.to_slices(*prediction.mask.shape[::-1])]) / box.area
         if self._motion is None or self._colors is None:
-            self._colors = colors
+            self._colors, self._usual_colors, self._fill = colors, colors, fill
             return True
         ratio = max(box.area, 1.0) / max(self._motion.box.area, 1.0)
         if not 1 / config.max_area_ratio <= ratio <= config.max_area_ratio:
@@ -165,10 +274,29 @@ class Track:
         least = config.min_similarity
         if self.state is TargetState.OCCLUDED:
             least = max(least, RETURN_SIMILARITY)
-        if similarity(self._colors, colors) < least:
+        as_usual = similarity(self._usual_colors, colors) >= SURE_SIMILARITY
+        if similarity(self._colors, colors) < least or (self.state is TargetState.LOST and not as_usual):
             return False
         self._colors = adapted(self._colors, colors)
+        if as_usual:
+            self._usual_colors = adapted(self._usual_colors, colors, SLOW_ADAPTATION)
+        self._fill += ADAPTATION * (fill - self._fill)
         return True
+
+    def _is_surely_target(self, image: np.ndarray, prediction: Prediction, box: Box, taken: np.ndarray) -> bool:
+        """Whether it is what is seen in a place where there is no other reason to think so."""
+        config = self.config
+        if prediction.score < config.min_score or prediction.presence < max(config.min_presence, SURE_PRESENCE):
+            return False
+        pixels = np.count_nonzero(prediction.mask)
+        ratio = pixels / max(self._fill * self._motion.box.area, 1.0)
+        if not 1 / MAX_PIXELS_RATIO <= ratio <= MAX_PIXELS_RATIO:
+            return False
+        if np.count_nonzero(prediction.mask & taken) > TAKEN * pixels:
+            return False
+        alike = similarity(self._usual_colors, color_distribution(image, prediction.mask, box))
+        around = similarity(self._usual_colors, surrounding_colors(image, prediction.mask, box))
+        return alike >= max(config.min_similarity, SURE_SIMILARITY, around + SURE_MARGIN)
 
 
 class Tracker:
@@ -179,6 +307,9 @@ class Tracker:
         self._tracks: list[Track] = []
         self._size: tuple[int, int] | None = None
         self._stamp_ns: int | None = None
+        self._asked: list[Track] = []
+        self._sought: Track | None = None
+        self._search_prompt: Prompt | None = None
 
     def start(self, ids: Sequence[int], proposals: Sequence[RegionProposal], instruction: str) -> None:
         """Look for these from the next frame on."""
@@ -207,15 +338,19 @@ class Tracker:
     @property
     def active(self) -> bool:
         """Whether a frame has to be segmented at all."""
-        return any(track.state is not TargetState.LOST for track in self._tracks)
+        return any(not track.given_up for track in self._tracks)
 
     @property
     def lost(self) -> bool:
         """Whether there are targets and all of them are lost."""
-        return bool(self._tracks) and not self.active
+        return bool(self._tracks) and all(track.state is TargetState.LOST for track in self._tracks)
 
-    def prompts(self, stamp_ns: int, width: int, height: int) -> list[Prompt]:
-        """What to ask the segmenter, one for each target that is not lost."""
+    def prompts(self, stamp_ns: int, width: int, height: int, reads_text: bool = False) -> list[Prompt]:
+        """What to ask the segmenter: one for each target that is not given up, and at most one to find a hidden one
+        elsewhere.
+
+        reads_text: whether the segmenter does.
+        """
         if self._size is not None and self._size != (width, height):
             for track in self._tracks:
                 track.rescale(width / self._size[0], height / self._size[1])
@@ -223,7 +358,16 @@ class Tracker:
             for track in self._tracks:
                 track.jump(stamp_ns)
         self._size, self._stamp_ns = (width, height), stamp_ns
-        return [track.prompt(stamp_ns, width, height) for track in self._active()]
+        self._asked = self._active()
+        prompts = [track.prompt(stamp_ns, width, height) for track in self._asked]
+        # A place where one may be is looked at before it is gone, else it is the turn of the one that waited longest.
+        hidden = [track for track in self._asked if track.search is not None]
+        self._sought = min(hidden, key=lambda t: (t.search.candidate is None, t.search.looked_ns), default=None)
+        self._search_prompt = None
+        if self._sought is not None:
+            self._search_prompt = self._sought.search_prompt(width, height, reads_text)
+            prompts += [self._search_prompt] if self._search_prompt is not None else []
+        return prompts
 
     def update(
         self, image: np.ndarray, predictions: Sequence[Prediction | None], stamp_ns: int, again: bool = False
@@ -232,8 +376,16 @@ class Tracker:
 
         again: whether it was asked about this image before.
         """
-        for track, prediction in zip(self._active(), predictions, strict=True):
-            track.update(image, prediction, stamp_ns, again)
+        predictions = list(predictions)
+        found = predictions.pop() if self._search_prompt is not None else None
+        looks = [_Look(*pair) for pair in zip(self._asked, predictions, strict=True)]
+        _settle(image, looks)
+        for look in looks:
+            look.track.update(image, look.prediction, look.box, stamp_ns, again)
+        sought = self._sought
+        if sought is not None and sought.search is not None:
+            taken = self._seen(image.shape[:2])
+            sought.search_update(image, self._search_prompt, found, taken, stamp_ns)
 
     def targets(self) -> tuple[Target, ...]:
         """All targets, as of the last image."""
@@ -247,7 +399,39 @@ class Tracker:
             track.config = config
 
     def _active(self) -> list[Track]:
-        return [track for track in self._tracks if track.state is not TargetState.LOST]
+        return [track for track in self._tracks if not track.given_up]
+
+    def _seen(self, shape: tuple[int, int]) -> np.ndarray:
+        """bool H x W: where targets are seen."""
+        return np.logical_or.reduce(
+            [np.zeros(shape, bool), *(track.mask for track in self._tracks if track.mask is not None)]
+        )
+
+
+class _Look:
+    """What was seen in a target's place."""
+
+    def __init__(self, track: Track, prediction: Prediction | None) -> None:
+        self.track = track
+        self.prediction = prediction
+        self.box = mask_to_box(prediction.mask) if prediction is not None else None
+
+    def is_same(self, other: _Look) -> bool:
+        """Whether both see one thing, though they are targets that were two."""
+        if self.box is None or other.box is None or self.box.iou(other.box) < SAME_IOU:
+            return False
+        if mask_iou(self.prediction.mask, other.prediction.mask) < SAME_IOU:
+            return False
+        return self.track.seen and other.track.seen and not self.track.is_same(other.track)
+
+
+def _settle(image: np.ndarray, looks: Sequence[_Look]) -> None:
+    """Where two targets' masks are on one thing: only the target that it is is seen."""
+    for i, look in enumerate(looks):
+        for other in looks[i + 1 :]:
+            if look.is_same(other):
+                loser = min(look, other, key=lambda it: it.track.fit(image, it.prediction.mask, it.box))
+                loser.box = None
 
 
 def _margins(region: Box, box: Box) -> tuple[float, float, float, float]:
