@@ -407,6 +407,31 @@ def running_export(headless_gl, tmp_path):
         process.communicate()
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.8])
+def test_ctrl_c_while_the_processes_start(headless_gl, tmp_path, delay):
+    command = [sys.executable, "-m", "rsvp_ros.cli", "tabletop", "export", "--count", "5000", "--size", "64x48"]
+    command += ["--workers", "2", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        family = []
+        while sum("spawn_main" in " ".join(child.cmdline()) for child in family) < 2:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "no workers were started"
+            time.sleep(0.01)
+            family = psutil.Process(process.pid).children()
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert not psutil.wait_procs(family, timeout=60)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def assert_whole(folder: Path) -> None:
     records = list(folder.glob("scenes/*.json"))
     assert records

@@ -156,7 +156,8 @@ def _in_processes(folder: Path, options: SceneOptions, seeds: Sequence[int], wor
         min(workers, len(seeds)) or 1, multiprocessing.get_context("spawn"), initializer=_start_worker
     )
     try:
-        running = {pool.submit(render_scene_files, folder, options, seed): seed for seed in seeds}
+        with _without_interrupts():
+            running = {pool.submit(render_scene_files, folder, options, seed): seed for seed in seeds}
         for future in concurrent.futures.as_completed(running):
             try:
                 yield future.result()
@@ -168,6 +169,19 @@ def _in_processes(folder: Path, options: SceneOptions, seeds: Sequence[int], wor
     finally:
         # Also after Ctrl-C: the scenes in work are finished, the others are not begun.
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C comes after it, and not at all to the processes that are started in it: until they answer for themselves.
+
+    A new process has its parent's blocked signals.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
