@@ -248,7 +248,7 @@ def test_parameters_are_described_and_fixed(tmp_path):
     [
         ({"bag": "/nowhere"}, "there is no bag /nowhere: write one with `rsvp tabletop bag`"),
         ({"rate": 10}, "parameter rate is 10: it must be a number with a point, as 10.0"),
-        ({"seed": -1}, "parameter seed is -1: it must be int, 0 to"),
+        ({"seed": -1}, "parameter seed is -1: it must be int, 0 to 2147483647"),
         ({"split": "training"}, "one of \\('train', 'val', 'test', 'novel'\\)"),
     ],
 )

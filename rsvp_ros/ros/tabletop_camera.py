@@ -92,7 +92,7 @@ class TabletopCamera(Node):
                 self.declare_parameter(name, default, descriptor)
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
                 wanted = "a number with a point, as 10.0" if isinstance(default, float) else type(default).__name__
-                wanted += f", {limits[0]:g} to {limits[1]:g}" if limits else ""
+                wanted += f", {limits[0]} to {limits[1]}" if limits else ""
                 raise ConfigurationError(
                     f"parameter {name} is {self._parameter_overrides[name].value!r}: it must be {wanted}"
                 ) from error
