@@ -493,6 +493,9 @@ def test_ordinals_need_only_the_chosen_one_to_be_clear():
     assert not answer(Ordinal(ANYTHING, "left", 1), view).certain
     assert answer(Ordinal(Description(kind="can"), "right", 1), view).ids == (4,)
     assert answer(Ordinal(Description(kind="mug"), "right", 1), view).ids == ()
+    for x, certain in ((0.05, False), (0.1, True)):  # the mug's right side is 2 or 18 pixels right of the plate's
+        view = view_of(thing(1, "mug", x, -0.15), thing(2, "plate", 0.0, 0.0))
+        assert answer(Ordinal(ANYTHING, "right", 1), view).certain == certain
 
 
 def test_sizes_need_world_and_picture_to_agree():
@@ -531,6 +534,13 @@ def test_handles_and_second_colours_make_doubt():
     assert answer(Only(Description(color="blue")), view).ids == (2,)
     assert not answer(Only(Description(kind="mug", color="white")), view).certain  # the other stripes
     assert answer(Only(Description(kind="mug", color="green")), view).ids == ()
+
+
+def test_the_nearest_thing_is_so_on_the_table_and_in_space():
+    nearest, can = Ordinal(ANYTHING, "front", 1), thing(2, "can", -0.1, -0.1)
+    assert answer(nearest, view_of(thing(1, "knife", 0.1, -0.18), can)).doubt  # the can's top comes nearer
+    assert answer(nearest, view_of(thing(1, "knife", 0.1, -0.3), can)).ids == (1,)
+    assert answer(nearest, view_of(thing(1, "knife", 0.1, 0.1), can)).ids == (2,)
 
 
 def test_what_touches_in_the_picture_is_no_farther():
@@ -759,6 +769,24 @@ def test_kinds_languages_and_absent_ones_are_balanced(views):
     for seed in range(20):
         rng = np.random.default_rng(seed)
         assert not sample_instructions(lone, rng, 20, is_training=True, kinds=(InstructionKind.SIZE,))
+
+
+def test_nobody_asks_for_the_mug_beside_the_only_mug(views):
+    asked = 0
+    for seed, view in enumerate(views):
+        rng = np.random.default_rng(seed)
+        layout = Layout(view)
+        for kind in (InstructionKind.RELATION, InstructionKind.TWO_STEP):
+            done: set[Query] = set()
+            while len(done) < 12 and (found := module._find(layout, kind, True, done, en.English, rng, True)):
+                query, empty = found
+                done.add(query)
+                if isinstance(query, Beside | NextTo) and query.what != ANYTHING and empty.anchors:
+                    asked += 1
+                    others = [o for o in view.things if o.id not in empty.anchors]
+                    anchor = view.object(empty.anchors[0])
+                    assert not fits(query.what, anchor) or any(fits(query.what, o) for o in others), query
+    assert asked > 50
 
 
 def test_only_what_was_asked_for_comes(views):

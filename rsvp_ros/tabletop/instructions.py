@@ -226,7 +226,7 @@ def _find(
         if tried > MAX_TRIES:
             return None
         answer = query.answer(layout)
-        if not answer.certain or bool(answer.ids) == absent or not _is_sensible(query, answer):
+        if not answer.certain or bool(answer.ids) == absent or not _is_sensible(query, answer, layout):
             continue
         shown = [layout.view.object(i) for i in answer.ids + answer.anchors]
         if not (is_training and novelties(query, shown)):
@@ -234,10 +234,14 @@ def _find(
     return None
 
 
-def _is_sensible(query: Query, answer: Answer) -> bool:
-    """Whether somebody would say it so: a plural for several things, no long lists."""
+def _is_sensible(query: Query, answer: Answer, layout: Layout) -> bool:
+    """Whether somebody would say it so: a plural for several things, no long lists, no mug beside the only mug."""
     if isinstance(query, Every | Except) and answer.ids:
         return 2 <= len(answer.ids) <= (4 if isinstance(query, Except) else 6)
+    if isinstance(query, Beside | NextTo) and not query.what.is_any and answer.anchors and not answer.ids:
+        anchor = layout.view.object(answer.anchors[0])
+        is_the_anchor = query.what.holds(anchor) is not False
+        return not is_the_anchor or any(query.what.holds(o) for o in layout.things if o is not anchor)
     return True
 
 

@@ -17,7 +17,9 @@ SIDE_CONE, IMAGE_CONE = 30.0, 35.0
 """Degrees about a direction, on the table and in the image, within which everybody says "left of"; beyond 90 degrees
 nobody does."""
 COLUMN_MARGIN = 0.04
-"""Two things' middles are one right of the other where this share of the image's width lies between them."""
+"""Two things' middles are one right of the other where this share of the image's width lies between them …"""
+RIM_MARGIN = 0.015
+"""… and this share of its width or height between their ends on either side."""
 DEPTH_MARGIN = 0.05
 """Two things are one behind the other where this lies between their middles, metres."""
 
@@ -99,9 +101,10 @@ class Layout:
         seen = a.box.center[0] - b.box.center[0]
         true = self.image_place[a.id][0] - self.image_place[b.id][0]
         ends = (a.box.x0 - b.box.x0, a.box.x1 - b.box.x1)
-        if min(seen, true) >= margin and min(ends) > 0:
+        rim = RIM_MARGIN * self.view.camera.width
+        if min(seen, true) >= margin and min(ends) > rim:
             return True
-        return False if max(seen, true) <= -margin and max(ends) < 0 else None
+        return False if max(seen, true) <= -margin and max(ends) < -rim else None
 
     def behind(self, a: ObjectView, b: ObjectView) -> bool | None:
         """Whether a is farther from the camera than b; None where it is too close to tell."""
@@ -109,9 +112,23 @@ class Layout:
         eye = self.view.camera.world_from_optical[:2, 3]
         farther = np.linalg.norm(a.position[:2] - eye) - np.linalg.norm(b.position[:2] - eye)
         up = b.box.y1 - a.box.y1
-        if min(ahead, farther) >= DEPTH_MARGIN and up > 0:
+        rim = RIM_MARGIN * self.view.camera.height
+        if min(ahead, farther) >= DEPTH_MARGIN and up > rim:
             return True
-        return False if max(ahead, farther) <= -DEPTH_MARGIN and up < 0 else None
+        return False if max(ahead, farther) <= -DEPTH_MARGIN and up < -rim else None
+
+    def nearer(self, a: ObjectView, b: ObjectView) -> bool | None:
+        """Whether a is nearer to the camera than b, on the table and in space: a tall cup may come nearer than a fork
+        that lies in front of it. None where the two disagree or it is too close to tell.
+        """
+        order = self.behind(b, a)
+        return None if order is None or order != (self.reach(a) < self.reach(b)) else order
+
+    def reach(self, thing: ObjectView) -> float:
+        """From the camera to the nearest point of the box around a thing, metres."""
+        eye = thing.world_from_object[:3, :3].T @ (self.view.camera.world_from_optical[:3, 3] - thing.position)
+        half = np.array(thing.dimensions) / 2
+        return float(np.linalg.norm(eye - np.clip(eye, -half, half)))
 
     def is_on_side(self, a: ObjectView, side: str, b: ObjectView) -> bool | None:
         """Whether a is to the "left", "right", "front" or "behind" of b.

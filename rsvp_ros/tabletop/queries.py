@@ -109,9 +109,7 @@ class Ordinal:
         fitting, unsure = layout.select(self.what)
         if unsure:
             return doubtful("not clear what counts")
-        before = {"left": lambda a, b: layout.right_of(b, a), "right": layout.right_of}.get(
-            self.side, lambda a, b: layout.behind(b, a)
-        )
+        before = {"left": lambda a, b: layout.right_of(b, a), "right": layout.right_of}.get(self.side, layout.nearer)
         key = {"left": lambda o: o.box.center[0], "right": lambda o: -o.box.center[0]}.get(
             self.side, lambda o: layout.place[o.id][1]
         )
