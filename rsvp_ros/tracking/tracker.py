@@ -25,7 +25,7 @@ MAX_SEARCH = 1.0  # how far around a hidden target's place it is looked for, in 
 RETURN_SIMILARITY = 0.55
 # What is found after a long time, or somewhere else, must be surely the target.
 SURE_SIMILARITY = 0.7
-SURE_PRESENCE = 0.5
+SURE_PRESENCE = 0.85
 SURE_MARGIN = 0.15  # how much more of the target's colours it must have than what is around it
 MAX_PIXELS_RATIO = 2.0
 PLACE_WEIGHT = 0.3  # of a place, compared with colours
