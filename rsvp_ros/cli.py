@@ -66,14 +66,7 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         help="segment what is in this box [px] without reasoning; the instruction then names it and may be left out",
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: %(default)s)")
-    parser.add_argument("--config", type=Path, help="parameters as for the node, e.g. config/server.yaml")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="one option over those of --config, e.g. mllm.openai.base_url=http://gpu:8000/v1; may be repeated",
-    )
+    configuration.add_options(parser)
     parser.add_argument("--quiet", action="store_true", help="do not print the reasoning as it comes")
     parser.set_defaults(run=_segment)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,22 @@ def load(path: str | Path) -> Config:
         return build(values)
     except ConfigurationError as error:
         raise ConfigurationError(f"the configuration {path}: {error}") from error
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options --config and --set of a command: what `load_changed` takes."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="parameters as for the node, e.g. config/server.yaml (default: config/embedded.yaml's)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one option over those of --config, e.g. mllm.openai.base_url=http://gpu:8000/v1; may be repeated",
+    )
 
 
 def load_changed(path: str | Path | None, changes: Sequence[str]) -> Config:

@@ -42,15 +42,14 @@ def test_a_part_of_a_view_keeps_its_things(view):
 def test_what_a_part_cuts_is_not_named(view):
     from rsvp_ros.training.tabletop_scenes import to_scene
 
-    thing = max(view.things, key=lambda t: t.area)
+    thing = max((t for t in view.things if t.box.x0 > 100), key=lambda t: t.area)
     x = int(thing.box.center[0]) + int(0.25 * thing.box.width)
     left = max(0, x - 480)
     part = to_scene(view, (left, 0, max(x, left + 1), 480), (192, 192))
     assert thing.id in {t.id for t in part.things}, "most of it is there"
     x = int(thing.box.x0 + 0.2 * thing.box.width)
-    part = to_scene(view, (max(0, x - 480), 0, x, 480), (192, 192)) if x > 100 else None
-    if part is not None:
-        assert thing.id not in {t.id for t in part.things}
+    part = to_scene(view, (max(0, x - 480), 0, x, 480), (192, 192))
+    assert thing.id not in {t.id for t in part.things}
 
 
 def test_prompts_have_the_right_answers_and_nothing_held_out():
@@ -89,5 +88,7 @@ def test_batches_of_tabletops_follow_from_seed_and_number():
         for _ in range(2)
     )
     assert torch.equal(one.images, two.images) and torch.equal(one.masks, two.masks) and one.texts == two.texts
-    assert one.exhaustive.any() or all(kind.value != "whole image + text" for kind in one.kinds)
+    whole = [box == [0, 0, 256, 192] for box in one.boxes.tolist()]
+    assert one.exhaustive.tolist() == [w and bool(text) for w, text in zip(whole, one.texts, strict=True)]
+    assert 0 < one.exhaustive.sum() < len(whole)
     assert (one.masks[~one.present] == 0).all() and (one.masks[one.present].flatten(1).sum(1) > 0).all()

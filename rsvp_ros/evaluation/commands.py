@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rsvp_ros import config as configuration
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.splits import Split
 
@@ -40,14 +41,7 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
         "worst cases to worst.html; see docs/evaluation.md. Needs the extra 'sim'. Ctrl-C ends it, and what was run "
         "until then is written.",
     )
-    parser.add_argument("--config", type=Path, help="parameters as for the node (default: config/embedded.yaml's)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="one option over those of --config, e.g. segmenter.model=out/vlsm; may be repeated",
-    )
+    configuration.add_options(parser)
     parser.add_argument(
         "--split", choices=[split.value for split in Split], default="test", help="of the world (default: %(default)s)"
     )
@@ -121,7 +115,6 @@ _NOT_WITH_PROMPTS = ("reasoner", "region", "segmenter", "instructions", "languag
 
 
 def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    from rsvp_ros import config as configuration
     from rsvp_ros.tabletop.export import SceneOptions, disk_errors
 
     if options.prompts:
