@@ -19,7 +19,7 @@ EXTRAS = {
 }
 EXTRAS["test"] += ["fastapi>=0.110", "uvicorn>=0.30"]  # `transformers serve`
 EXTRAS["all"] = sorted({line for extra in ("transformers", "openai", "sam", "sim", "train") for line in EXTRAS[extra]})
-DATA = ("txt", "json", "yaml", "safetensors", "md", "mcap", "png", "jpg")
+DATA = ("txt", "json", "yaml", "safetensors", "md", "mcap", "png", "jpg", "jinja")
 
 setup(
     name="rsvp_ros",

@@ -25,6 +25,7 @@ from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.request import Outcome
 from rsvp_ros.segmentation.loading import load_segmenter
 from rsvp_ros.tabletop.commands import add_tabletop
+from rsvp_ros.training.commands import add_train
 from rsvp_ros.types import Frame, ReasoningStep
 from rsvp_ros.visualization import draw_proposals, draw_targets, reasoning_panel
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_segment(commands)
     add_tabletop(commands)
     add_evaluate(commands)
+    add_train(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

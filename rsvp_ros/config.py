@@ -129,7 +129,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         type=Path,
-        help="parameters as for the node, e.g. config/server.yaml (default: config/embedded.yaml's)",
+        help="parameters as for the node, e.g. config/embedded.yaml (default: the VLSM in the package, no MLLM)",
     )
     parser.add_argument(
         "--set",

@@ -1,6 +1,8 @@
-"""Procedural textures: everything the drawn images are filled with. numpy and OpenCV only."""
+"""Textures, procedural or cut from photographs: what the drawn images are filled with. numpy and OpenCV only."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -84,11 +86,25 @@ def texture(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
+def _cut(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
+    """A square piece of a photograph, from a quarter of it to all of it, as a texture."""
+    height, width = photograph.shape[:2]
+    side = max(2, int(min(height, width) * rng.uniform(0.25, 1.0)))
+    y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    method = cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR
+    return cv2.resize(photograph[y : y + side, x : x + side], (SIDE, SIDE), interpolation=method)
+
+
 class TextureBank:
     """A store of textures made once; `crop` gives endless variants of them."""
 
-    def __init__(self, rng: np.random.Generator, count: int = 160) -> None:
-        self._textures = [texture(rng) for _ in range(count)]
+    def __init__(
+        self, rng: np.random.Generator, count: int = 160, photographs: Sequence[np.ndarray] = (), share: float = 0.5
+    ) -> None:
+        """`photographs`: uint8 H x W x 3 RGB, of which `share` of the textures are cut; the others are procedural."""
+        cut = round(count * share) if photographs else 0
+        self._textures = [texture(rng) for _ in range(count - cut)]
+        self._textures += [_cut(rng, photographs[i % len(photographs)]) for i in range(cut)]
 
     def crop(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         """uint8 height x width x 3: a piece of a random texture, scaled, flipped, in other light and colours."""

@@ -17,13 +17,13 @@ from rsvp_ros.errors import ConfigurationError
 
 ANSWER = json.dumps(
     {
-        "target": "the red block",
-        "scene": "a red block on a grey table",
+        "target": "the red book",
+        "scene": "a red book on a grey table",
         "present": True,
-        "objects": [{"name": "block", "attributes": ["red"], "bbox_2d": [300, 310, 510, 560], "reason": "it is red"}],
+        "objects": [{"name": "book", "attributes": ["red"], "bbox_2d": [300, 310, 510, 560], "reason": "it is red"}],
     }
 )
-ABSENT = json.dumps({"target": "a cat", "scene": "a red block", "present": False, "objects": []})
+ABSENT = json.dumps({"target": "a cat", "scene": "a red book", "present": False, "objects": []})
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ def segment(*arguments) -> int:
 def test_an_instruction(photo, tmp_path, capsys):
     with RecordedServer(ANSWER, models=["qwen3-vl"]) as server:
         options = ["--set", "mllm.backend=openai", "--set", f"mllm.openai.base_url={server.url}"]
-        assert segment(photo, "the red block", "--out", tmp_path / "out", *options) == 0
+        assert segment(photo, "the red book", "--out", tmp_path / "out", *options) == 0
     printed = capsys.readouterr().out
-    assert "target: the red block" in printed
-    assert "block [" in printed
+    assert "target: the red book" in printed
+    assert "book [" in printed
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     (target,) = result["targets"]
     assert result["found"]
-    assert (target["name"], target["description"]) == ("block", "block, red")
+    assert (target["name"], target["description"]) == ("book", "book, red")
     assert result["reasoning"]["raw_text"] == ANSWER
     mask = cv2.imread(str(tmp_path / "out" / target["mask"]), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (240, 320)

@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rsvp_ros.geometry import mask_to_box
+from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.dataset import collate
-from rsvp_ros.training.drawn_scenes import COLORS, KINDS, dead_leaves, household_scene, is_held_out, sample_color
+from rsvp_ros.training.drawn_scenes import (
+    COLORS,
+    KINDS,
+    Scene,
+    Thing,
+    dead_leaves,
+    household_scene,
+    is_held_out,
+    sample_color,
+)
 from rsvp_ros.training.prompts import PromptKind, leaf_prompts, sample_prompts
 from rsvp_ros.training.texts import CHINESE_NOUNS, NOUNS, description, unknown_text
 
@@ -95,7 +104,7 @@ def test_a_description_fits_the_target_alone(bank):
 
 
 def test_prompts_of_every_kind_with_the_right_answers(bank):
-    seen = set()
+    seen, forms = set(), set()
     for seed in range(60):
         rng = np.random.default_rng(seed)
         scene = household_scene(rng, bank, 128, 128)
@@ -107,13 +116,40 @@ def test_prompts_of_every_kind_with_the_right_answers(bank):
             if sample.kind is PromptKind.BOX:
                 thing = next(t for t in scene.things if (t.id,) == sample.targets)
                 assert sample.box.iou(thing.box) > 0.3
-            if sample.kind is PromptKind.ABSENT:  # nothing in the region has both words
+            if sample.kind is PromptKind.ABSENT:  # nothing in the region has all that is said
                 inside = [t for t in scene.things if t.box.intersection(sample.box) > 0.15 * t.box.area]
+                says_kind = any(_names(sample.text, kind) for kind in NOUNS)
+                says_color = any(name in sample.text for names in COLORS.values() for name in names[3])
+                forms.add((says_kind, says_color))
                 for t in inside:
-                    names_kind = any(name in sample.text for name in (*NOUNS[t.kind], CHINESE_NOUNS[t.kind]))
-                    names_color = any(name in sample.text for name in COLORS[t.color][3])
-                    assert not (names_kind and names_color) or _by_part(sample.text, t)
+                    fits_kind = not says_kind or _names(sample.text, t.kind)
+                    fits_color = not says_color or any(name in sample.text for name in COLORS[t.color][3])
+                    assert not (fits_kind and fits_color) or _by_part(sample.text, t), sample.text
+    assert forms == {(True, True), (True, False), (False, True)}
     assert seen == set(PromptKind) - {PromptKind.LEAF, PromptKind.INSTRUCTION}
+
+
+def _names(text: str, kind: str) -> bool:
+    return any(name in text for name in (*NOUNS[kind], CHINESE_NOUNS[kind]))
+
+
+def test_what_only_another_thing_is_may_be_absent():
+    """Two mugs and a book, of which the book is striped and a mug dotted: there is no striped mug."""
+    looks = (("mug", "red", ("dotted",)), ("mug", "blue", ()), ("book", "green", ("striped",)))
+    things = tuple(
+        Thing(k, *look[:2], Box(40 * k, 20, 40 * k + 30, 50), 900, look[2]) for k, look in enumerate(looks, 1)
+    )
+    ids = np.zeros((120, 200), np.uint8)
+    for thing in things:
+        ids[thing.box.to_slices(200, 120)] = thing.id
+    scene = Scene(np.zeros((120, 200, 3), np.uint8), ids, things, ())
+    rng = np.random.default_rng(0)
+    samples = [s for _ in range(400) for s in sample_prompts(rng, scene, 6)]
+    said = {s.text.removeprefix("the ") for s in samples if not s.targets and s.box.area == 120 * 200}
+    assert said & {"striped mug", "mug, striped"} and said & {"dotted book", "book, dotted"}
+    assert not said & {"dotted mug", "mug, dotted", "striped book", "book, striped"}
+    one_mug = {s.targets for s in samples if s.targets and s.text.removeprefix("the ") in ("dotted mug", "mug, dotted")}
+    assert one_mug == {(1,)}
 
 
 def _by_part(text: str, thing) -> bool:
@@ -131,23 +167,32 @@ def test_unknown_words_are_unknown():
 
 def test_a_batch_matches_its_scenes(bank):
     rng = np.random.default_rng(11)
-    household, leaves = household_scene(rng, bank, 96, 128), dead_leaves(rng, bank, 96, 128)
+    household, leaves = household_scene(rng, bank, 192, 256), dead_leaves(rng, bank, 96, 128)  # one twice as sharp
     scenes = [(household, sample_prompts(rng, household, 4)), (leaves, leaf_prompts(rng, leaves, 4))]
-    batch = collate(rng, scenes)
+    batch = collate(rng, scenes, (96, 128), 32)
     count = sum(len(samples) for _, samples in scenes)
     assert batch.images.shape == (2, 3, 96, 128)
-    assert batch.masks.shape == (count, 48, 64) and batch.boxes.shape == (count, 4) and len(batch.texts) == count
+    assert batch.masks.shape == (count, 32, 32) and batch.pixels.shape == (count, 3, 32, 32)
+    assert batch.boxes.shape == batch.regions.shape == (count, 4) and len(batch.texts) == count
     flat = [(i, s) for i, (_, samples) in enumerate(scenes) for s in samples]
     for n, (i, sample) in enumerate(flat):
         assert batch.image_index[n] == i
-        truth = np.isin(scenes[i][0].ids, sample.targets)
-        assert batch.masks[n].numpy().mean() == pytest.approx(truth.mean(), abs=1e-6)
+        scene, scale = scenes[i][0], (0.5, 1.0)[i]
+        assert batch.boxes[n].tolist() == pytest.approx(sample.box.scale(scale, scale).as_tuple(), abs=1e-3)
+        truth = np.isin(scene.ids, sample.targets)
+        assert batch.cells[n].mean().item() == pytest.approx(truth.mean(), abs=1e-6)
+        x0, y0, x1, y1 = (round(v / scale) for v in batch.regions[n].tolist())
+        assert batch.masks[n].mean().item() == pytest.approx(truth[y0:y1, x0:x1].mean(), abs=0.03)
+        shown = scene.image[y0:y1, x0:x1].mean((0, 1))
+        assert batch.pixels[n].float().mean((1, 2)).numpy() == pytest.approx(shown, abs=4)
         assert bool(batch.present[n]) == bool(sample.targets)
     household, leaves = batch.grounding
     assert (leaves == -1).all(), "dead leaves have no names, also no background"
     pairs = {(t.kind, t.color) for t in scenes[0][0].things}
-    assert len(batch.vocabulary) == len(pairs)
-    assert household.max() == len(pairs) and (household == len(pairs)).float().mean() > 0.2
+    assert len(pairs) < len(batch.vocabulary) <= 3 * len(pairs), "others, that are like them, are not there"
+    nothing = len(batch.vocabulary)
+    assert set(household.unique().tolist()) <= {-1, *range(len(pairs)), nothing}
+    assert (household == nothing).float().mean() > 0.2
 
 
 def test_leaves_are_prompted_by_their_boxes(bank):

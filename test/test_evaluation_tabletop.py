@@ -19,6 +19,7 @@ from mllm_server import RecordedServer, unused_url
 from rsvp_ros.cli import main
 from rsvp_ros.config import Config
 from rsvp_ros.errors import ModelRunError
+from rsvp_ros.evaluation.interrupt import interrupt_checked
 from rsvp_ros.evaluation.oracles import OracleReasoner, OracleSegmenter, Region
 from rsvp_ros.evaluation.report import SHOWN_PER_KIND, Results, prompt_table
 from rsvp_ros.evaluation.scores import Scores, clip_scores, scores_by_group
@@ -567,7 +568,7 @@ def test_the_command_asks_the_segmenter_alone(headless_gl, tmp_path, capsys):
     assert evaluate("--prompts", "--count", 2, "--out", tmp_path) == 0
     content = json.loads((tmp_path / "prompts.json").read_text())
     assert content["complete"] and content["scenes_asked_about"] == 2
-    settings = {"segmenter": "vlsm (embedded)", "split": "test", "first seed": 0, "scenes": 2}
+    settings = {"segmenter": "vlsm (embedded)", "split": "test", "first seed": 0, "scenes": 2, "size": "320x240"}
     assert content["settings"] == {**settings, "parameters": "all default"}
     prompts = content["prompts"]
     assert prompts["tight box + text"]["iou"] > 0.5
@@ -642,6 +643,48 @@ def test_ctrl_c_writes_what_it_has(headless_gl, tmp_path, mode):
     assert content["settings"]["scenes"] == 100000
     assert content["prompts" if prompts else "answers"]
     assert not prompts or 1 <= content["scenes_asked_about"] < 100000
+
+
+def test_without_the_words_a_segmenter_has_the_region_alone(headless_gl, tmp_path):
+    """The true descriptions, in the whole image: with the words it finds some, without them nothing."""
+    options = ["--count", 1, "--languages", "en", "--reasoner", "oracle", "--region", "image"]
+
+    def right(*more) -> list[bool]:
+        assert evaluate(*options, *more, "--out", tmp_path) == 0
+        content = json.loads((tmp_path / "results.json").read_text())
+        assert content["settings"]["segmenter"].endswith("boxes only") == bool(more)
+        return [answer["right"] for answer in content["answers"] if answer["targets"]]
+
+    assert sum(right("--segmenter", "boxes")) < sum(right())
+
+
+@pytest.mark.parametrize(("presses", "answers"), [(1, 2), (2, 1)])
+def test_ctrl_c_waits_for_the_answer_under_way_and_a_second_one_does_not(
+    headless_gl, tmp_path, monkeypatch, presses, answers
+):
+    asked = []
+
+    def interrupted(*arguments):
+        asked.append(arguments)
+        for _ in range(presses if len(asked) == 2 else 0):
+            signal.raise_signal(signal.SIGINT)
+        return answer(*arguments)
+
+    monkeypatch.setattr("rsvp_ros.evaluation.tabletop.answer", interrupted)
+    assert evaluate("--count", 1, "--segmenter", "oracle", "--out", tmp_path) == 130
+    assert len(json.loads((tmp_path / "results.json").read_text())["answers"]) == answers
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupt_checked() as check:
+            signal.raise_signal(signal.SIGINT)
+            check()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(("mode", "name"), [("--segmenter=oracle", "table.txt"), ("--prompts", "prompts.json")])

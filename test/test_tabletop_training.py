@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from hand_made_view import make_view
 
-from rsvp_ros.geometry import mask_iou
+from rsvp_ros.geometry import Box, mask_iou
 from rsvp_ros.tabletop.kinds import KINDS, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
+from rsvp_ros.tabletop.view_files import ViewFiles, write_view
+from rsvp_ros.textures import TextureBank
+from rsvp_ros.training.dataset import MixedDataset, Shares, collate
+from rsvp_ros.training.prompts import PromptKind, Sample
+from rsvp_ros.training.tabletop_scenes import tabletop_scenes, to_scene
 
-pytestmark = pytest.mark.usefixtures("headless_gl")
+rendered = pytest.mark.usefixtures("headless_gl")
 
 
 @pytest.fixture(scope="module")
-def view():
+def view(headless_gl):
     from rsvp_ros.tabletop.world import render_scene
 
     return next(
@@ -24,45 +31,58 @@ def view():
     )
 
 
-def test_a_part_of_a_view_keeps_its_things(view):
-    from rsvp_ros.training.tabletop_scenes import to_scene
+# --- scenes
 
-    whole = to_scene(view, (0, 0, 640, 480), (240, 320))
+
+def test_a_whole_view_keeps_its_things(view):
+    whole = to_scene(view, (0, 0, 640, 480))
+    assert np.array_equal(whole.image, view.image) and np.array_equal(whole.ids, view.ids)
     assert {t.id for t in whole.things} <= {t.id for t in view.things}
+    assert len(whole.things) > 3
     assert {t.id for t in whole.things + whole.doubtful} == set(np.unique(whole.ids)) - {0}
     for thing in whole.things:
         seen = view.object(thing.id)
         assert thing.color == seen.color and thing.kind in (seen.kind, "block")
-        large = np.repeat(np.repeat(whole.mask(thing), 2, 0), 2, 1)
-        assert mask_iou(large, view.mask(thing.id)) > 0.7
-        assert thing.box.scale(2, 2).iou(seen.box) > 0.7
+        assert thing.area == seen.area and thing.box == seen.box
+        assert np.array_equal(whole.mask(thing), view.mask(thing.id))
         assert thing.color in thing.description
+        assert len(thing.foreign) == 3 and len(set(thing.foreign)) == 3
+
+
+def test_a_part_of_a_view_is_cut_where_it_says(view):
+    thing = max(view.things, key=lambda t: t.area)
+    x0, y0 = max(int(thing.box.x0) - 20, 0), max(int(thing.box.y0) - 10, 0)
+    part = to_scene(view, (x0, y0, 640, 480))
+    assert part.ids.shape == part.image.shape[:2] == (480 - y0, 640 - x0)
+    (found,) = (t for t in part.things if t.id == thing.id)
+    assert found.box.translate(x0, y0) == thing.box
 
 
 def test_what_a_part_cuts_is_not_named(view):
-    from rsvp_ros.training.tabletop_scenes import to_scene
-
     thing = max((t for t in view.things if t.box.x0 > 100), key=lambda t: t.area)
-    x = int(thing.box.center[0]) + int(0.25 * thing.box.width)
-    left = max(0, x - 480)
-    part = to_scene(view, (left, 0, max(x, left + 1), 480), (192, 192))
-    assert thing.id in {t.id for t in part.things}, "most of it is there"
-    x = int(thing.box.x0 + 0.2 * thing.box.width)
-    part = to_scene(view, (max(0, x - 480), 0, x, 480), (192, 192))
-    assert thing.id not in {t.id for t in part.things}
+    columns = np.cumsum(np.count_nonzero(view.mask(thing.id), axis=0)) / thing.area
+    for share, is_named in ((0.8, True), (0.3, False)):
+        x = int(np.searchsorted(columns, share)) + 1
+        part = to_scene(view, (0, 0, x, 480))
+        assert (thing.id in {t.id for t in part.things}) is is_named
+        assert (thing.id in {t.id for t in part.doubtful}) is not is_named
 
 
+# --- prompts
+
+
+@rendered
 def test_prompts_have_the_right_answers_and_nothing_held_out():
-    from rsvp_ros.training.prompts import PromptKind
-    from rsvp_ros.training.tabletop_scenes import tabletop_scenes
-
     rng = np.random.default_rng(1)
-    kinds, languages = set(), 0
+    kinds, languages, resolutions = set(), 0, set()
     for size in ((240, 320), (192, 192), (240, 320)):
         scenes = tabletop_scenes(rng, size, 6, 4)
         assert len(scenes) == 4
         for scene, samples in scenes:
-            assert scene.image.shape == (*size, 3) and scene.ids.shape == size
+            height, width = scene.ids.shape
+            assert scene.image.shape == (height, width, 3)
+            assert width / height == pytest.approx(size[1] / size[0], rel=0.02)
+            resolutions.add(height)
             for thing in scene.things:
                 kind = "cube" if thing.kind == "block" else thing.kind
                 assert not KINDS[kind].held_out and not is_held_out_pair(kind, thing.color)
@@ -70,25 +90,70 @@ def test_prompts_have_the_right_answers_and_nothing_held_out():
                 kinds.add(sample.kind)
                 assert (not sample.targets) == (sample.kind is PromptKind.ABSENT)
                 assert {t.id for t in scene.things}.issuperset(sample.targets)
+                assert Box(0, 0, width, height).intersection(sample.box) == pytest.approx(sample.box.area)
                 if sample.kind is PromptKind.INSTRUCTION:
                     languages += not sample.text.isascii()
-                    assert sample.box.area == size[0] * size[1]
-    assert {PromptKind.INSTRUCTION, PromptKind.ABSENT, PromptKind.WHOLE_TEXT} <= kinds
-    assert languages
+                    assert sample.box.area == width * height
+    assert {PromptKind.ABSENT, PromptKind.WHOLE_TEXT} <= kinds
+    assert min(resolutions) <= 240 < max(resolutions), "both as the network sees them and sharper"
 
 
+@rendered
+def test_instructions_are_among_the_prompts(monkeypatch):
+    monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.INSTRUCTION_SHARE", 0.7)
+    scenes = tabletop_scenes(np.random.default_rng(1), (240, 320), 6, 6)
+    said = [sample for _, samples in scenes for sample in samples if sample.kind is PromptKind.INSTRUCTION]
+    assert len(said) > 3 and any(not sample.text.isascii() for sample in said)
+
+
+# --- batches
+
+
+def rendered_batch(sizes=((192, 256),), seed: int = 3, number: int = 7, records=()):
+    bank = TextureBank(np.random.default_rng(0), 4)
+    return MixedDataset(seed, sizes, 2, 4, bank, Shares(1.0, 0.0), 32, records)[number]
+
+
+@rendered
 def test_batches_of_tabletops_follow_from_seed_and_number():
-    import torch
-
-    from rsvp_ros.textures import TextureBank
-    from rsvp_ros.training.dataset import MixedDataset, Shares
-
-    one, two = (
-        MixedDataset(3, ((192, 256),), 2, 4, TextureBank(np.random.default_rng(0), 4), Shares(tabletop=1.0))[7]
-        for _ in range(2)
-    )
+    one, two = rendered_batch(), rendered_batch()
     assert torch.equal(one.images, two.images) and torch.equal(one.masks, two.masks) and one.texts == two.texts
+    assert torch.equal(one.pixels, two.pixels) and torch.equal(one.regions, two.regions)
     whole = [box == [0, 0, 256, 192] for box in one.boxes.tolist()]
-    assert one.exhaustive.tolist() == [w and bool(text) for w, text in zip(whole, one.texts, strict=True)]
+    assert one.exhaustive.tolist() == [
+        w and bool(text) and judged for w, text, judged in zip(whole, one.texts, one.judged.tolist(), strict=True)
+    ]
     assert 0 < one.exhaustive.sum() < len(whole)
-    assert (one.masks[~one.present] == 0).all() and (one.masks[one.present].flatten(1).sum(1) > 0).all()
+
+
+def test_masks_lie_over_their_regions():
+    """Of a scene with twice the network's resolution: as sharp as the scene, at the place in the network's input."""
+    scene = to_scene(make_view(384, 256), (0, 0, 384, 256))
+    mug = next(t for t in scene.things if t.kind == "mug")
+    samples = [Sample(PromptKind.BOX, mug.box, "", (mug.id,)), Sample(PromptKind.ABSENT, mug.box, "the red key", ())]
+    batch = collate(np.random.default_rng(0), [(scene, samples)], (128, 192), 64)
+    assert batch.images.shape == (1, 3, 128, 192) and batch.pixels.shape == (2, 3, 64, 64)
+    assert batch.boxes[0].tolist() == pytest.approx(mug.box.scale(0.5, 0.5).as_tuple())
+    assert batch.present.tolist() == [True, False] and batch.masks[1].sum() == 0
+    x0, y0, x1, y1 = batch.regions[0].tolist()
+    xs = (x0 + (np.arange(64) + 0.5) / 64 * (x1 - x0)) * 2
+    ys = (y0 + (np.arange(64) + 0.5) / 64 * (y1 - y0)) * 2
+    there = np.ix_(ys.astype(int), xs.astype(int))
+    assert mask_iou(batch.masks[0].numpy() > 0.5, scene.mask(mug)[there]) > 0.95
+    assert np.abs(batch.pixels[0].permute(1, 2, 0).numpy() - scene.image[there].astype(float)).mean() < 6
+    cells = batch.cells[0].repeat_interleave(16, 0).repeat_interleave(16, 1).numpy() > 0.5
+    assert mask_iou(cells, scene.mask(mug)) > 0.7
+
+
+def test_exported_scenes_are_used_where_they_are_given(tmp_path):
+    """Without a renderer: it is not even there in this test."""
+    files = ViewFiles.among(tmp_path, "train_000000")
+    view = make_view(320, 240)
+    write_view(files, view, (), {"split": "train", "seed": 0})
+    batch = rendered_batch(((240, 320),), records=(str(files.record),))
+    again = rendered_batch(((240, 320),), records=(str(files.record),))
+    assert torch.equal(batch.images, again.images) and batch.texts == again.texts
+    assert batch.images.shape == (2, 3, 240, 320)
+    colors = view.image.reshape(-1, 3).mean(0)
+    assert np.abs(batch.images.float().mean((0, 2, 3)).numpy() - colors).max() < 25
+    assert any("mug" in text or "can" in text for text in batch.texts + batch.vocabulary)

@@ -7,11 +7,13 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsvp_ros import config as configuration
+from rsvp_ros.evaluation.interrupt import interrupt_checked
+from rsvp_ros.tabletop.commands import image_size
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.splits import Split
 
@@ -30,6 +32,8 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("evaluate", help="how right a configuration is, on scenes with known answers")
     subcommands = parser.add_subparsers(dest="evaluate_command", required=True)
     _add_tabletop(subcommands)
+    _add_images(subcommands)
+    _add_drawn(subcommands)
 
 
 def _add_tabletop(commands: argparse._SubParsersAction) -> None:
@@ -47,6 +51,13 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--count", type=_not_negative, default=100, help="scenes (default: %(default)s)")
     parser.add_argument("--seed", type=_not_negative, default=0, help="of the first scene and clip (default: 0)")
+    parser.add_argument(
+        "--size",
+        type=image_size,
+        default="320x240",
+        metavar="WIDTHxHEIGHT",
+        help="of an image [px] (default: %(default)s)",
+    )
     parser.add_argument(
         "--instructions", type=_not_negative, default=8, help="about each scene, at most (default: %(default)s)"
     )
@@ -80,9 +91,9 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--segmenter",
-        choices=("configured", "oracle"),
+        choices=("configured", "boxes", "oracle"),
         default="configured",
-        help="stage 2: the configured model, or the true masks (default: %(default)s)",
+        help="stage 2: the configured model, that without the words, or the true masks (default: %(default)s)",
     )
     parser.add_argument(
         "--prompts", action="store_true", help="measure the segmenter alone, by kind of prompt, and nothing else"
@@ -91,6 +102,54 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
         "--out", type=Path, default=Path("out/tabletop"), help="folder for the results (default: %(default)s)"
     )
     parser.set_defaults(run=functools.partial(_tabletop, parser))
+
+
+def _add_images(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "images",
+        help="the segmenter on your own images with masks",
+        description="Ask the configured segmenter for each mask of a folder by the box around it, of which every side "
+        "is moved, in or out, by a share of the box's size; print the mean IoU, and that of the boxes themselves.",
+    )
+    configuration.add_options(parser)
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="with images/NAME.jpg and masks/NAME.png, grey or palette, one value an object and 0 none (as DAVIS)",
+    )
+    parser.add_argument(
+        "--jitter",
+        nargs=2,
+        type=float,
+        default=(0.05, 0.10),
+        metavar=("LEAST", "MOST"),
+        help="how far sides are moved (default: 0.05 0.10)",
+    )
+    parser.add_argument("--repeats", type=_positive, default=5, help="boxes for each mask (default: %(default)s)")
+    parser.add_argument("--seed", type=_not_negative, default=0, help="of the boxes (default: %(default)s)")
+    parser.set_defaults(run=_images)
+
+
+def _add_drawn(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "drawn",
+        help="the segmenter on drawn scenes, by kind of prompt",
+        description="Ask the configured segmenter about scenes that are drawn from random numbers and textures which "
+        "training does not use (docs/training.md); print mean IoU and right object by kind of prompt, and presence.",
+    )
+    configuration.add_options(parser)
+    parser.add_argument(
+        "--count", type=_positive, default=400, help="scenes, half of them dead leaves (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=_not_negative, default=20_000_003, help="(default: %(default)s)")
+    parser.set_defaults(run=_drawn)
+
+
+def _positive(text: str) -> int:
+    number = _not_negative(text)
+    if not number:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def _not_negative(text: str) -> int:
@@ -125,7 +184,9 @@ def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     if not (options.clips or (options.count and (options.instructions or options.prompts))):
         parser.error("nothing is asked: give --count and --instructions, or --clips, more than 0")
     config = configuration.load_changed(options.config, options.set)
-    scenes = SceneOptions(Split(options.split), instructions=options.instructions, languages=tuple(options.languages))
+    scenes = SceneOptions(
+        Split(options.split), options.size, instructions=options.instructions, languages=tuple(options.languages)
+    )
     with disk_errors(options.out):
         options.out.mkdir(parents=True, exist_ok=True)  # not only after hours
     default = configuration.flatten(configuration.Config())
@@ -134,6 +195,7 @@ def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         "split": options.split,
         "first seed": options.seed,
         "scenes": options.count,
+        "size": "{}x{}".format(*options.size),
         "instructions a scene": options.instructions,
         "languages": ", ".join(options.languages),
         "clips": options.clips,
@@ -153,8 +215,9 @@ def _whole(options: argparse.Namespace, config: Config, scenes: SceneOptions, as
     with System.configured(config, options.reasoner, options.segmenter, Region(options.region)) as system:
         results = Results(asked)
         try:
-            _ask(options, scenes, system, results)
-            _follow(options, scenes, system, results)
+            with interrupt_checked() as check:
+                _ask(options, scenes, system, results, check)
+                _follow(options, scenes, system, results, check)
             results.complete = True
         finally:  # also after Ctrl-C and errors
             results.settings = {**system.names, **asked}  # a server's model may be known by name only now
@@ -167,7 +230,9 @@ def _whole(options: argparse.Namespace, config: Config, scenes: SceneOptions, as
     return 0
 
 
-def _ask(options: argparse.Namespace, scenes: SceneOptions, system: System, results: Results) -> None:
+def _ask(
+    options: argparse.Namespace, scenes: SceneOptions, system: System, results: Results, check: Callable[[], None]
+) -> None:
     from rsvp_ros.evaluation.tabletop import answer
     from rsvp_ros.tabletop.export import instructions_about
     from rsvp_ros.tabletop.world import render_scene
@@ -176,16 +241,21 @@ def _ask(options: argparse.Namespace, scenes: SceneOptions, system: System, resu
         (view,) = render_scene(scenes.split, seed, size=scenes.size, full_masks=False)
         for instruction in instructions_about(view, scenes, seed):
             results.add(answer(system, seed, view, instruction))
+            check()
 
 
-def _follow(options: argparse.Namespace, scenes: SceneOptions, system: System, results: Results) -> None:
+def _follow(
+    options: argparse.Namespace, scenes: SceneOptions, system: System, results: Results, check: Callable[[], None]
+) -> None:
     from rsvp_ros.evaluation.tabletop import follow_boxes, follow_instruction
     from rsvp_ros.tabletop.clips import render_clip, sample_clip
     from rsvp_ros.tabletop.instructions import sample_instructions
 
     for seed in _counted("clip", options.seed, options.clips):
         views = list(render_clip(sample_clip(scenes.split, seed, options.clip_seconds, size=scenes.size)))
+        check()
         results.followed += follow_boxes(system, seed, views)
+        check()
         sampled = sample_instructions(
             views[0],
             scenes.split.generator(seed, "instruction about a clip"),
@@ -197,6 +267,7 @@ def _follow(options: argparse.Namespace, scenes: SceneOptions, system: System, r
         instruction = next((instruction for instruction in sampled if len(instruction.targets) == 1), None)
         if instruction is not None:
             results.followed.append(follow_instruction(system, seed, views, instruction))
+            check()
 
 
 def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, asked: dict) -> int:
@@ -208,13 +279,15 @@ def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, 
     from rsvp_ros.tabletop.world import render_scene
 
     segmenter = load_segmenter(config.segmenter)
-    settings = {name: asked[name] for name in ("split", "first seed", "scenes", "parameters")}
+    settings = {name: asked[name] for name in ("split", "first seed", "scenes", "size", "parameters")}
     results = PromptResults({"segmenter": segmenter.name, **settings}, config.tracker.min_presence)
     try:
-        for seed in _counted("scene", options.seed, options.count):
-            (view,) = render_scene(scenes.split, seed, full_masks=False)
-            results.replies += ask(segmenter, view, list(questions(view, scenes.split.generator(seed, "prompts"))))
-            results.scenes += 1
+        with interrupt_checked() as check:
+            for seed in _counted("scene", options.seed, options.count):
+                (view,) = render_scene(scenes.split, seed, size=scenes.size, full_masks=False)
+                results.replies += ask(segmenter, view, list(questions(view, scenes.split.generator(seed, "prompts"))))
+                results.scenes += 1
+                check()
         results.complete = True
     finally:  # also after Ctrl-C and errors
         try:
@@ -239,3 +312,29 @@ def _counted(name: str, first: int, count: int) -> Iterator[int]:
         yield first + number
     if live and count:
         print(end="\x1b[2K", file=sys.stderr)
+
+
+def _images(options: argparse.Namespace) -> int:
+    from rsvp_ros.evaluation.segmentation import measure_images, read_masked_images
+    from rsvp_ros.segmentation.loading import load_segmenter
+
+    config = configuration.load_changed(options.config, options.set)
+    images = read_masked_images(options.folder)
+    segmenter = load_segmenter(config.segmenter)
+    ious, boxes = measure_images(segmenter, images, tuple(options.jitter), options.repeats, options.seed)
+    print(f"{segmenter.name}: mean IoU {_mean(ious):.3f} of {len(ious)} masks; the boxes themselves {_mean(boxes):.3f}")
+    return 0
+
+
+def _drawn(options: argparse.Namespace) -> int:
+    from rsvp_ros.evaluation.segmentation import held_out_scenes, measure_scenes, report
+    from rsvp_ros.segmentation.loading import load_segmenter
+
+    config = configuration.load_changed(options.config, options.set)
+    segmenter = load_segmenter(config.segmenter)
+    print(report(measure_scenes(segmenter, held_out_scenes(options.seed, options.count))))
+    return 0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,11 +1,10 @@
 """Held-out measures of a segmenter: drawn scenes by kind of prompt, and photographs with masks.
 
-`python -m rsvp_ros.evaluation.segmentation` prints the tables of the embedded VLSM's model card.
+`rsvp evaluate drawn` and `rsvp evaluate images` print them.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -145,26 +144,3 @@ def report(measures: dict[str, Measure]) -> str:
             f" present ones refused by mistake, AUC {area_under_curve(present, absent):.3f}.",
         ]
     return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    from rsvp_ros.segmentation.vlsm_segmenter import VlsmSegmenter
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", default="embedded", help='folder, or "embedded"')
-    parser.add_argument("--scenes", type=int, default=400, help="drawn scenes, half of them dead leaves")
-    parser.add_argument("--seed", type=int, default=20_000_003)
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--masked-images", type=Path, help="folder with images/*.jpg and masks/*.png")
-    options = parser.parse_args(arguments)
-    segmenter = VlsmSegmenter.from_pretrained(options.weights, dtype=options.dtype)
-    if options.scenes:
-        print(report(measure_scenes(segmenter, held_out_scenes(options.seed, options.scenes))))
-    if options.masked_images:
-        ious, baseline = measure_images(segmenter, read_masked_images(options.masked_images))
-        print(f"\n{options.masked_images.name}, box jittered by 5-10 %: mean IoU {np.mean(ious):.3f} of {len(ious)}"
-              f" (the box itself {np.mean(baseline):.3f})")  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

@@ -161,7 +161,7 @@ class System:
         """What a configuration describes, or with another stage in place of one of its own.
 
         reasoner: "configured", "literal", or "oracle", which says with the exactness of `region` where a target is.
-        segmenter: "configured" or "oracle".
+        segmenter: "configured", "boxes", which is that without the words, or "oracle".
 
         Raises ModelLoadError, ConfigurationError.
         """
@@ -173,9 +173,12 @@ class System:
         elif config.mllm.backend != "none":
             mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False)
             stage1 = Reasoner(mllm, config.reasoner)
-        return cls(
-            config, stage1, OracleSegmenter if segmenter == "oracle" else lambda: load_segmenter(config.segmenter)
-        )
+        stage2: dict[str, Callable[[], Segmenter]] = {
+            "configured": lambda: load_segmenter(config.segmenter),
+            "boxes": lambda: _WithoutWords(load_segmenter(config.segmenter)),
+            "oracle": OracleSegmenter,
+        }
+        return cls(config, stage1, stage2[segmenter])
 
     def __enter__(self) -> System:
         """Raises ModelLoadError, ConfigurationError."""
@@ -267,6 +270,22 @@ class _Timed:
         predictions = self._segmenter.segment(features, prompts)
         self.seconds += time.perf_counter() - start
         return predictions
+
+
+class _WithoutWords:
+    """A segmenter that is told regions only."""
+
+    reads_text = False
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter = segmenter
+        self.name = f"{segmenter.name}, boxes only"
+
+    def encode(self, image: np.ndarray) -> object:
+        return self._segmenter.encode(image)
+
+    def segment(self, features: object, prompts: Sequence[Prompt]) -> list[Prediction]:
+        return self._segmenter.segment(features, [Prompt(prompt.box) for prompt in prompts])
 
 
 # --- Instructions about images ----------------------------------------------------------------------------------------

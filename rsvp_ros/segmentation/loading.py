@@ -30,6 +30,8 @@ class SegmenterConfig:
     model_type: str = ""
     """transformers only, to read a folder as another type than its config.json says: "sam3_tracker" makes a SAM 3
     checkpoint a segmenter of boxes."""
+    compile: bool = False
+    """Compile the image encoder (torch.compile) while it is warmed up, for the camera's size of images."""
 
 
 def load_segmenter(config: SegmenterConfig) -> Segmenter:
@@ -46,22 +48,30 @@ def load_segmenter(config: SegmenterConfig) -> Segmenter:
     }
     if config.backend not in loaders:
         raise ConfigurationError(f"segmenter backend '{config.backend}' is unknown: use {', '.join(loaders)}")
-    return loaders[config.backend](config)
+    segmenter = loaders[config.backend](config)
+    if config.compile:
+        segmenter.image_encoder.compile(dynamic=False)
+        segmenter.name += ", compiled"
+    return segmenter
 
 
 def warm_up(segmenter: Segmenter, width: int, height: int) -> None:
-    """Run it once on an image of the camera's size, so that the first real frame is as fast as the others.
+    """Run it once on an image of the camera's size, about something large and something small in it, so that the first
+    real frame is as fast as the others.
 
     Raises ModelRunError.
     """
     features = segmenter.encode(np.zeros((height, width, 3), np.uint8))
-    region = Box(width * 0.25, height * 0.25, width * 0.75, height * 0.75)
-    segmenter.segment(features, [Prompt(region, "object" if segmenter.reads_text else "")])
+    text = "object" if segmenter.reads_text else ""
+    sizes = (0.5, 0.1)
+    segmenter.segment(features, [Prompt(Box(0, 0, width * size, height * size), text) for size in sizes])
 
 
 def _load_vlsm(config: SegmenterConfig) -> Segmenter:
     module = _import("rsvp_ros.segmentation.vlsm_segmenter", "torch")
-    return module.VlsmSegmenter.from_pretrained(config.model, device=config.device, dtype=config.dtype)
+    segmenter = module.VlsmSegmenter.from_pretrained(config.model, device=config.device, dtype=config.dtype)
+    segmenter.encodes_alone = config.compile
+    return segmenter
 
 
 def _load_segment_anything(config: SegmenterConfig) -> Segmenter:

@@ -60,7 +60,8 @@ class Sam3Segmenter:
         self.tokenizer = tokenizer
         self._dtype = dtype
         self._texts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        set_encoder_dtype(model.vision_encoder, dtype)
+        self.image_encoder = model.vision_encoder
+        set_encoder_dtype(self.image_encoder, dtype)
         set_encoder_dtype(model.text_encoder, dtype)
         # transformers computes the sines in the features' type; in bfloat16 neighbouring cells share one.
         model.vision_encoder.neck.position_encoding.register_forward_pre_hook(_in_float32)

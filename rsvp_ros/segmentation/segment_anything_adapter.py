@@ -23,7 +23,8 @@ class SegmentAnythingSegmenter(BoxSegmenter):
         target = choose_device(device)
         self.sam = move_to_device(sam, name, target)
         self._dtype = choose_dtype(dtype, target)
-        set_encoder_dtype(sam.image_encoder, self._dtype)
+        self.image_encoder = sam.image_encoder
+        set_encoder_dtype(self.image_encoder, self._dtype)
         side = sam.image_encoder.img_size
         mean, std = (tuple(values.flatten().tolist()) for values in (sam.pixel_mean, sam.pixel_std))
         super().__init__(name, ImageTransform((side, side), True, mean, std), target)

@@ -7,7 +7,7 @@ what is trained and stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -51,6 +51,8 @@ class TextSam(nn.Module):
 
     mask_stride = 4
     """Pixels of the input that a cell of `VlsmOutput.masks` is wide."""
+    similarity_stride = 8
+    """The same of `VlsmOutput.similarity` and of `TextSamFeatures.semantic`."""
 
     def __init__(self, sam: nn.Module, transform: ImageTransform, text_path: TextPath) -> None:
         """`sam`: one of `ARCHITECTURES`, `transform`: what it takes images with; `text_path`: made for it."""
@@ -62,24 +64,24 @@ class TextSam(nn.Module):
 
     @classmethod
     def from_backbone(cls, backbone: str, device: str = "auto", **sizes: int) -> TextSam:
-        """An untrained text path on a SAM, from a folder or the hub; `sizes`: fields of `TextPathConfig`.
+        """An untrained text path on a SAM, from a folder or the hub; `sizes`: fields of `TextPathSize`.
 
         Raises ModelLoadError for a model that cannot be loaded or takes no text path, ConfigurationError (device,
         sizes).
         """
         target = choose_device(device)
         sam, transform = _load_backbone(backbone, target)
-        folder = Path(backbone).expanduser()
-        name = str(folder.resolve()) if folder.is_dir() else backbone
         try:
-            text_path = TextPath(TextPathConfig(backbone=name, **_traits(sam), **sizes))
+            text_path = TextPath(TextPathConfig(backbone=_lasting(backbone), **_traits(sam), **sizes))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigurationError(f"a text path of this size cannot be made: {error}") from error
         return cls(sam, transform, text_path.to(target))
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "auto") -> TextSam:
+    def from_pretrained(cls, folder: str | Path, device: str = "auto", backbone: str | None = None) -> TextSam:
         """A text path that `save_pretrained` wrote, on the backbone that its config.json names; in evaluation mode.
+
+        `backbone`: where that lies now, if it lies elsewhere.
 
         Raises ModelLoadError: a missing or damaged file, a backbone that cannot be loaded or is not the one that the
         text path was trained on; ConfigurationError (device).
@@ -91,6 +93,8 @@ class TextSam(nn.Module):
             "with backend transformers"
         )
         text_path = model_folder.read(folder, TextPathConfig, TextPath, "text path", remedy)
+        if backbone is not None:
+            text_path.config = replace(text_path.config, backbone=_lasting(backbone))
         config = text_path.config
         try:
             sam, transform = _load_backbone(config.backbone, target)
@@ -215,6 +219,12 @@ def _load_backbone(model: str, device: torch.device) -> tuple[nn.Module, ImageTr
             f"{model} is a model of type '{model_type}', which takes no text path: supported are {', '.join(supported)}"
         )
     return load_sam(model, model_type, device)
+
+
+def _lasting(backbone: str) -> str:
+    """The backbone's name, also from another working directory."""
+    folder = Path(backbone).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else backbone
 
 
 def _traits(sam: nn.Module) -> dict[str, str | int]:

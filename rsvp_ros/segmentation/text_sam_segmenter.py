@@ -28,7 +28,8 @@ class TextSamSegmenter:
         self.device = choose_device(device)
         precision = choose_dtype(dtype, self.device)
         self.model = move_to_device(model, name, self.device)
-        set_encoder_dtype(model.sam.vision_encoder, precision)
+        self.image_encoder = model.sam.vision_encoder
+        set_encoder_dtype(self.image_encoder, precision)
         self.reads_text = model.reads_text
         self._texts: list[str] = []
         self._encoded_texts: TextFeatures | None = None

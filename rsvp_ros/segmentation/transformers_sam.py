@@ -73,7 +73,8 @@ class TransformersSamSegmenter(BoxSegmenter):
         super().__init__(name, transform, device)
         self.model = model
         self._dtype = dtype
-        set_encoder_dtype(model.vision_encoder, dtype)
+        self.image_encoder = model.vision_encoder
+        set_encoder_dtype(self.image_encoder, dtype)
 
     @classmethod
     def from_pretrained(

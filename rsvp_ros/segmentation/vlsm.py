@@ -2,7 +2,8 @@
 
 An image and, for each target, a region and a description, to a mask, its quality and the presence of what is
 described. Where the paper crops the image to the region and hands it to a large pretrained model, here the region is a
-prior inside the network, so that an image is encoded once for all its targets.
+prior inside the network, so that an image is encoded once for all its targets; only the mask decoder looks at the
+region's own pixels.
 """
 
 from __future__ import annotations
@@ -31,13 +32,17 @@ class VlsmConfig:
     dim: int = 160
     """Width of image and prompt tokens."""
     heads: int = 5
-    image_layers: int = 2
+    image_layers: int = 4
     """ViT layers at stride 16."""
     stem: tuple[int, int, int] = (32, 64, 96)
     """Channels at strides 2, 4 and 8."""
+    stem_blocks: int = 4
+    """Convolutional blocks at stride 8."""
     two_way_layers: int = 2
-    mask_dim: int = 64
-    """Channels of the mask decoder at stride 8; half of it at stride 4, a quarter at stride 2."""
+    grid: int = 64
+    """Cells along each side of the region that a mask is drawn in; a multiple of 4."""
+    mask_widths: tuple[int, int, int] = (24, 48, 96)
+    """Channels of the mask decoder on the whole, half and quarter grid."""
     text_layers: int = 1
     text_dim: int = 96
     """Width of the space where text and image are compared."""
@@ -50,10 +55,10 @@ class VlsmConfig:
 
 @dataclass(frozen=True, eq=False)
 class VlsmOutput:
-    """For P prompts, on the model's grid; logits."""
+    """For P prompts; logits."""
 
     masks: Tensor
-    """P x H/2 x W/2."""
+    """P x grid x grid: over each prompt's region."""
     quality: Tensor
     """P: the mask's IoU with the truth, estimated."""
     presence: Tensor
@@ -73,7 +78,7 @@ class Vlsm(nn.Module):
         self.config = config = config or VlsmConfig()
         dim = config.dim
         self.image_encoder = ImageEncoder(
-            config.stem, dim, config.image_layers, config.heads, config.mask_dim, config.text_dim
+            config.stem, config.stem_blocks, dim, config.image_layers, config.heads, config.text_dim
         )
         self.text_encoder = TextEncoder(
             config.text_buckets, config.piece_dim, dim, config.text_layers, config.heads, config.text_dim,
@@ -86,9 +91,9 @@ class Vlsm(nn.Module):
         self.no_text = nn.Parameter(torch.randn(dim) * 0.02)
         self.dense16 = nn.Linear(PromptEncoder.maps, dim)
         self.blocks = nn.ModuleList(TwoWayBlock(dim, config.heads) for _ in range(config.two_way_layers))
-        self.mask_decoder = MaskDecoder(dim, config.mask_dim, PromptEncoder.maps)
+        self.mask_decoder = MaskDecoder(dim, config.stem, config.mask_widths, PromptEncoder.maps)
         self.quality_head = Mlp(dim, dim, 1)
-        self.presence_head = Mlp(dim + 3, dim, 1)
+        self.presence_head = Mlp(dim + 3 * config.text_dim + 3, dim, 1)
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """`images`: B x 3 x H x W, RGB from 0 to 1, sides multiples of 16."""
@@ -114,37 +119,44 @@ class Vlsm(nn.Module):
         return maps.unflatten(1, semantic.shape[-2:]).float()
 
     def decode(
-        self, features: ImageFeatures, text: TextFeatures, boxes: Tensor, image_index: Tensor | None = None
+        self,
+        features: ImageFeatures,
+        text: TextFeatures,
+        boxes: Tensor,
+        regions: Tensor,
+        pixels: Tensor,
+        image_index: Tensor | None = None,
     ) -> VlsmOutput:
         """All prompts in one batch.
 
-        `boxes`: P x 4, pixels of the network's input; `image_index`: P, which image a prompt is about (default: the
-        first); `text`: of P descriptions.
+        `boxes`: P x 4, pixels of the network's input; `text`: of P descriptions; `regions`: P x 4, where the masks are
+        drawn, `pixels`: P x 3 x grid x grid, what the image shows there, RGB from 0 to 1;
+        `image_index`: P, which image a prompt is about (default: the first).
         """
         if image_index is None:
             image_index = boxes.new_zeros(boxes.shape[0], dtype=torch.long)
         height, width = (side // 2 for side in features.stride8.shape[-2:])
-        features = take(features, image_index)
-        similarity = self.similarity(features.semantic, text)
+        semantic = take(features.semantic, image_index)
+        similarity = self.similarity(semantic, text)
         dense8 = self.prompt_encoder.dense(boxes, similarity, 8)
         dense16 = F.avg_pool2d(dense8, 2)
-        image = features.tokens + self.dense16(dense16.flatten(2).transpose(1, 2).to(features.tokens.dtype))
+        image = take(features.tokens, image_index)
+        image = image + self.dense16(dense16.flatten(2).transpose(1, 2).to(image.dtype))
         image_position = sine_encoding(grid_centers(height, width, 16, boxes.device), self.config.dim)
         image_position = image_position.flatten(0, 1).to(image.dtype)
 
         tokens, token_bias = self._prompt_tokens(text, boxes)
         token_position = tokens
-        region = (dense16[:, 0].flatten(1), dense16[:, 1].flatten(1))
+        prior = (dense16[:, 0].flatten(1), dense16[:, 1].flatten(1))
         for block in self.blocks:
-            tokens, image = block(tokens, image, token_position, image_position, token_bias, region)
+            tokens, image = block(tokens, image, token_position, image_position, token_bias, prior)
 
         image = image.transpose(1, 2).unflatten(2, (height, width))
-        masks = self.mask_decoder(image, tokens[:, 0], dense8, features)
-        evidence = self._evidence(similarity, dense8[:, 0]).to(tokens.dtype)
+        masks = self.mask_decoder(pixels, regions, image_index, features, image, dense8, tokens[:, 0])
         return VlsmOutput(
             masks=masks.float(),
             quality=self.quality_head(tokens[:, 1]).squeeze(-1).float(),
-            presence=self.presence_head(torch.cat((tokens[:, 2], evidence), 1)).squeeze(-1).float(),
+            presence=self._presence(semantic, similarity, dense8[:, 0], text, tokens[:, 2]),
             similarity=similarity,
         )
 
@@ -163,19 +175,19 @@ class Vlsm(nn.Module):
         shown = torch.cat((others_shown, words_shown), 1)
         return torch.cat((outputs, corners, words), 1), torch.where(shown, 0.0, -1e4)[:, None, None]
 
-    @staticmethod
-    def _evidence(similarity: Tensor, inside: Tensor) -> Tensor:
-        """What the presence head is told of the similarity map: its peak in the region and elsewhere, its mean."""
+    def _presence(
+        self, semantic: Tensor, similarity: Tensor, inside: Tensor, text: TextFeatures, token: Tensor
+    ) -> Tensor:
+        """Logits P, from a token, from what the image shows where the text fits best in the region, and from how well
+        it fits there, elsewhere and on the whole. `inside`: coverage, P x h x w."""
+        attention = (similarity + inside.clamp(min=1e-4).log()).flatten(1).softmax(1)
+        seen = (semantic.flatten(2) @ attention[:, :, None].to(semantic.dtype)).squeeze(-1)
         peak = torch.where(inside > 0, similarity, -10.0).flatten(1).amax(1)
         elsewhere = torch.where(inside > 0, -10.0, similarity).flatten(1).amax(1)
         mean = (similarity.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1e-3)
-        return torch.stack((peak.clamp(-10, 10) / 4, elsewhere.clamp(-10, 10) / 4, mean), 1)
-
-    def forward(
-        self, images: Tensor, texts: Sequence[str], boxes: Tensor, image_index: Tensor | None = None
-    ) -> VlsmOutput:
-        """Images to answers in one go; see `encode_image`, `encode_text` and `decode`."""
-        return self.decode(self.encode_image(images), self.encode_text(texts), boxes, image_index)
+        fit = torch.stack((peak.clamp(-10, 10) / 4, elsewhere.clamp(-10, 10) / 4, mean), 1).to(token.dtype)
+        evidence = torch.cat((token, fit, seen * text.query, seen, text.query), 1)
+        return self.presence_head(evidence).squeeze(-1).float()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (float16), each whole or not at all."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -15,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsvp_ros.errors import InvalidImageError
-from rsvp_ros.geometry import Box
+from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.segmentation.modeling.image_encoder import ImageFeatures
-from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
+from rsvp_ros.segmentation.modeling.region import sample_regions
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
+from rsvp_ros.segmentation.region import CROP_SIDE, Region
 from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype, move_to_device, running
 from rsvp_ros.segmentation.vlsm import Vlsm
 from rsvp_ros.types import Prediction, Prompt
@@ -28,42 +30,44 @@ EMBEDDED = Path(__file__).parent / "weights" / "vlsm_embedded"
 
 IMAGE_SIDE = 320
 """Longest side of the whole image as the network sees it, pixels."""
-CROP_SIDE = 192
-"""Side of a crop around a small target as the network sees it, pixels."""
-CROP_BELOW = 64
-"""A box whose longer side is shorter than this on the network's grid is looked at again in a crop."""
-REGION_PADDING = 0.25
-"""A mask may reach out of its box by this share of the box's size, as in training."""
-MASK_STRIDE = MaskDecoder.stride
-RESIZE_FROM = 4
-"""Cells of the mask of at least this many of the image's pixels are enlarged by `cv2.resize`, 4 times as fast as
-`cv2.warpAffine`. That places pixels in steps of 1/32 of a cell, this to about a tenth of a pixel."""
+CROP_BELOW = 72
+"""A box whose longer side is shorter than this, in pixels of the whole image as the network sees it, is looked at in a
+crop around it."""
+CLOSER_BELOW = 0.2
+"""Something found by its description whose box takes up less than this share of the region is looked at again."""
+FITS_TOO = 1.0
+"""Parts of a mask in which the description fits worse than in the best one by no more than this belong to it."""
 CACHED_TEXTS = 256
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Part of an image on the network's grid: (x, y) of the image lies at ((x - left) * scale, (y - top) * scale)."""
+    """Part of an image as the network sees it: (x, y) of the part lies at (x * scale[0], y * scale[1])."""
 
+    part: Region
     pixels: np.ndarray
     """uint8 h x w x 3, sides multiples of 16; what lies outside the part repeats its border."""
-    left: int
-    top: int
     scale: tuple[float, float]
 
+    def place(self, box: Box) -> Box:
+        """A box of the image, as the network sees it."""
+        return box.translate(-self.part.x0, -self.part.y0).scale(*self.scale)
 
-def make_view(image: np.ndarray, area: tuple[int, int, int, int], side: int, square: bool = False) -> View:
-    """Scale the area x0, y0, x1, y1 of an image so that its longer side is `side`; pad to the grid, or to a square."""
-    x0, y0, x1, y1 = area
-    factor = side / max(x1 - x0, y1 - y0)
-    width, height = max(1, round((x1 - x0) * factor)), max(1, round((y1 - y0) * factor))
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    pixels = cv2.resize(image[y0:y1, x0:x1], (width, height), interpolation=method)
-    right = (side if square else _grid_side(width)) - width
-    below = (side if square else _grid_side(height)) - height
+
+def look_at(image: np.ndarray, part: Region, side: int, square: bool = False) -> View:
+    """Scale a part of an image so that its longer side is `side`, and pad it at the right and below, to a `square` or
+    as far as the network needs."""
+    pixels = image[part.y0 : part.y1, part.x0 : part.x1]
+    height, width = pixels.shape[:2]
+    factor = side / max(width, height)
+    w, h = max(1, round(width * factor)), max(1, round(height * factor))
+    if (w, h) != (width, height):
+        method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        pixels = cv2.resize(pixels, (w, h), interpolation=method)
+    right, below = (side - w, side - h) if square else (_grid_side(w) - w, _grid_side(h) - h)
     if right or below:
         pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    return View(pixels, x0, y0, (width / (x1 - x0), height / (y1 - y0)))
+    return View(part, pixels, (w / width, h / height))
 
 
 def _grid_side(side: int) -> int:
@@ -71,43 +75,53 @@ def _grid_side(side: int) -> int:
     return max(2, math.ceil(side / Vlsm.stride)) * Vlsm.stride
 
 
-def crop_area(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """A square of twice the box's longer side around it, moved and cut to lie inside the image: x0, y0, x1, y1."""
-    side = max(2.0 * max(box.width, box.height), 16.0)
-    spans = []
-    for middle, size in zip(box.center, (width, height), strict=True):
-        low = min(max(middle - side / 2, 0.0), max(size - side, 0.0))
-        spans.append((math.floor(low), math.ceil(min(low + side, size))))
-    (x0, x1), (y0, y1) = spans
-    return x0, y0, x1, y1
+class EncodedImage:
+    """An image, encoded when a prompt is about more than a small part of it."""
+
+    def __init__(self, image: np.ndarray, encode: Callable[[np.ndarray], ImageFeatures]) -> None:
+        """`encode`: of pixels, uint8 B x h x w x 3."""
+        self.image = image
+        height, width = image.shape[:2]
+        self.whole = Region(0, 0, width, height)
+        self.scale = IMAGE_SIDE / max(width, height)
+        self._encode = encode
+
+    @cached_property
+    def encoded(self) -> tuple[View, ImageFeatures]:
+        """The whole image."""
+        view = look_at(self.image, self.whole, IMAGE_SIDE)
+        return view, self._encode(view.pixels[None])
 
 
 @dataclass(frozen=True, eq=False)
-class _Target:
-    """One prompt and the view in which it is looked at."""
+class _Asked:
+    """A prompt and the view in which it is looked at."""
 
+    box: Box
+    """Pixels of the image, inside it."""
+    text: str
     view: View
     place: int
     """Of the view in the batch of encoded ones."""
-    box: Box
-    """Pixels of the image, clipped to it."""
-    text: str
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedImage:
-    """An encoded image; holds the image too, for crops around small targets."""
+class _Look:
+    """What was found for one prompt."""
 
-    image: np.ndarray
-    view: View
-    features: ImageFeatures
+    mask: np.ndarray
+    score: float
+    presence: float
+    closer: Box | None = None
+    """Around what fits the description best, where that is small in the region."""
 
 
 class VlsmSegmenter:
     """Runs a `Vlsm`: see `Segmenter` for the contract.
 
-    The whole image is encoded once. A target that is small on the network's grid is looked at again in a crop around
-    its box (the paper always crops); all crops of a call are encoded in one batch, as are all prompts decoded.
+    The whole image is encoded once, for all prompts that are about much of it; a small target is looked at in a crop
+    around it (the paper always crops), all crops in one batch. What fits a description best in a region much larger
+    than itself is looked at again from nearby, as if its box had been given.
     """
 
     reads_text = True
@@ -121,6 +135,10 @@ class VlsmSegmenter:
         self.device = choose_device(device)
         self.dtype = _choose_dtype(dtype, self.device)
         self.model = move_to_device(model.to(self.dtype, memory_format=torch.channels_last), name, self.device)
+        self.image_encoder = self.model.image_encoder
+        """What `SegmenterConfig.compile` compiles."""
+        self.encodes_alone = False
+        """One image at a time: what is compiled is compiled anew for every number of them."""
         self._texts: OrderedDict[str, TextFeatures] = OrderedDict()
 
     @classmethod
@@ -137,14 +155,11 @@ class VlsmSegmenter:
     def encode(self, image: np.ndarray) -> EncodedImage:
         """uint8 H x W x 3 RGB. It is kept, not copied: leave it unchanged as long as the result is in use.
 
-        Raises InvalidImageError for anything else, ModelRunError where the model fails.
+        Raises InvalidImageError for anything else.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise InvalidImageError(f"an image must be uint8 H x W x 3 with pixels, got {image.dtype} {image.shape}")
-        height, width = image.shape[:2]
-        with running(self.name):
-            view = make_view(image, (0, 0, width, height), IMAGE_SIDE)
-            return EncodedImage(image, view, self.model.encode_image(self._to_tensor(view.pixels[None])))
+        return EncodedImage(image, self._encode)
 
     def segment(self, features: EncodedImage, prompts: Sequence[Prompt]) -> list[Prediction]:
         """One prediction a prompt, in order. `presence` is 1 for a description without words.
@@ -156,43 +171,78 @@ class VlsmSegmenter:
         height, width = features.image.shape[:2]
         boxes = [prompt.box.clip(width, height) for prompt in prompts]
         texts = [prompt.description for prompt in prompts]
-        scale = max(features.view.scale)
-        whole, close = [], []
-        for i, box in enumerate(boxes):
-            (close if max(box.width, box.height) * scale < CROP_BELOW else whole).append(i)
-        results: dict[int, Prediction] = {}
         with running(self.name):
-            if whole:
-                targets = [_Target(features.view, 0, boxes[i], texts[i]) for i in whole]
-                results |= dict(zip(whole, self._decode(features.features, targets, height, width), strict=True))
-            if close:
-                areas = {i: crop_area(boxes[i], width, height) for i in close}
-                crops = {a: make_view(features.image, a, CROP_SIDE, square=True) for a in set(areas.values())}
-                place = {area: n for n, area in enumerate(crops)}
-                pixels = np.stack([crop.pixels for crop in crops.values()])
-                targets = [_Target(crops[areas[i]], place[areas[i]], boxes[i], texts[i]) for i in close]
-                encoded = self.model.encode_image(self._to_tensor(pixels))
-                results |= dict(zip(close, self._decode(encoded, targets, height, width), strict=True))
-        return [results[i] for i in range(len(prompts))]
+            looks = self._look(features, boxes, texts)
+            closer = {i: look.closer for i, look in enumerate(looks) if look.closer is not None}
+            again = self._look(features, list(closer.values()), [texts[i] for i in closer]) if closer else []
+        for i, look in zip(closer, again, strict=True):
+            if look.mask.any():  # else what was seen from afar is better than nothing
+                looks[i] = replace(look, presence=looks[i].presence)
+        return [Prediction(look.mask, look.score if look.mask.any() else 0.0, look.presence) for look in looks]
 
-    def _decode(self, features: ImageFeatures, targets: list[_Target], height: int, width: int) -> list[Prediction]:
-        """Predictions for the targets, all in one batch, with masks of the image's size."""
-        on_grid = [t.box.translate(-t.view.left, -t.view.top).scale(*t.view.scale).as_tuple() for t in targets]
-        text = self._text([target.text for target in targets])
+    def _look(self, features: EncodedImage, boxes: list[Box], texts: list[str]) -> list[_Look]:
+        """Decode prompts: those about much of the image in one batch, those about little in another."""
+        image, (height, width) = features.image, features.image.shape[:2]
+        small = [max(box.width, box.height) * features.scale < CROP_BELOW for box in boxes]
+        far, near = ([i for i, is_small in enumerate(small) if is_small == wanted] for wanted in (False, True))
+        looks: dict[int, _Look] = {}
+        if far:
+            view, encoded = features.encoded
+            asked = [_Asked(boxes[i], texts[i], view, 0) for i in far]
+            looks |= zip(far, self._decode(image, encoded, asked, from_afar=True), strict=True)
+        if near:
+            parts = [Region.crop(boxes[i], width, height) for i in near]
+            views = {part: look_at(image, part, CROP_SIDE, square=True) for part in parts}
+            place = {part: n for n, part in enumerate(views)}
+            asked = [_Asked(boxes[i], texts[i], views[p], place[p]) for i, p in zip(near, parts, strict=True)]
+            encoded = self._encode(np.stack([view.pixels for view in views.values()]))
+            looks |= zip(near, self._decode(image, encoded, asked, from_afar=False), strict=True)
+        return [looks[i] for i in range(len(boxes))]
+
+    def _decode(self, image: np.ndarray, encoded: ImageFeatures, asked: list[_Asked], from_afar: bool) -> list[_Look]:
+        """Decode prompts, all in one batch, and draw their masks.
+
+        from_afar: what fits its description best may have to be looked at again; a crop shows it from nearby already.
+        """
+        grid = self.model.config.grid
+        regions = [a.view.part.around(a.box, max(a.view.scale)) for a in asked]
+        text = self._text([a.text for a in asked])
+        on_grid = self._tensor([a.view.place(region.box()) for a, region in zip(asked, regions, strict=True)])
         output = self.model.decode(
-            features,
+            encoded,
             text,
-            torch.tensor(on_grid, dtype=torch.float32, device=self.device),
-            torch.tensor([target.place for target in targets], device=self.device),
+            self._tensor([a.view.place(a.box) for a in asked]),
+            on_grid,
+            self._to_tensor(np.stack([region.pixels(image, grid) for region in regions])),
+            torch.tensor([a.place for a in asked], device=self.device),
         )
-        masks = output.masks.cpu().numpy()
+        logits = output.masks.cpu().numpy()
         scores = output.quality.sigmoid().tolist()
         presences = torch.where(text.given, output.presence.sigmoid(), 1.0).tolist()
-        predictions = []
-        for target, logits, score, presence in zip(targets, masks, scores, presences, strict=True):
-            mask = full_size_mask(logits, target.view, target.box, height, width)
-            predictions.append(Prediction(mask, score if mask.any() else 0.0, presence))
-        return predictions
+        fits = None
+        if from_afar and any(a.text for a in asked):
+            each = torch.arange(len(asked), device=self.device)
+            fits = sample_regions(output.similarity[:, None], on_grid, each, grid, 8)[:, 0].cpu().numpy()
+        looks = []
+        for n, region in enumerate(regions):
+            mask = np.zeros(image.shape[:2], bool)
+            region.draw(logits[n], mask)
+            part = _best_part(logits[n] > 0, fits[n]) if fits is not None and asked[n].text else None
+            closer = region.from_grid(part, grid)
+            looks.append(_Look(mask, scores[n], presences[n], closer))
+        return looks
+
+    def _tensor(self, boxes: list[Box]) -> Tensor:
+        """P x 4."""
+        return torch.tensor([box.as_tuple() for box in boxes], dtype=torch.float32, device=self.device)
+
+    def _encode(self, pixels: np.ndarray) -> ImageFeatures:
+        """uint8 B x h x w x 3."""
+        images = self._to_tensor(pixels)
+        if len(images) == 1 or not self.encodes_alone:
+            return self.model.encode_image(images)
+        each = [vars(self.model.encode_image(image[None])) for image in images]
+        return ImageFeatures(**{name: torch.cat([features[name] for features in each]) for name in each[0]})
 
     def _text(self, descriptions: list[str]) -> TextFeatures:
         """Encoded descriptions, from the cache where they were asked before: from frame to frame they stay the same."""
@@ -217,48 +267,16 @@ class VlsmSegmenter:
         return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 255
 
 
-def full_size_mask(logits: np.ndarray, view: View, box: Box, height: int, width: int) -> np.ndarray:
-    """Mask logits of a view to a bool mask of the image; computed in the padded box only, False elsewhere."""
-    sx, sy = view.scale
-    reach = Box(box.x0 - 8 / sx, box.y0 - 8 / sy, box.x1 + 8 / sx, box.y1 + 8 / sy)
-    region = box.pad(REGION_PADDING).union(reach)
-    seen = Box(view.left, view.top, view.left + view.pixels.shape[1] / sx, view.top + view.pixels.shape[0] / sy)
-    region = Box(max(region.x0, seen.x0), max(region.y0, seen.y0), region.x1, region.y1).clip(seen.x1, seen.y1)
-    rows, columns = region.to_slices(width, height)
-    mask = np.zeros((height, width), bool)
-    w, h = columns.stop - columns.start, rows.stop - rows.start
-    if w <= 0 or h <= 0:
-        return mask
-    kx, ky = sx / MASK_STRIDE, sy / MASK_STRIDE
-    if max(kx, ky) <= 1 / RESIZE_FROM:
-        (across, x), (down, y) = _covering(columns, view.left, kx), _covering(rows, view.top, ky)
-        fine = cv2.resize(logits[down, across], None, fx=1 / kx, fy=1 / ky, interpolation=cv2.INTER_LINEAR)
-        fine = fine[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
-    else:
-        # From the centre of a pixel of the region to the centre of a cell of the logits.
-        to_cells = np.array(
-            [
-                [kx, 0, (columns.start - view.left + 0.5) * kx - 0.5],
-                [0, ky, (rows.start - view.top + 0.5) * ky - 0.5],
-            ]
-        )
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        fine = cv2.warpAffine(logits, to_cells, (w, h), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    np.greater(fine, 0, out=mask[rows, columns])
-    return mask
-
-
-def _covering(pixels: slice, origin: int, scale: float) -> tuple[slice, int]:
-    """Cells that cover a range of pixels, and the pixel where they begin; `scale`: cells a pixel, below 1.
-
-    A cell rarely begins with a pixel: of the last few before the range, the one that comes nearest to that is taken.
-    """
-    first = math.floor((pixels.start - origin + 0.5) * scale - 0.5)
-    last = math.ceil((pixels.stop - origin - 0.5) * scale - 0.5)
-    starts = np.arange(max(first, 0), max(first - 9, -1), -1)
-    edges = starts / scale
-    best = np.abs(edges - edges.round()).argmin()
-    return slice(int(starts[best]), last + 1), origin + round(edges[best])
+def _best_part(mask: np.ndarray, fit: np.ndarray) -> Box | None:
+    """The box of that part of a mask in which a description fits best, both on a region's grid; None where there is
+    none, or it takes up much of the grid. Parts with less than two cells between them are one."""
+    count, parts = cv2.connectedComponents(cv2.dilate(mask.view(np.uint8), np.ones((3, 3), np.uint8)))
+    if count == 1:
+        return None
+    peaks = np.full(count, -np.inf)
+    np.maximum.at(peaks, parts[mask], fit[mask])
+    box = mask_to_box(mask & (peaks >= peaks.max() - FITS_TOO)[parts])
+    return box if box.area < CLOSER_BELOW * mask.size else None
 
 
 def _choose_dtype(name: str, device: torch.device) -> torch.dtype:

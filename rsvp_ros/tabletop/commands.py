@@ -134,7 +134,11 @@ def _add_scene(parser: argparse.ArgumentParser, split: str = "train", instructio
         "--seed", type=_not_negative, default=0, help="of the scene, or of the first one (default: %(default)s)"
     )
     parser.add_argument(
-        "--size", type=_size, default="320x240", metavar="WIDTHxHEIGHT", help="of an image [px] (default: %(default)s)"
+        "--size",
+        type=image_size,
+        default="320x240",
+        metavar="WIDTHxHEIGHT",
+        help="of an image [px] (default: %(default)s)",
     )
     parser.add_argument(
         "--instructions",
@@ -181,7 +185,8 @@ def _whole(text: str, least: int) -> int:
     return int(text)
 
 
-def _size(text: str) -> tuple[int, int]:
+def image_size(text: str) -> tuple[int, int]:
+    """Width and height from "640x480"; for argparse."""
     sides = text.split("x")
     if len(sides) != 2 or not all(side.isdecimal() and 32 <= int(side) <= MAX_SIDE for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size from 32x32 to {MAX_SIDE}x{MAX_SIDE}, such as 640x480")

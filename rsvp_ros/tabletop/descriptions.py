@@ -104,6 +104,11 @@ def has_color(thing: ObjectView, color: str, alone: bool = False) -> bool | None
     return False
 
 
+def has_colored_handle(kind: str | None, color: str, material: str | None) -> bool:
+    """Whether the colour of such a thing is that of its handle."""
+    return kind in HANDLED and color != "silver" and material != "wood"
+
+
 def has_material(thing: ObjectView, material: str) -> bool | None:
     """Whether a thing looks to be of this material; where the colours of wood and of glaze are like each other, or
     wood is painted, people cannot tell."""

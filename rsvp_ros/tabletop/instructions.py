@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.tabletop.descriptions import ANYTHING, HANDLED, HAZARDS, TELLING_COLORS, Description, has_material
+from rsvp_ros.tabletop.descriptions import (
+    ANYTHING,
+    HAZARDS,
+    TELLING_COLORS,
+    Description,
+    has_colored_handle,
+    has_material,
+)
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction, InstructionKind
 from rsvp_ros.tabletop.kinds import CATEGORIES, KINDS, THIN, USES, is_held_out_pair
 from rsvp_ros.tabletop.language import GRAMMARS, Grammar
@@ -59,19 +66,43 @@ def sample_instructions(
     Raises ConfigurationError for a language that is not known, and where a view of the training split shows what that
     split must not show.
     """
+    layout = Layout(view)
+    asked = sample_questions(layout, rng, count, languages, is_training=is_training, kinds=kinds)
+    return [phrase(q.query, q.answer, layout, q.kind, q.language, rng, is_training=is_training) for q in asked]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an instruction asks, before it is put into words."""
+
+    query: Query
+    answer: Answer
+    kind: InstructionKind
+    language: str
+    """In which it is to be said."""
+
+
+def sample_questions(
+    layout: Layout,
+    rng: np.random.Generator,
+    count: int,
+    languages: Sequence[str],
+    *,
+    is_training: bool,
+    kinds: Sequence[InstructionKind] | None = None,
+) -> Iterator[Question]:
+    """What `sample_instructions` puts into words, one after the other. Raises ConfigurationError as that does."""
     for language in languages:
         if language not in GRAMMARS:
             raise ConfigurationError(f"no language {language!r}: choose among {', '.join(GRAMMARS)}")
-    layout = Layout(view)
     if is_training:
-        for thing in view.things:
+        for thing in layout.things:
             if KINDS[thing.kind].held_out or is_held_out_pair(thing.kind, thing.color):
                 raise ConfigurationError(
                     f"the view shows a {thing.color} {thing.kind}, which the training split never does: "
                     "sample its instructions with is_training=False"
                 )
     kinds = tuple(InstructionKind) if kinds is None else tuple(kinds)
-    instructions: list[Instruction] = []
     asked: set[Query] = set()
     exhausted: set[tuple[InstructionKind, bool]] = set()
     used_kinds: Counter[InstructionKind] = Counter()
@@ -87,8 +118,8 @@ def sample_instructions(
             answered[kind] = _find(layout, kind, False, set(), grammar, rng, is_training) is not None
         return answered[kind]
 
-    def add(absent: bool) -> bool:
-        """One more instruction, of the kind and in the language that were used least."""
+    def another(absent: bool) -> Question | None:
+        """One more question, of the kind and in the language that were used least."""
         for kind in _least_used(kinds, used_kinds, rng):
             if (kind, absent) in exhausted:
                 continue
@@ -103,14 +134,14 @@ def sample_instructions(
             asked.add(query)
             used_kinds[kind] += 1
             used_languages[language] += 1
-            instructions.append(phrase(query, answer, layout, kind, language, rng, is_training=is_training))
-            return True
-        return False
+            return Question(query, answer, kind, language)
+        return None
 
     for _ in range(count):
-        if not (rng.random() < ABSENT_SHARE and add(True)) and not add(False):
-            break
-    return instructions
+        question = (another(True) if rng.random() < ABSENT_SHARE else None) or another(False)
+        if question is None:
+            return
+        yield question
 
 
 def phrase(
@@ -160,7 +191,7 @@ def visible_attributes(thing: ObjectView) -> tuple[str, ...]:
 def _attributes(kind: str | None, color: str | None, pattern: str | None, material: str | None) -> tuple[str, ...]:
     said = []
     if color:
-        said.append(f"{color} handle" if kind in HANDLED and color != "silver" and material != "wood" else color)
+        said.append(f"{color} handle" if has_colored_handle(kind, color, material) else color)
     if pattern:
         said.append(pattern)
     if material:

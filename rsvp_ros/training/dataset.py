@@ -5,6 +5,7 @@ A batch follows from (seed, step) alone: no state to save, and a resumed trainin
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -12,14 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.segmentation.region import Region
 from rsvp_ros.textures import TextureBank
-from rsvp_ros.training.drawn_scenes import Scene, dead_leaves, household_scene
+from rsvp_ros.training.datasets.annotated import AnnotatedImage
+from rsvp_ros.training.datasets.sampling import annotated_scenes
+from rsvp_ros.training.drawn_scenes import UNKNOWN, Scene, dead_leaves, household_scene
 from rsvp_ros.training.prompts import PromptKind, Sample, leaf_prompts, sample_prompts
-from rsvp_ros.training.texts import pair_text
+from rsvp_ros.training.texts import confused_pairs, pair_text
 
-MASK_STRIDE = MaskDecoder.stride
-GROUNDING_STRIDE = 8
+CELL = 8
+"""Pixels of the network's input that a cell of its comparison of text and image is wide."""
+
+Prompted = tuple[Scene, list[Sample]]
+"""An image with what is in it, and prompts about it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,80 +34,123 @@ class Batch:
     """Several scenes, several prompts about each."""
 
     images: Tensor
-    """uint8 B x 3 x H x W."""
+    """uint8 B x 3 x H x W: the network's input."""
     boxes: Tensor
-    """P x 4 float32, pixels."""
+    """P x 4 float32, pixels of the network's input."""
+    regions: Tensor
+    """P x 4 float32, pixels of the network's input: where masks are drawn."""
+    pixels: Tensor
+    """uint8 P x 3 x G x G: the images there, at their own resolution."""
     image_index: Tensor
     """P: the image a prompt is about."""
     texts: list[str]
     kinds: list[PromptKind]
     masks: Tensor
-    """P x H/2 x W/2 float32: share of each cell that the target covers."""
+    """P x G x G float32: share of each cell of the region that the target covers."""
+    known: Tensor
+    """P x G x G float32: share of each cell of the region of which it is known what it shows."""
+    cells: Tensor
+    """P x H/8 x W/8 float32: share of each cell of the image that the target covers."""
     present: Tensor
     """P, bool."""
     judged: Tensor
     """P, bool: whether `present` is known to be right."""
     exhaustive: Tensor
-    """P, bool: whether the text fits nothing in the whole image but the target."""
+    """P, bool: whether the text fits nothing in the whole image but the target, and all of that is known."""
     vocabulary: list[str]
-    """V texts, each names one pair of kind and colour that is in the batch."""
+    """V texts: each pair of kind and colour that is in the batch, then others that are like them and are not."""
     grounding: Tensor
     """B x H/8 x W/8, long: which text of the vocabulary is right in a cell, V for none, -1 where it is not known."""
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
+        """On a device; from pinned memory the copying goes on while the program does."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU copies from by itself: what `DataLoader(pin_memory=True)` asks for."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(**{k: change(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
 
 
-def collate(rng: np.random.Generator, scenes: list[tuple[Scene, list[Sample]]]) -> Batch:
-    """Scenes of one size and their prompts as tensors."""
+def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[int, int], grid: int) -> Batch:
+    """Scenes and their prompts as tensors.
+
+    `size`: height and width of the network's input, to which the scenes, of the same proportions, are scaled; `grid`:
+    cells on each side of a region.
+    """
+    height, width = size
     pairs = sorted({(t.kind, t.color) for scene, _ in scenes for t in scene.things if t.kind})
+    absent = confused_pairs(rng, pairs)
     number = {pair: i for i, pair in enumerate(pairs)}
-    boxes, index, texts, kinds, masks, present, judged, exhaustive, grounding = [], [], [], [], [], [], [], [], []
-    half = GROUNDING_STRIDE // 2
-    for i, (scene, samples) in enumerate(scenes):
-        height, width = scene.ids.shape
-        named = any(t.kind for t in scene.things)
+    images, boxes, regions, pixels, masks, known, cells, grounding, exhaustive = [], [], [], [], [], [], [], [], []
+    everything = np.ones((grid, grid), np.float32)
+    for scene, samples in scenes:
+        certain = scene.ids != UNKNOWN
+        all_certain = bool(certain.all())
+        images.append(_scaled(scene.image, size))
+        sy, sx = height / scene.ids.shape[0], width / scene.ids.shape[1]
+        whole = Region(0, 0, scene.ids.shape[1], scene.ids.shape[0])
         label = np.full(256, -1, np.int64)
-        label[0] = len(pairs) if named else -1
+        label[0] = len(pairs) + len(absent) if any(t.kind for t in scene.things) else -1
         for thing in scene.things:
             label[thing.id] = number.get((thing.kind, thing.color), -1)
-        grounding.append(label[scene.ids[half::GROUNDING_STRIDE, half::GROUNDING_STRIDE]])
+        middles = [((np.arange(n // CELL) + 0.5) * CELL / s).astype(int) for n, s in ((height, sy), (width, sx))]
+        grounding.append(label[scene.ids[np.ix_(*middles)]])
         for sample in samples:
-            mask = np.isin(scene.ids, sample.targets)
-            small = cv2.resize(
-                mask.astype(np.float32), (width // MASK_STRIDE, height // MASK_STRIDE), interpolation=cv2.INTER_AREA
-            )
-            masks.append(small)
-            boxes.append(sample.box.as_tuple())
-            index.append(i)
-            texts.append(sample.text)
-            kinds.append(sample.kind)
-            present.append(bool(sample.targets))
-            judged.append(sample.judged)
-            exhaustive.append(bool(sample.text) and sample.judged and sample.box.area == height * width)
+            region = whole.around(sample.box, max(sx, sy))
+            mask = np.isin(scene.ids, sample.targets).astype(np.float32)
+            boxes.append(sample.box.scale(sx, sy).as_tuple())
+            regions.append(region.box().scale(sx, sy).as_tuple())
+            pixels.append(region.pixels(scene.image, grid))
+            masks.append(region.pixels(mask, grid))
+            known.append(everything if all_certain else region.pixels(certain.astype(np.float32), grid))
+            cells.append(_scaled(mask, (height // CELL, width // CELL)))
+            everywhere = sample.box.area == scene.ids.size
+            exhaustive.append(everywhere and bool(sample.text) and sample.judged and all_certain)
+    samples = [sample for _, of_scene in scenes for sample in of_scene]
+    counts = [len(of_scene) for _, of_scene in scenes]
     return Batch(
-        images=torch.from_numpy(np.stack([scene.image for scene, _ in scenes])).permute(0, 3, 1, 2),
+        images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
         boxes=torch.tensor(boxes, dtype=torch.float32),
-        image_index=torch.tensor(index),
-        texts=texts,
-        kinds=kinds,
+        regions=torch.tensor(regions, dtype=torch.float32),
+        pixels=torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
+        image_index=torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)),
+        texts=[sample.text for sample in samples],
+        kinds=[sample.kind for sample in samples],
         masks=torch.from_numpy(np.stack(masks)),
-        present=torch.tensor(present),
-        judged=torch.tensor(judged),
+        known=torch.from_numpy(np.stack(known)),
+        cells=torch.from_numpy(np.stack(cells)),
+        present=torch.tensor([bool(sample.targets) for sample in samples]),
+        judged=torch.tensor([sample.judged for sample in samples]),
         exhaustive=torch.tensor(exhaustive),
-        vocabulary=[pair_text(rng, *pair) for pair in pairs],
+        vocabulary=[pair_text(rng, *pair) for pair in (*pairs, *absent)],
         grounding=torch.from_numpy(np.stack(grounding)),
     )
+
+
+def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Means of pixels; `size`: height and width."""
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 @dataclass(frozen=True)
 class Shares:
     """What the images of a training are; the rest are dead leaves."""
 
-    tabletop: float = 0.5
-    """Rendered scenes of the simulated tabletop; they need the extra `sim`."""
-    household: float = 0.15
+    tabletop: float = 0.55
+    """Rendered scenes of the simulated tabletop; they need the extra `sim`, or scenes that were exported before."""
+    household: float = 0.12
     """Drawn household scenes."""
+    annotated: float = 0.0
+    """Images of the data sets that are given; each of these is as likely as the others."""
+
+
+SHARP_SHARE = 0.25
+"""Of the drawn scenes have twice the network's resolution, as a camera's images mostly have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,34 +159,54 @@ class MixedDataset:
 
     seed: int
     sizes: tuple[tuple[int, int], ...]
-    """Height and width of images, multiples of 16; each batch takes one of them."""
+    """Height and width of the network's input, multiples of 16; each batch takes one of them."""
     images: int
     """Images in a batch."""
     prompts: int
     """Prompts about each image, at most."""
     bank: TextureBank
     shares: Shares = field(default_factory=Shares)
+    grid: int = 64
+    """Cells on each side of a region."""
+    records: tuple[str, ...] = ()
+    """JSON files of exported tabletop scenes (`view_files.py`); none: they are rendered on the way."""
+    annotated: tuple[Sequence[AnnotatedImage], ...] = ()
+    """Data sets (`datasets.loading`), where the shares want some."""
+
+    def __post_init__(self) -> None:
+        if (self.shares.annotated > 0) != bool(self.annotated):
+            raise ConfigurationError(
+                f"{len(self.annotated)} data sets are given, and `shares.annotated` is {self.shares.annotated:g}: give "
+                "both, or neither"
+            )
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, step))
         size = self.sizes[int(rng.integers(len(self.sizes)))]
-        rendered = int(rng.binomial(self.images, self.shares.tabletop))
-        household = self.shares.household / max(1 - self.shares.tabletop, 1e-9)
-        scenes = self._drawn(rng, size, household, self.images - rendered)
+        drawn = 1 - self.shares.annotated
+        annotated = int(rng.binomial(self.images, self.shares.annotated)) if self.annotated else 0
+        rendered = int(rng.binomial(self.images - annotated, min(self.shares.tabletop / max(drawn, 1e-9), 1.0)))
+        household = self.shares.household / max(drawn - self.shares.tabletop, 1e-9)
+        scenes = self._drawn(rng, size, household, self.images - annotated - rendered)
         if rendered:
             from rsvp_ros.training.tabletop_scenes import tabletop_scenes  # without the extra `sim` the others work
 
-            scenes += tabletop_scenes(rng, size, self.prompts, rendered)
-        return collate(rng, scenes)
+            scenes += tabletop_scenes(rng, size, self.prompts, rendered, self.records)
+        if annotated:
+            scenes += annotated_scenes(rng, self.annotated, size, self.prompts, annotated)
+        return collate(rng, scenes, size, self.grid)
 
     def _drawn(
         self, rng: np.random.Generator, size: tuple[int, int], household_share: float, count: int
-    ) -> list[tuple[Scene, list[Sample]]]:
+    ) -> list[Prompted]:
         """Drawn scenes, each with at least one prompt."""
-        scenes: list[tuple[Scene, list[Sample]]] = []
+        scenes: list[Prompted] = []
         while len(scenes) < count:
             household = rng.random() < household_share
-            scene = household_scene(rng, self.bank, *size) if household else dead_leaves(rng, self.bank, *size)
+            scale = 2 if rng.random() < SHARP_SHARE else 1
+            height, width = size[0] * scale, size[1] * scale
+            draw = household_scene if household else dead_leaves
+            scene = draw(rng, self.bank, height, width)
             samples = (sample_prompts if household else leaf_prompts)(rng, scene, self.prompts)
             if samples:
                 scenes.append((scene, samples))

@@ -48,6 +48,12 @@ class Thing:
     """What else can be said of it, English adjectives ("striped", "wooden")."""
     description: str = ""
     """As stage 1 writes it, with all its attributes ("knife, red handle"); empty: by kind and colour only."""
+    foreign: tuple[str, ...] = ()
+    """Kind and colour in other languages than English."""
+
+
+UNKNOWN = 255
+"""In `Scene.ids`: no thing's id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,7 @@ class Scene:
     image: np.ndarray
     """uint8 H x W x 3 RGB."""
     ids: np.ndarray
-    """uint8 H x W: which thing is seen in a pixel; 0: none."""
+    """uint8 H x W: which thing is seen in a pixel; 0: none; UNKNOWN: it is not known, and nothing is learnt there."""
     things: tuple[Thing, ...]
     """Those of which enough is visible."""
     doubtful: tuple[Thing, ...] = ()
@@ -490,7 +496,7 @@ def household_scene(
         placed.append(box)
         labels.append((kind, color))
         _paint_thing(canvas, rng, bank, kind, color, center, size, len(labels))
-    return Scene(_photograph(rng, canvas.image), canvas.ids, _things(canvas, labels, 40))
+    return Scene(photograph(rng, canvas.image), canvas.ids, _things(canvas, labels, 40))
 
 
 def _paint_thing(
@@ -654,10 +660,10 @@ def dead_leaves(rng: np.random.Generator, bank: TextureBank, height: int, width:
         rng.shuffle(radii)
     for index, radius in enumerate(radii, 1):
         _leaf(canvas, rng, bank, float(radius), index)
-    return Scene(_photograph(rng, canvas.image), canvas.ids, _things(canvas, [("", "")] * count, 60))
+    return Scene(photograph(rng, canvas.image), canvas.ids, _things(canvas, [("", "")] * count, 60))
 
 
-def _photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """What a camera does to an image: uneven light, blur, exposure, noise, JPEG."""
     if rng.random() < 0.35:
         height, width = image.shape[:2]

@@ -8,12 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rsvp_ros.segmentation.modeling.prompt_encoder import coverage
 from rsvp_ros.segmentation.vlsm import VlsmOutput
-from rsvp_ros.training.dataset import GROUNDING_STRIDE, MASK_STRIDE, Batch
-
-REGION_PADDING = 0.25
-"""A mask is judged, and later read, in the box grown by this share of its size on every side."""
+from rsvp_ros.training.dataset import Batch
 
 BACKGROUND_WEIGHT = 0.3
 """Of a cell without a thing in the grounding loss: there are about four times as many."""
@@ -48,45 +44,39 @@ class Losses:
         return {"total": self.total.item(), **{name: value.item() for name, value in vars(self).items()}}
 
 
-def region_weights(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Which cells at the masks' stride count for each box: P x height x width, 0 to 1."""
-    grow = (boxes[:, 2:] - boxes[:, :2]) * REGION_PADDING + GROUNDING_STRIDE
-    grown = torch.cat((boxes[:, :2] - grow, boxes[:, 2:] + grow), 1)
-    return coverage(grown, height, width, MASK_STRIDE)
-
-
-def soft_iou(probability: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """IoU of masks cut at 0.5, within the region: P."""
-    a, b = (probability > 0.5) * weights, (truth > 0.5) * weights
-    intersection = torch.minimum(a, b).flatten(1).sum(1)
-    return intersection / torch.maximum(a, b).flatten(1).sum(1).clamp(min=1e-6)
+def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
+    """IoU of masks cut at 0.5, on their regions, where more than half of a cell is `known` (None: everywhere): P."""
+    a, b = probability > 0.5, truth > 0.5
+    if known is not None:
+        a, b = a & (known > 0.5), b & (known > 0.5)
+    intersection = (a & b).flatten(1).sum(1)
+    return intersection / (a | b).flatten(1).sum(1).clamp(min=1)
 
 
 def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losses:
-    """`grounding`: logits of `Vlsm.grounding` for the batch's vocabulary. Masks count where the target is present."""
-    weights = region_weights(batch.boxes, *batch.masks.shape[-2:])
+    """`grounding`: logits of `Vlsm.grounding` for the batch's vocabulary. Masks count where the target is present, in
+    cells that are known."""
     present = batch.present.float()
     count = present.sum().clamp(min=1)
 
     def over_present(values: Tensor) -> Tensor:
         return (values * present).sum() / count
 
-    area = weights.flatten(1).sum(1).clamp(min=1)
-    pixelwise = F.binary_cross_entropy_with_logits(output.masks, batch.masks, reduction="none")
+    known = batch.known
+    pixelwise = F.binary_cross_entropy_with_logits(output.masks, batch.masks, known, reduction="none")
     probability = output.masks.sigmoid()
-    overlap = (probability * batch.masks * weights).flatten(1).sum(1)
-    total = ((probability + batch.masks) * weights).flatten(1).sum(1)
-    iou = soft_iou(probability.detach(), batch.masks, weights)
+    overlap = (probability * batch.masks * known).flatten(1).sum(1)
+    total = ((probability + batch.masks) * known).flatten(1).sum(1)
+    iou = soft_iou(probability.detach(), batch.masks, known)
     presence_weight = torch.where(batch.present, 1.0, ABSENT_WEIGHT) * batch.judged
     weight_of_label = grounding.new_ones(grounding.shape[1])
     weight_of_label[-1] = BACKGROUND_WEIGHT
     weight_of_cell = torch.where(batch.grounding >= 0, weight_of_label[batch.grounding], 0.0)
-    covered = F.avg_pool2d(batch.masks[:, None], GROUNDING_STRIDE // MASK_STRIDE)[:, 0]
     of_words = F.binary_cross_entropy_with_logits(
-        output.similarity, covered, reduction="none", pos_weight=covered.new_tensor(TARGET_WEIGHT)
+        output.similarity, batch.cells, reduction="none", pos_weight=batch.cells.new_tensor(TARGET_WEIGHT)
     )
     return Losses(
-        cross_entropy=over_present((pixelwise * weights).flatten(1).sum(1) / area),
+        cross_entropy=over_present(pixelwise.flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)),
         dice=over_present(1 - (2 * overlap + 1) / (total + 1)),
         presence=F.binary_cross_entropy_with_logits(output.presence, present, presence_weight),
         quality=over_present((output.quality.sigmoid() - iou).square()),

@@ -10,7 +10,17 @@ import numpy as np
 
 from rsvp_ros.geometry import Box
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Scene, Thing, is_held_out
-from rsvp_ros.training.texts import NOUNS, description, pair_text, unknown_text
+from rsvp_ros.training.texts import (
+    CONFUSABLE,
+    NOUNS,
+    attribute_text,
+    color_text,
+    description,
+    kind_text,
+    pair_text,
+    related,
+    unknown_text,
+)
 
 
 class PromptKind(enum.Enum):
@@ -50,9 +60,6 @@ class Vocabulary:
 
 DRAWN = Vocabulary(tuple(KINDS), tuple(COLORS), is_held_out)
 
-CONFUSABLE = {"gray": ("silver",), "silver": ("gray", "white"), "white": ("silver",)}
-"""Colours that nobody would call wrong for each other."""
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -77,24 +84,33 @@ def jitter(rng: np.random.Generator, box: Box, low: float, high: float) -> Box:
     return Box.ordered(box.x0 + dx[0], box.y0 + dy[0], box.x1 + dx[1], box.y1 + dy[1])
 
 
-def _tight(rng: np.random.Generator, box: Box, scene: Scene) -> Box:
+def tight_box(rng: np.random.Generator, box: Box, scene: Scene) -> Box:
+    """A box as a detector, an MLLM or the tracker gives it: a little off, some of them wider."""
     height, width = scene.ids.shape
-    wide = box.pad(rng.uniform(0, 0.12)) if rng.random() < 0.3 else box
+    wide = box.pad(rng.uniform(0, 0.35)) if rng.random() < 0.4 else box
     return jitter(rng, wide, 0.0, rng.uniform(0.0, 0.15)).clip(width, height)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
 
 SHARES = {
-    PromptKind.BOX: 0.12,
-    PromptKind.BOX_TEXT: 0.14,
-    PromptKind.WHOLE_TEXT: 0.24,
-    PromptKind.LOOSE_TEXT: 0.13,
-    PromptKind.PAIR_TEXT: 0.12,
-    PromptKind.SHIFTED: 0.04,
-    PromptKind.UNKNOWN_TEXT: 0.04,
-    PromptKind.ABSENT: 0.17,
+    PromptKind.BOX: 0.07,
+    PromptKind.BOX_TEXT: 0.16,
+    PromptKind.WHOLE_TEXT: 0.20,
+    PromptKind.LOOSE_TEXT: 0.11,
+    PromptKind.PAIR_TEXT: 0.11,
+    PromptKind.SHIFTED: 0.06,
+    PromptKind.UNKNOWN_TEXT: 0.03,
+    PromptKind.ABSENT: 0.26,
 }
+
+
+SMALLER = 0.3
+"""A thing is asked for as often as this power of its area says: 0 were all alike."""
+ONE_WORD_SHARE = 0.35
+"""Of the absent descriptions have less than a kind and a colour."""
+RELATED_SHARE = 0.1
+"""Of the descriptions say where the thing is, too."""
 
 
 def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> Sample | None:
@@ -103,55 +119,88 @@ def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> S
     whole = Box(0, 0, width, height)
     anchor = scene.things[rng.integers(len(scene.things))]
     form = rng.random()
-    box = whole if form < 0.45 else _tight(rng, anchor.box, scene) if form < 0.75 else anchor.box.pad(0.8)
+    box = whole if form < 0.5 else tight_box(rng, anchor.box, scene) if form < 0.75 else anchor.box.pad(0.8)
     box = box.clip(width, height)
     others = [t for t in scene.things if t.box.intersection(box) > 0.03 * t.box.area] + list(scene.doubtful)
+    text = (_absent_word if rng.random() < ONE_WORD_SHARE else _absent_pair)(rng, scene, others, vocabulary)
+    return Sample(PromptKind.ABSENT, box, text, ()) if text else None
+
+
+def _absent_word(rng: np.random.Generator, scene: Scene, others: list[Thing], vocabulary: Vocabulary) -> str | None:
+    """A kind without its colour, a colour without a kind, or a kind and what only another thing is ("striped mug")."""
+    form = rng.random()
+    if form < 0.65:
+        kinds = [kind for kind in vocabulary.kinds if all(t.kind != kind for t in others)]
+        return kind_text(rng, kinds[rng.integers(len(kinds))]) if kinds else None
+    if form < 0.8:
+        # A pattern may show a second colour, and so may metal.
+        seen = {c for t in others for c in (t.color, *CONFUSABLE.get(t.color, ()))} | set(CONFUSABLE)
+        colors = [color for color in vocabulary.colors if color not in seen]
+        plain = not any(t.attributes for t in others)
+        return color_text(rng, colors[rng.integers(len(colors))]) if colors and plain else None
+    one, two = (scene.things[i] for i in rng.integers(0, len(scene.things), 2))
+    if not two.attributes:
+        return None
+    also = two.attributes[rng.integers(len(two.attributes))]
+    rival = any(t.kind == one.kind and (also in t.attributes or t not in scene.things) for t in others)
+    return None if rival else attribute_text(rng, one.kind, also)
+
+
+def _absent_pair(rng: np.random.Generator, scene: Scene, others: list[Thing], vocabulary: Vocabulary) -> str | None:
+    """A kind and a colour."""
     kind, color = vocabulary.pair(rng)
     one, two = (scene.things[i] for i in rng.integers(0, len(scene.things), 2))
     choice = rng.random()
-    if choice < 0.45:  # both words are there, on different things
+    if choice < 0.34:  # both words are there, on different things
         kind, color = one.kind, two.color
-    elif choice < 0.6:
+    elif choice < 0.48:
         kind = one.kind
-    elif choice < 0.75:
+    elif choice < 0.84:
         color = one.color
-    elif choice < 0.9:
+    elif choice < 0.97:
         kind, color = one.kind, one.color  # perhaps in the image, not in the region
-    if choice >= 0.93 and all(t.kind != kind for t in others):
-        return Sample(PromptKind.ABSENT, box, f"the {NOUNS[kind][0]}", ())
     rivals = {(t.kind, c) for t in others for c in (t.color, *CONFUSABLE.get(t.color, ()))}
     if vocabulary.is_held_out(kind, color) or (kind, color) in rivals:
         return None
-    return Sample(PromptKind.ABSENT, box, pair_text(rng, kind, color), ())
+    return pair_text(rng, kind, color)
+
+
+def prompt_box(rng: np.random.Generator, scene: Scene, kind: PromptKind, target: Thing) -> Box | None:
+    """The region of a prompt about a thing of the scene; None where nothing else is there to hold, too."""
+    height, width = scene.ids.shape
+    if kind in (PromptKind.BOX, PromptKind.BOX_TEXT, PromptKind.UNKNOWN_TEXT):
+        return tight_box(rng, target.box, scene)
+    if kind is PromptKind.SHIFTED:
+        shift = rng.uniform(-0.33, 0.33, 2) * (target.box.width, target.box.height)
+        return target.box.translate(*shift).clip(width, height)
+    if kind is PromptKind.WHOLE_TEXT:
+        return Box(0, 0, width, height)
+    others = [t for t in (*scene.things, *scene.doubtful) if t is not target]
+    if not others:
+        return None
+    if kind is PromptKind.PAIR_TEXT:
+        near = min(others, key=lambda t: float(np.hypot(*np.subtract(t.box.center, target.box.center))))
+        return jitter(rng, target.box.union(near.box), 0.0, 0.05).clip(width, height)
+    box = jitter(rng, target.box.pad(rng.uniform(0.3, 1.6)), 0.0, 0.25).clip(width, height)
+    return box if sum(t.box.intersection(box) > 0.15 * t.box.area for t in scene.things) > 1 else None
 
 
 def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample | None:
-    height, width = scene.ids.shape
-    target = scene.things[rng.integers(len(scene.things))]
+    # Small and thin things are the hard ones.
+    weights = np.array([thing.area for thing in scene.things]) ** -SMALLER
+    target = scene.things[rng.choice(len(scene.things), p=weights / weights.sum())]
+    box = prompt_box(rng, scene, kind, target)
+    if box is None:
+        return None
     others = [t for t in (*scene.things, *scene.doubtful) if t is not target]
     text: str | None = ""
-    if kind in (PromptKind.BOX, PromptKind.BOX_TEXT, PromptKind.UNKNOWN_TEXT):
-        box = _tight(rng, target.box, scene)
-    elif kind is PromptKind.SHIFTED:
-        shift = rng.uniform(-0.33, 0.33, 2) * (target.box.width, target.box.height)
-        box = target.box.translate(*shift).clip(width, height)
-    elif kind is PromptKind.WHOLE_TEXT:
-        box = Box(0, 0, width, height)
-    else:
-        if not others:
-            return None
-        if kind is PromptKind.PAIR_TEXT:
-            near = min(others, key=lambda t: float(np.hypot(*np.subtract(t.box.center, target.box.center))))
-            box = jitter(rng, target.box.union(near.box), 0.0, 0.05).clip(width, height)
-        else:
-            box = jitter(rng, target.box.pad(rng.uniform(0.3, 1.6)), 0.0, 0.25).clip(width, height)
-            if sum(t.box.intersection(box) > 0.15 * t.box.area for t in scene.things) < 2:
-                return None
     if kind is PromptKind.UNKNOWN_TEXT:
         text = unknown_text(rng, target.color)
     elif kind is not PromptKind.BOX and (kind is not PromptKind.SHIFTED or rng.random() < 0.7):
         rivals = [t for t in others if t.box.intersection(box) > 0.03 * t.box.area]
         text = description(rng, target, rivals)
+        if text and rng.random() < RELATED_SHARE:
+            text = related(rng, text, target, others)
     return None if text is None else Sample(kind, box, text, (target.id,))
 
 
@@ -192,5 +241,5 @@ def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int, with_text: 
             kind, color = DRAWN.pair(rng)
             known = NOUNS[kind][0] if rng.random() < 0.5 else pair_text(rng, kind, color)
             text = unknown_text(rng, "") if judged else known
-        samples.append(Sample(PromptKind.LEAF, _tight(rng, thing.box, scene), text, (thing.id,), judged))
+        samples.append(Sample(PromptKind.LEAF, tight_box(rng, thing.box, scene), text, (thing.id,), judged))
     return samples

@@ -5,6 +5,8 @@ A kind and a colour are called the same in drawn and in simulated scenes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Thing
@@ -34,6 +36,9 @@ SHADES: dict[str, tuple[str, ...]] = {
     "silver": ("silver", "metal", "steel"),
 }
 """English names of each colour."""
+
+CONFUSABLE = {"gray": ("silver",), "silver": ("gray", "white"), "white": ("silver",)}
+"""Colours that nobody would call wrong for each other."""
 
 CHINESE_NOUNS: dict[str, str] = {
     **{kind: names[-1] for kind, names in KINDS.items()},
@@ -71,8 +76,59 @@ def pair_text(rng: np.random.Generator, kind: str, color: str, attributes: tuple
     return forms[rng.integers(len(forms))]
 
 
+def kind_text(rng: np.random.Generator, kind: str) -> str:
+    """A description by the kind alone."""
+    name = noun(rng, kind)
+    return name if rng.random() < 0.6 else f"the {name}"
+
+
+def color_text(rng: np.random.Generator, color: str) -> str:
+    """A description by the colour alone."""
+    shade = _one_of(rng, SHADES[color])
+    return (f"the {shade} one", f"the {shade} thing", f"{shade} object", f"thing, {shade}")[rng.integers(4)]
+
+
+def attribute_text(rng: np.random.Generator, kind: str, attribute: str) -> str:
+    """A description by the kind and what else it is ("striped", "wooden")."""
+    name = _one_of(rng, NOUNS[kind])
+    return (f"{name}, {attribute}", f"the {attribute} {name}", f"{attribute} {name}")[rng.integers(3)]
+
+
+def confused_pairs(rng: np.random.Generator, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Two for each pair of kind and colour: it in another colour, and another kind in its colour; none of `pairs`."""
+    kinds, shades = list(NOUNS), list(SHADES)
+    found: set[tuple[str, str]] = set()
+    for kind, color in pairs:
+        other_kind, other_color = kinds[rng.integers(len(kinds))], shades[rng.integers(len(shades))]
+        found |= {(other_kind, color), (kind, other_color)}
+    likely = {(kind, near) for kind, color in pairs for near in CONFUSABLE.get(color, ())}
+    return sorted(found - set(pairs) - likely)
+
+
+def related(rng: np.random.Generator, text: str, target: Thing, others: Sequence[Thing]) -> str:
+    """A description and where the thing is beside another one, as an MLLM may add it."""
+    neighbours = [t for t in others if t.kind and (t.kind, t.color) != (target.kind, target.color)]
+    if not neighbours:
+        return text
+    other = neighbours[rng.integers(len(neighbours))]
+    dx, dy = np.subtract(target.box.center, other.box.center)
+    if abs(dx) > 1.5 * abs(dy):
+        side = "left" if dx < 0 else "right"
+        place = (f"{side} of", f"to the {side} of")[rng.integers(2)]
+    elif abs(dy) > 1.5 * abs(dx):
+        place = "behind" if dy < 0 else "in front of"
+    else:
+        return text
+    name = _one_of(rng, NOUNS[other.kind])
+    return f"{text}, {place} the {name if rng.random() < 0.6 else f'{_one_of(rng, SHADES[other.color])} {name}'}"
+
+
 def description(rng: np.random.Generator, target: Thing, others: list[Thing]) -> str | None:
     """A text that fits the target and none of the others; None where there is none."""
+    if target.foreign and rng.random() < 0.2:
+        if any((t.kind, t.color) == (target.kind, target.color) for t in others):
+            return None
+        return target.foreign[rng.integers(len(target.foreign))]
     if target.description and rng.random() < 0.4:
         return None if any(t.description == target.description for t in others) else target.description
     twins = [t for t in others if (t.kind, t.color) == (target.kind, target.color)]
@@ -85,11 +141,13 @@ def description(rng: np.random.Generator, target: Thing, others: list[Thing]) ->
         return (f"{name}, {shade}, {also}", f"the {also} {shade} {name}", f"{also} {name}, {shade}")[rng.integers(3)]
     form = rng.random()
     if form < 0.25 and all(t.kind != target.kind for t in others):
-        name = noun(rng, target.kind)
-        return name if rng.random() < 0.6 else f"the {name}"
+        return kind_text(rng, target.kind)
     if form < 0.35 and all(t.color != target.color for t in others):
-        shade = _one_of(rng, SHADES[target.color])
-        return (f"the {shade} one", f"the {shade} thing", f"{shade} object")[rng.integers(3)]
+        return color_text(rng, target.color)
+    if form < 0.5 and target.attributes:
+        also = target.attributes[rng.integers(len(target.attributes))]
+        if all(t.kind != target.kind or also not in t.attributes for t in others):
+            return attribute_text(rng, target.kind, also)
     return pair_text(rng, target.kind, target.color, target.attributes)
 
 

@@ -1,18 +1,16 @@
-"""Trains a `Vlsm` on drawn images: `train(config)`, deterministic from its seed on a CPU, resumable after a kill."""
+"""Trains a VLSM: `train(config)`, deterministic from its seed on a CPU, resumable after a kill."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import logging
 import math
-import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,84 +18,34 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
-from rsvp_ros.errors import ConfigurationError, RsvpError
-from rsvp_ros.segmentation.torch_runtime import choose_device
-from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig, VlsmOutput
+from rsvp_ros.errors import InvalidImageError, ModelRunError, RsvpError
+from rsvp_ros.segmentation.torch_runtime import is_out_of_memory
+from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.textures import TextureBank
-from rsvp_ros.training.dataset import Batch, MixedDataset, Shares
-from rsvp_ros.training.losses import Losses, compute_losses, region_weights, soft_iou
+from rsvp_ros.training.calibration import calibrate_presence
+from rsvp_ros.training.checkpoint import Checkpoints
+from rsvp_ros.training.config import TrainConfig
+from rsvp_ros.training.dataset import Batch, MixedDataset
+from rsvp_ros.training.datasets.loading import divided, open_dataset
+from rsvp_ros.training.losses import soft_iou
+from rsvp_ros.training.networks import Learner, make_learner
+from rsvp_ros.training.processes import start_processes
 from rsvp_ros.training.prompts import PromptKind
+from rsvp_ros.training.report import Report
+from rsvp_ros.training.sources import read_photographs, tabletop_records
 
 _log = logging.getLogger(__name__)
+
+ACCEPTED, REFUSED = "present accepted", "absent refused"
+"""Held-out figures: shares of the prompts whose presence is on the right side of 0.5."""
+
+
+CALIBRATION = 4
+"""Times as many held-out batches calibrate presence as a validation takes."""
 
 
 class TrainingDivergedError(RsvpError):
     """The loss is no longer a number. The last checkpoint is untouched."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything a training follows from."""
-
-    out: str
-    """Folder for checkpoints, log, curve and the finished weights."""
-    steps: int = 7000
-    seed: int = 0
-    images: int = 4
-    """Images in a batch."""
-    shares: Shares = field(default_factory=Shares)
-    """What the images are."""
-    prompts: int = 5
-    """Prompts about each image, at most."""
-    sizes: tuple[tuple[int, int], ...] = ((192, 192),) * 2 + ((192, 256),) * 2 + ((240, 320),) * 3
-    """Height and width of the images, multiples of 16."""
-    workers: int = 0
-    """Processes that make the images; 0: the training's own."""
-    textures: int = 160
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    warmup_steps: int = 200
-    decay_share: float = 0.6
-    """The learning rate falls to zero over the last steps, this share of all; before, it is constant."""
-    clip_norm: float = 1.0
-    checkpoint_every: int = 250
-    validate_every: int = 750
-    validation_batches: int = 16
-    threads: int = 1
-    device: str = "cpu"
-    bfloat16: bool = True
-    """Mixed precision."""
-    init: str | None = None
-    """Folder with weights to start from; None: from nothing."""
-    model: VlsmConfig = field(default_factory=VlsmConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "images", "prompts", "checkpoint_every", "validate_every", "threads", "textures"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
-        if not self.sizes or any(side % Vlsm.stride or side < 32 for size in self.sizes for side in size):
-            raise ConfigurationError(
-                f"training option `sizes` needs multiples of {Vlsm.stride} from 32, it is {self.sizes}"
-            )
-
-    @classmethod
-    def from_file(cls, path: str | Path, **overrides: object) -> TrainConfig:
-        """Read JSON; `overrides`: fields that take the place of the file's.
-
-        Raises ConfigurationError naming the file and what is wrong in it.
-        """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            values["model"] = VlsmConfig(**{k: _tuple(v) for k, v in values.get("model", {}).items()})
-            values["shares"] = Shares(**values.get("shares", {}))
-            return cls(**{k: _tuple(v) for k, v in values.items()} | overrides)
-        except (OSError, ValueError, TypeError, AttributeError) as e:
-            raise ConfigurationError(f"training configuration {path}: {e}; see docs/training.md for its fields") from e
-
-
-def _tuple(value: object) -> object:
-    """JSON knows only lists."""
-    return tuple(_tuple(v) for v in value) if isinstance(value, list) else value
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -107,219 +55,261 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * min(warm, decay, 1.0)
 
 
-def forward(model: Vlsm, batch: Batch) -> tuple[VlsmOutput, Losses]:
-    """The network and its losses on one batch."""
-    images = (batch.images.float() / 255).to(memory_format=torch.channels_last)
-    features = model.encode_image(images)
-    text = model.encode_text(batch.texts + batch.vocabulary)
-    count = len(batch.texts)
-    prompts = dataclasses.replace(text, **{name: value[:count] for name, value in vars(text).items()})
-    output = model.decode(features, prompts, batch.boxes, batch.image_index)
-    grounding = model.grounding(features.semantic, text.query[count:])
-    return output, compute_losses(output, batch, grounding)
+HASTE = 20.0
+"""Times the learning rate is that of `Learner.hasty`."""
+
+
+def make_optimizer(learner: Learner, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; vectors and single numbers do not decay."""
+    hasty = learner.hasty
+    others = [p for p in learner.trained.parameters() if all(p is not h for h in hasty)]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if hasty:
+        groups.append({"params": hasty, "weight_decay": 0.0, "haste": HASTE})
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 class Trainer:
-    """Model, optimiser and where they stand. `train` is the way in."""
+    """Network, optimiser and where they stand. `train` is the way in.
+
+    Of several processes each makes its own images: process r of n takes the batches r, n + r, 2 n + r, …
+    """
 
     def __init__(self, config: TrainConfig) -> None:
+        """Raises ConfigurationError (device, precision, folders, data sets), ModelLoadError (`init`, `backbone`),
+        InvalidImageError (a data set without its images)."""
         self.config = config
-        self.out = Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.device = choose_device(config.device)
+        self.processes = start_processes(config.device, config.precision)
+        self.device = self.processes.device
+        self.out = Path(config.out).expanduser()
+        with disk_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = Checkpoints(self.out)
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(config.threads)
         torch.manual_seed(config.seed)
-        model = Vlsm.from_pretrained(config.init) if config.init else Vlsm(config.model)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
+        self.learner = make_learner(config, self.device)
+        self.model = self.learner.model
+        if config.compile:
+            for part in self.learner.compilable:
+                part.compile()
+        self.optimizer = make_optimizer(self.learner, config)
+        self._network, self._optimizer = self.processes.prepare(self.learner, self.optimizer)
         self.step = 0
         self.seconds = 0.0
-        self.dataset = self._dataset(config.seed)
-
-    def _dataset(self, seed: int) -> MixedDataset:
-        c = self.config
-        bank = TextureBank(np.random.default_rng((seed, 1 << 30)), c.textures)
-        return MixedDataset(seed, c.sizes, c.images, c.prompts, bank, c.shares)
-
-    # --- checkpoints: written aside, then renamed, so that a kill leaves the old or the new one -----------------------
+        self._annotated = [open_dataset(data) for data in config.datasets]
+        self.dataset = self._dataset(held_out=False)
 
     @property
-    def checkpoint(self) -> Path:
-        return self.out / "checkpoint.pt"
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.processes.rank == 0
+
+    def _dataset(self, held_out: bool) -> MixedDataset:
+        c = self.config
+        seed = c.seed + 1_000_003 * held_out
+        bank = TextureBank(np.random.default_rng((seed, 1 << 30)), c.textures, read_photographs(c.photographs))
+        records = tabletop_records(c.tabletop, held_out) if c.shares.tabletop else ()
+        annotated = tuple(divided(images, held_out) for images in self._annotated)
+        return MixedDataset(seed, c.sizes, c.images, c.prompts, bank, c.shares, self.learner.grid, records, annotated)
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "model_config": dataclasses.asdict(self.model.config),
-        }
-        aside = self.checkpoint.with_suffix(".tmp")
-        torch.save(state, aside)
-        if self.checkpoint.exists():
-            os.replace(self.checkpoint, self.checkpoint.with_name("checkpoint_previous.pt"))
-        os.replace(aside, self.checkpoint)
+        """Write a checkpoint. Raises ConfigurationError where the disk does not take it; the last ones are kept."""
+        with disk_errors(self.out):
+            self.checkpoints.write(
+                {
+                    "model": self.learner.trained.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "step": self.step,
+                    "seconds": self.seconds,
+                    "model_config": dataclasses.asdict(self.learner.trained.config),
+                    "processes": self.processes.count,
+                    **self.processes.state(),
+                }
+            )
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint that can be used; False where there is none at all.
 
-        Raises ConfigurationError where there are checkpoints but none can be used: going on from nothing would
-        overwrite them. The trainer is then as it was.
+        Raises ConfigurationError where there are checkpoints but none can be used. The trainer is then as it was.
         """
-        paths = [p for p in (self.checkpoint, self.checkpoint.with_name("checkpoint_previous.pt")) if p.exists()]
-        untouched = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
-        reasons = []
-        for path in paths:
-            try:
-                state = torch.load(path, map_location=self.device, weights_only=True)
-                step, seconds = state["step"], state["seconds"]
-                if state["model_config"] != dataclasses.asdict(self.model.config):
-                    raise ValueError(f"it is of another `model`, {state['model_config']}")
-                self.model.load_state_dict(state["model"])
-                self.optimizer.load_state_dict(state["optimizer"])
-            except Exception as e:  # what a damaged file makes torch.load raise is endless
-                self.model.load_state_dict(untouched[0])
-                self.optimizer.load_state_dict(untouched[1])
-                _log.warning("checkpoint %s cannot be used: %s", path, e)
-                reasons.append(f"{path}: {e}")
-                continue
-            self.step, self.seconds = step, seconds
-            return True
-        if reasons:
-            raise ConfigurationError(
-                f"training cannot go on from the checkpoints in {self.out}: choose another `out`, or delete them"
-                f" ({'; '.join(reasons)})"
-            )
-        return False
+        path = self.checkpoints.restore(self._load)
+        if path is not None and self.is_main:
+            _log.info("resumed at step %d from %s", self.step, path)
+        return path is not None
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Wholly, or not at all: raises any exception."""
+        network = self.learner.trained
+        untouched = copy.deepcopy((network.state_dict(), self.optimizer.state_dict()))
+        step, seconds = state["step"], state["seconds"]
+        if state["model_config"] != dataclasses.asdict(network.config):
+            raise ValueError(f"it is of another `model`, {state['model_config']}")
+        if (count := state.get("processes", 1)) != self.processes.count:
+            raise ValueError(f"it was made by {count} processes, and here are {self.processes.count}")
+        try:
+            network.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.processes.load_state(state)
+        except Exception:
+            network.load_state_dict(untouched[0])
+            self.optimizer.load_state_dict(untouched[1])
+            raise
+        self.step, self.seconds = step, seconds
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(self.processes.autocast())
+            if self.device.type == "cpu":  # the flash kernel's backward pass is slow there
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            yield
 
-    def train_step(self, batch: Batch) -> Losses:
-        """One step of the optimiser. Raises TrainingDivergedError before the weights are touched."""
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One step of the optimiser; the losses by name, means over all processes.
+
+        Raises TrainingDivergedError before the weights are touched.
+        """
         rate = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.model.train()
-        # The flash kernel's backward pass is slow on a CPU.
-        with self._autocast(), sdpa_kernel(SDPBackend.MATH):
-            _, losses = forward(self.model, batch)
+            group["lr"] = rate * group.get("haste", 1.0)
+        self._network.train()
+        with self._computing():
+            _, losses = self._network(batch)
             loss = losses.total
-            if math.isfinite(loss.item()):
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
+        self._optimizer.zero_grad(set_to_none=True)
+        self.processes.backward(loss)
+        norm = self.processes.clip(self.learner.trained.parameters(), self.config.clip_norm)
+        named = {"total": loss, **vars(losses)}
+        # One transfer from the device for all of them, and one exchange between processes.
+        values = self.processes.total(torch.stack([*named.values(), norm]).detach().float()) / self.processes.count
+        *values, norm = values.tolist()
+        if not math.isfinite(values[0]) or not (math.isfinite(norm) or self.processes.can_skip()):
             raise TrainingDivergedError(
-                f"the loss or its gradient is not finite at step {self.step}; {self.checkpoint} holds the last good"
-                " weights: lower `learning_rate` and start again, it is resumed from there"
+                f"the loss or its gradient is not finite at step {self.step}; {self.checkpoints.newest} holds the last"
+                " good weights: lower `learning_rate` and start again, it is resumed from there"
             )
-        self.optimizer.step()
+        self._optimizer.step()
         self.step += 1
-        return losses
+        return dict(zip(named, values, strict=True))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean IoU by kind of prompt on held-out images, at the masks' stride; accuracy of presence at 0.5."""
-        self.model.eval()
-        held_out = self._dataset(self.config.seed + 1_000_003)
-        values: dict[str, list[float]] = defaultdict(list)
-        for step in range(self.config.validation_batches):
-            batch = held_out[step].to(self.device)
-            with self._autocast(), sdpa_kernel(SDPBackend.MATH):
-                output, _ = forward(self.model, batch)
-            weights = region_weights(batch.boxes, *batch.masks.shape[-2:])
-            ious = soft_iou(output.masks.sigmoid(), batch.masks, weights).tolist()
+        """Mean IoU by kind of prompt on held-out images, on the regions' grids; accuracy of presence at 0.5."""
+        self.learner.eval()
+        held_out = self._dataset(held_out=True)
+        names = [*(kind.value for kind in PromptKind), ACCEPTED, REFUSED]
+        sums = torch.zeros(2, len(names))
+
+        def add(name: str, value: float) -> None:
+            sums[:, names.index(name)] += torch.tensor((value, 1.0))
+
+        for number in range(self.processes.rank, self.config.validation_batches, self.processes.count):
+            batch = held_out[number].to(self.device)
+            with self._computing():
+                output, _ = self.learner(batch)
+            ious = soft_iou(output.masks.sigmoid(), batch.masks, batch.known).tolist()
             right = ((output.presence > 0) == batch.present).tolist()
             for kind, iou, ok in zip(batch.kinds, ious, right, strict=True):
                 if kind is PromptKind.ABSENT:
-                    values["absent refused"].append(ok)
+                    add(REFUSED, ok)
                 else:
-                    values[kind.value].append(iou)
-                    values["present accepted"].append(ok)
-        return {name: float(np.mean(v)) for name, v in sorted(values.items())}
+                    add(kind.value, iou)
+                    add(ACCEPTED, ok)
+        totals, counts = self.processes.total(sums.to(self.device)).tolist()
+        return {name: total / count for name, total, count in zip(names, totals, counts, strict=True) if count}
 
-    def _batches(self) -> Iterable[Batch]:
-        """Those that are left, in order, whoever makes them."""
-        return DataLoader(
-            self.dataset,
+    def calibrate(self) -> None:
+        """Shift presence for use; to be done once, at the end. Checkpoints are without."""
+        held_out = self._dataset(held_out=True)
+        numbers = range(CALIBRATION * self.config.validation_batches)
+        with self._computing():
+            shift = calibrate_presence(self.learner, (held_out[number].to(self.device) for number in numbers))
+        _log.info("presence shifted by %.2f", shift)
+
+    def _batches(self) -> Iterator[Batch]:
+        """Those that are left for this process, in order, whoever makes them."""
+        c, processes = self.config, self.processes
+        numbers = range(self.step * processes.count + processes.rank, c.steps * processes.count, processes.count)
+        batches = DataLoader(
+            _Careful(self.dataset),
             batch_size=None,
-            sampler=range(self.step, self.config.steps),
-            num_workers=self.config.workers,
+            sampler=numbers,
+            num_workers=c.workers,
+            pin_memory=self.device.type == "cuda",
             # A forked process would inherit torch's threads and the renderer's context.
-            multiprocessing_context="spawn" if self.config.workers else None,
+            multiprocessing_context="spawn" if c.workers else None,
         )
+        for batch in batches:
+            if isinstance(batch, RsvpError):
+                raise batch
+            yield batch.to(self.device)
 
     def run(self) -> None:
-        """To the last step, with log, checkpoints and validation on the way."""
+        """To the last step, with log, checkpoints and validation on the way.
+
+        Raises TrainingDivergedError, ConfigurationError (a full disk), and what the data raise where they are damaged.
+        """
         config, started = self.config, time.monotonic() - self.seconds
-        recent: dict[str, list[float]] = defaultdict(list)
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
+        with Report(self.out, self.step, config.steps) if self.is_main else nullcontext() as report:
             for batch in self._batches():
-                losses = self.train_step(batch.to(self.device))
-                for name, value in losses.to_floats().items():
-                    recent[name].append(value)
+                losses = self.train_step(batch)
                 last = self.step == config.steps
                 self.seconds = time.monotonic() - started
-                if self.step % 50 == 0 or last:
-                    record = {"step": self.step, "seconds": round(self.seconds, 1)}
-                    record |= {name: round(float(np.mean(v)), 5) for name, v in recent.items()}
-                    recent.clear()
-                    print(json.dumps(record), file=log, flush=True)
+                if report:
+                    report.add(self.step, self.seconds, losses)
                 if self.step % config.validate_every == 0 or last:
-                    record = {"step": self.step, "validation": {k: round(v, 4) for k, v in self.validate().items()}}
-                    print(json.dumps(record, ensure_ascii=False), file=log, flush=True)
-                    _log.info("%s", record)
-                    draw_curve(self.out / "log.jsonl", self.out / "curve.png")
-                if self.step % config.checkpoint_every == 0 or last:
+                    figures = self.validate()
+                    if report:
+                        report.validated(self.step, figures)
+                if self.is_main and (self.step % config.checkpoint_every == 0 or last):
                     self.save()
 
 
-def draw_curve(log: Path, out: Path) -> None:
-    """Losses and held-out figures over the steps, as a picture; needs matplotlib, and does nothing without it."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    losses = [r for r in records if "total" in r]
-    for name in losses[0].keys() - {"step", "seconds"} if losses else ():
-        left.plot([r["step"] for r in losses], [r[name] for r in losses], label=name)
-    left.set(xlabel="step", ylabel="loss", yscale="log")
-    checks = [r for r in records if "validation" in r]
-    for name in checks[-1]["validation"] if checks else ():
-        right.plot([r["step"] for r in checks], [r["validation"].get(name, math.nan) for r in checks], label=name)
-    right.set(xlabel="step", ylabel="held-out mean IoU, or share right", ylim=(0, 1))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=8)
-    figure.savefig(out, dpi=90)
+class _Careful:
+    """A dataset whose errors come out of a worker process as they are, without its traceback in their message."""
+
+    def __init__(self, dataset: MixedDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, number: int) -> Batch | RsvpError:
+        try:
+            return self.dataset[number]
+        except RsvpError as error:
+            return error
+        except OSError as error:
+            return InvalidImageError(f"a training image cannot be read: {error}")
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig) -> Path | None:
     """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
 
-    Raises ConfigurationError (options, checkpoints of another model), ModelLoadError (`init`), TrainingDivergedError (a
-    loss that is no number).
+    Of several processes, only one writes; the others return None. Raises ConfigurationError (options, checkpoints of
+    another model, a disk that takes no more), ModelLoadError (`init`, `backbone`), TrainingDivergedError (a loss that
+    is no number), InvalidImageError (damaged data), ModelRunError (not enough memory).
     """
     trainer = Trainer(config)
-    if trainer.resume():
-        _log.info("resumed at step %d from %s", trainer.step, trainer.checkpoint)
-    trainer.run()
+    trainer.resume()
+    try:
+        trainer.run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelRunError(
+            f"training ran out of memory at step {trainer.step}: choose fewer `images` or `prompts`, or smaller "
+            "`sizes`; it goes on from the last checkpoint"
+        ) from error
     weights = trainer.out / "weights"
-    trainer.model.save_pretrained(weights)
-    return weights
+    if trainer.is_main:
+        trainer.calibrate()
+        with disk_errors(weights):
+            trainer.model.save_pretrained(weights)
+    trainer.processes.close()
+    return weights if trainer.is_main else None

@@ -17,11 +17,9 @@ class ImageFeatures:
     tokens: Tensor
     """B x (H/16 * W/16) x dim."""
     stride8: Tensor
-    """B x mask_dim x H/8 x W/8: detail for the mask decoder."""
+    """B x C x H/8 x W/8: detail for the mask decoder."""
     stride4: Tensor
-    """B x mask_dim/2 x H/4 x W/4: finer detail for the mask decoder."""
-    stride2: Tensor
-    """B x mask_dim/4 x H/2 x W/2: the finest detail, where outlines are drawn."""
+    """B x C x H/4 x W/4: finer detail for the mask decoder."""
     semantic: Tensor
     """B x text_dim x H/8 x W/8: what the text is compared with, cell by cell."""
 
@@ -66,27 +64,25 @@ class ImageEncoder(nn.Module):
     """B x 3 x H x W (0 to 1, RGB; H and W multiples of 16) to `ImageFeatures`."""
 
     def __init__(
-        self, stem: tuple[int, int, int], dim: int, layers: int, heads: int, mask_dim: int, text_dim: int
+        self, stem: tuple[int, int, int], blocks8: int, dim: int, layers: int, heads: int, text_dim: int
     ) -> None:
         super().__init__()
         c2, c4, c8 = stem
         self.stage2 = downsample(3, c2)
         self.stage4 = nn.Sequential(downsample(c2, c4), ConvBlock(c4))
-        self.stage8 = nn.Sequential(downsample(c4, c8), ConvBlock(c8), ConvBlock(c8))
+        self.stage8 = nn.Sequential(downsample(c4, c8), *(ConvBlock(c8) for _ in range(blocks8)))
         self.stage16 = nn.Sequential(downsample(c8, dim), ConvBlock(dim))
         self.layers = nn.ModuleList(ViTLayer(dim, heads, 4) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
-        self.to_stride2 = nn.Conv2d(c2, mask_dim // 4, 1)
-        self.to_stride4 = nn.Conv2d(c4, mask_dim // 2, 1)
-        self.to_stride8 = nn.Conv2d(c8, mask_dim, 1)
         self.semantic_fine = nn.Conv2d(c8, text_dim, 1)
         self.semantic_coarse = nn.Conv2d(dim, text_dim, 1)
-        self.semantic_head = nn.Sequential(LayerNorm2d(text_dim), nn.GELU(), nn.Conv2d(text_dim, text_dim, 1))
+        self.semantic_head = nn.Sequential(
+            ConvBlock(text_dim), LayerNorm2d(text_dim), nn.GELU(), nn.Conv2d(text_dim, text_dim, 1)
+        )
 
     def forward(self, images: Tensor) -> ImageFeatures:
         x = (images - 0.45) * 4.0
-        s2 = self.stage2(x)
-        s4 = self.stage4(s2)
+        s4 = self.stage4(self.stage2(x))
         s8 = self.stage8(s4)
         s16 = self.stage16(s8)
         height, width = s16.shape[-2:]
@@ -98,19 +94,10 @@ class ImageEncoder(nn.Module):
         context = tokens.transpose(1, 2).unflatten(2, (height, width)).to(s8.dtype)
         coarse = F.interpolate(self.semantic_coarse(context), size=s8.shape[-2:], mode="bilinear", align_corners=False)
         return ImageFeatures(
-            tokens=tokens,
-            stride8=self.to_stride8(s8),
-            stride4=self.to_stride4(s4),
-            stride2=self.to_stride2(s2),
-            semantic=self.semantic_head(self.semantic_fine(s8) + coarse),
+            tokens=tokens, stride8=s8, stride4=s4, semantic=self.semantic_head(self.semantic_fine(s8) + coarse)
         )
 
 
-def take(features: ImageFeatures, index: Tensor) -> ImageFeatures:
-    """The features of these images, one for each prompt; no copy where there is one image and one prompt."""
-    if features.tokens.shape[0] == 1:
-        count = index.shape[0]
-        parts = (t.expand(count, *t.shape[1:]) for t in vars(features).values())
-    else:
-        parts = (t.index_select(0, index) for t in vars(features).values())
-    return ImageFeatures(*parts)
+def take(maps: Tensor, index: Tensor) -> Tensor:
+    """Those of these images, one for each prompt; no copy where there is but one image."""
+    return maps.expand(len(index), *maps.shape[1:]) if len(maps) == 1 else maps[index]

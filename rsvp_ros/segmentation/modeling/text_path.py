@@ -22,7 +22,22 @@ PRESENT = 20.0
 
 
 @dataclass(frozen=True)
-class TextPathConfig:
+class TextPathSize:
+    """What can be chosen of a text path."""
+
+    heads: int = 8
+    text_layers: int = 2
+    text_dim: int = 128
+    """Width of the space where text and image are compared."""
+    text_buckets: int = 8192
+    """Rows of the table that word pieces are hashed into."""
+    piece_dim: int = 64
+    max_words: int = 16
+    """Words of a description that are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPathConfig(TextPathSize):
     """The SAM that a text path belongs to, and its own size. All of it is stored beside the weights in config.json."""
 
     backbone: str
@@ -37,15 +52,6 @@ class TextPathConfig:
     """Of its decoder."""
     fine_width: int
     """Channels of the level of its embedding that is twice as fine (SAM 2); 0 where there is none (SAM)."""
-    heads: int = 8
-    text_layers: int = 2
-    text_dim: int = 128
-    """Width of the space where text and image are compared."""
-    text_buckets: int = 8192
-    """Rows of the table that word pieces are hashed into."""
-    piece_dim: int = 64
-    max_words: int = 16
-    """Words of a description that are read."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

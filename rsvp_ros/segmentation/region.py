@@ -1,0 +1,84 @@
+"""Where the VLSM draws a mask: the part of an image around a box, and its pixels on the mask decoder's grid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from rsvp_ros.geometry import Box
+
+PADDING = 0.25
+"""A mask may reach out of its box by this share of the box's size on every side …"""
+MARGIN = 4.0
+"""… and by this, pixels of the network's input."""
+RATIO = 4.0
+"""The longer side of a region is at most this many times the shorter one, where the image allows."""
+
+CROP_SIDE = 160
+"""Side of a crop around a small target as the network sees it, pixels."""
+CROP_REACH = 2.2
+"""A crop's side in lengths of the target's longer side."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Whole pixels of an image: columns x0 to x1, rows y0 to y1, half-open."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    def around(self, box: Box, scale: float) -> Region:
+        """Where in this part of an image the mask of a box is drawn, inside it and of at least one pixel.
+
+        `scale`: pixels of the network's input a pixel of the image.
+        """
+        across, down = (side * (1 + 2 * PADDING) + 2 * MARGIN / scale for side in (box.width, box.height))
+        across, down = max(across, down / RATIO), max(down, across / RATIO)
+        (x0, x1), (y0, y1) = (
+            _span(box.center[0], across, self.x0, self.x1),
+            _span(box.center[1], down, self.y0, self.y1),
+        )
+        return Region(x0, y0, x1, y1)
+
+    def pixels(self, image: np.ndarray, grid: int) -> np.ndarray:
+        """What an image, H x W or H x W x C, shows in it, on `grid` x `grid` cells."""
+        part = image[self.y0 : self.y1, self.x0 : self.x1]
+        shrinks = part.shape[0] * part.shape[1] > grid * grid
+        return cv2.resize(part, (grid, grid), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def draw(self, logits: np.ndarray, mask: np.ndarray) -> None:
+        """Set a bool mask of the image's size where logits (grid x grid) on the region are above 0."""
+        size = (self.x1 - self.x0, self.y1 - self.y0)
+        fine = cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR)
+        np.greater(fine, 0, out=mask[self.y0 : self.y1, self.x0 : self.x1])
+
+    def from_grid(self, box: Box | None, grid: int) -> Box | None:
+        """A box on its grid as one in the image."""
+        if box is None:
+            return None
+        return box.scale((self.x1 - self.x0) / grid, (self.y1 - self.y0) / grid).translate(self.x0, self.y0)
+
+    @classmethod
+    def crop(cls, box: Box, width: int, height: int) -> Region:
+        """The square around a small target in which it is looked at, moved and cut to lie inside the image."""
+        side = max(CROP_REACH * max(box.width, box.height), 16.0)
+        (x0, x1), (y0, y1) = (
+            _span(min(max(middle, side / 2), max(size - side / 2, size / 2)), side, 0, size)
+            for middle, size in zip(box.center, (width, height), strict=True)
+        )
+        return cls(x0, y0, x1, y1)
+
+    def box(self) -> Box:
+        return Box(self.x0, self.y0, self.x1, self.y1)
+
+
+def _span(middle: float, length: float, first: int, last: int) -> tuple[int, int]:
+    """Whole pixels of a length around a middle, from `first` to before `last` and at least one."""
+    tiny = 1e-6  # of rounding
+    low = min(max(math.floor(middle - length / 2 + tiny), first), last - 1)
+    return low, max(min(math.ceil(middle + length / 2 - tiny), last), low + 1)

@@ -1,0 +1,60 @@
+"""Checkpoints: the newest one and the one before, so that a kill or a full disk leaves one that is whole."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.tabletop.view_files import write_whole
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Two files in a folder: `checkpoint.pt` and `checkpoint_previous.pt`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.newest = folder / "checkpoint.pt"
+        self.previous = folder / "checkpoint_previous.pt"
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Add one; the one before the last goes. Raises OSError, and then both are as they were."""
+        content = io.BytesIO()  # torch's own writer to a file does not say that the disk is full
+        torch.save(state, content)
+        aside = self.folder / "checkpoint_next.pt"
+        write_whole(aside, content.getbuffer())
+        if self.newest.exists():
+            os.replace(self.newest, self.previous)
+        os.replace(aside, self.newest)
+
+    def restore(self, accept: Callable[[dict[str, Any]], None]) -> Path | None:
+        """Give the newest one to `accept`, or, where it raises any exception, the one before.
+
+        Returns which it took, None where there is none at all. Raises ConfigurationError where there are some but none
+        was accepted: going on from nothing would overwrite them.
+        """
+        reasons = []
+        for path in (self.newest, self.previous):
+            if not path.exists():
+                continue
+            try:
+                accept(torch.load(path, map_location="cpu", weights_only=True))
+            except Exception as error:  # what a damaged file makes torch.load raise is endless
+                _log.warning("checkpoint %s cannot be used: %s", path, error)
+                reasons.append(f"{path}: {error}")
+                continue
+            return path
+        if reasons:
+            raise ConfigurationError(
+                f"training cannot go on from the checkpoints in {self.folder}: choose another `out`, or delete them"
+                f" ({'; '.join(reasons)})"
+            )
+        return None

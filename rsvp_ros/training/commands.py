@@ -1,0 +1,40 @@
+"""`rsvp train`: the networks of the package, made by yourself. What it needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+
+from rsvp_ros.training.mllm.commands import add_mllm
+from rsvp_ros.training.options import add_options, given_options
+
+
+def add_train(commands: argparse._SubParsersAction) -> None:
+    """Add `train` and its sub-commands to `rsvp`."""
+    parser = commands.add_parser("train", help="train the networks that the package brings along, or on a SAM")
+    subcommands = parser.add_subparsers(dest="train_command", required=True)
+    _add_vlsm(subcommands)
+    add_mllm(subcommands)
+
+
+def _add_vlsm(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "vlsm",
+        help="the segmentation network: box and text in, mask out",
+        description="Train a VLSM, or a text path on a pretrained SAM or SAM 2, and print the folder of its weights. "
+        "After an interruption the same command goes on from the last checkpoint. Several GPUs: accelerate launch "
+        "--num_processes N --module rsvp_ros.cli train vlsm …. See docs/training.md.",
+    )
+    add_options(parser, "config/train/vlsm_embedded.yaml", "model.dim=96", "checkpoints, log, curve and weights")
+    parser.set_defaults(run=functools.partial(_vlsm, parser))
+
+
+def _vlsm(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from rsvp_ros.training.config import TrainConfig
+    from rsvp_ros.training.trainer import train
+
+    given = given_options(parser, options)
+    weights = train(TrainConfig.from_file(options.config, options.set, **given))
+    if weights is not None:
+        print(weights)
+    return 0

@@ -1,0 +1,110 @@
+"""`TrainConfig`: everything that a training of a VLSM follows from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.segmentation.modeling.text_path import TextPathSize
+from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
+from rsvp_ros.training import config_files
+from rsvp_ros.training.dataset import Shares
+from rsvp_ros.training.datasets.loading import DatasetConfig
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A `Vlsm` of its own, or, where `backbone` names a SAM, a text path on that. See docs/training.md."""
+
+    out: str
+    """Folder for checkpoints, log, curve and the finished weights."""
+    steps: int = 7000
+    seed: int = 0
+    images: int = 4
+    """Images in a batch, of each process."""
+    shares: Shares = field(default_factory=Shares)
+    """What the images are."""
+    prompts: int = 5
+    """Prompts about each image, at most."""
+    sizes: tuple[tuple[int, int], ...] = ((160, 160),) * 5 + ((240, 320),) * 3 + ((192, 320), (256, 256))
+    """Height and width of the images, multiples of 16; each batch takes one. A `Vlsm` sees them so; for a SAM they are
+    scaled to its input, as a camera's are."""
+    tabletop: tuple[str, ...] = ()
+    """Folders of `rsvp tabletop export` with scenes of the split `train`; none: scenes are rendered on the way."""
+    datasets: tuple[DatasetConfig, ...] = ()
+    """Annotated images that a user has; `shares.annotated` of the images are from them."""
+    photographs: str | None = None
+    """Folder of pictures of which half of the textures are cut; None: all are procedural."""
+    workers: int = 0
+    """Processes that make the images; 0: the training's own."""
+    textures: int = 160
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 200
+    decay_share: float = 0.6
+    """The learning rate falls to zero over the last steps, this share of all; before, it is constant."""
+    clip_norm: float = 1.0
+    checkpoint_every: int = 250
+    validate_every: int = 750
+    validation_batches: int = 16
+    threads: int = 1
+    device: str = "auto"
+    """ "auto": the GPU where there is one; "cpu", "cuda", "cuda:1"."""
+    precision: str = "bfloat16"
+    """Of the arithmetic, one of `PRECISIONS`; weights are float32 in any case. "float16" needs a GPU and accelerate."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    init: str | None = None
+    """Folder with weights to start from; None: from nothing."""
+    backbone: str | None = None
+    """A SAM or SAM 2 of transformers, a folder or a name on the hub; None: the network is a `Vlsm`."""
+    text_path: TextPathSize = field(default_factory=TextPathSize)
+    """Size of the text path on a `backbone`."""
+    model: VlsmConfig = field(default_factory=VlsmConfig)
+    """Size of a `Vlsm`."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps", "images", "prompts", "textures", "checkpoint_every", "validate_every", "validation_batches",
+            "threads",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
+        for name in ("seed", "workers", "warmup_steps", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")
+        for name in ("learning_rate", "decay_share", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"training option `{name}` must be above 0, it is {getattr(self, name)}")
+        if not self.sizes or any(side % Vlsm.stride or side < 32 for size in self.sizes for side in size):
+            raise ConfigurationError(
+                f"training option `sizes` needs multiples of {Vlsm.stride} from 32, it is {self.sizes}"
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigurationError(
+                f"training option `precision` is {self.precision!r}: it must be one of {', '.join(PRECISIONS)}"
+            )
+        if self.backbone is None and self.text_path != TextPathSize():
+            raise ConfigurationError("training option `text_path` is given without a `backbone` to put it on")
+        if self.backbone is not None and self.model != VlsmConfig():
+            raise ConfigurationError(
+                "training option `model` is the size of a VLSM, but `backbone` is given: `text_path` is its size"
+            )
+
+    @classmethod
+    def from_file(cls, path: str | Path | None, changes: Sequence[str] = (), **overrides: object) -> TrainConfig:
+        """Read YAML or JSON (None: nothing but the defaults); `changes`: "NAME=VALUE", over the file's; `overrides`:
+        fields, over both.
+
+        Raises ConfigurationError naming the file and what is wrong in it.
+        """
+        try:
+            values = config_files.changed(config_files.read(path) if path else {}, changes)
+            return config_files.build(cls, values | overrides)
+        except ConfigurationError as error:
+            where = f"training configuration {path}: " if path else ""
+            raise ConfigurationError(f"{where}{error}; see docs/training.md for its fields") from error

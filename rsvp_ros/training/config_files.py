@@ -1,0 +1,117 @@
+"""Configuration of a training: YAML files, and `NAME=VALUE` on a command line, to dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from rsvp_ros.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What stands in a YAML file (JSON is YAML, too). Raises ConfigurationError where it holds no names and values."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"the configuration {path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"the configuration {path} holds no names with values")
+    return values
+
+
+def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Values with others in the place of some, each given as "NAME=VALUE" (YAML), "model.dim=64" for an inner one.
+
+    Raises ConfigurationError.
+    """
+    result = dict(values)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set {change!r}: write it as NAME=VALUE")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        *outer, last = name.split(".")
+        inner = result
+        for part in outer:
+            inner[part] = dict(inner.get(part) or {})
+            inner = inner[part]
+        inner[last] = value
+    return result
+
+
+def build(kind: type[T], values: Any, name: str = "") -> T:
+    """A dataclass from values under its fields' names; `name`: what it is called in errors.
+
+    Raises ConfigurationError that names what is unknown, missing, of another type, or refused by the class itself.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"`{name}` is {values!r}, but holds names with values")
+    hints = typing.get_type_hints(kind)
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    dotted = f"{name}." if name else ""
+    for key in values:
+        if key not in fields:
+            raise ConfigurationError(f"there is no option `{dotted}{key}`; there are {', '.join(fields)}")
+    for key, item in fields.items():
+        if key not in values and item.default is item.default_factory is dataclasses.MISSING:
+            raise ConfigurationError(f"the option `{dotted}{key}` is missing")
+    try:
+        return kind(**{key: _converted(hints[key], value, dotted + key) for key, value in values.items()})
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"`{name}`: {error}" if name else str(error)) from error
+
+
+def _converted(kind: Any, value: Any, name: str) -> Any:
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (kind,) = (argument for argument in arguments if argument is not type(None))
+        return _converted(kind, value, name)
+    if dataclasses.is_dataclass(kind):
+        return build(kind, value, name)
+    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        endless = arguments[-1] is Ellipsis
+        if endless or len(value) == len(arguments):
+            kinds = [arguments[0]] * len(value) if endless else arguments
+            return tuple(_converted(k, v, f"{name}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 takes 1e-3, without a point, for a text
+        except ValueError:
+            pass
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        try:
+            return kind(value)
+        except ValueError:
+            choices = ", ".join(str(member.value) for member in kind)
+            raise ConfigurationError(f"`{name}` is {value!r}, but must be one of {choices}") from None
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    raise ConfigurationError(f"`{name}` is {value!r}, but must be {_described(kind)}")
+
+
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+
+
+def _described(kind: Any) -> str:
+    if typing.get_origin(kind) is not tuple:
+        return _NAMES.get(kind, str(kind))
+    arguments = typing.get_args(kind)
+    if arguments[-1] is Ellipsis:
+        return f"a list, each item {_described(arguments[0])}"
+    return f"a list of {len(arguments)}: {', '.join(_described(argument) for argument in arguments)}"

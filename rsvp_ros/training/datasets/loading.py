@@ -1,0 +1,93 @@
+"""Data sets that a user has, opened by their format."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.training.datasets.annotated import AnnotatedImage, missing_image
+from rsvp_ros.training.datasets.coco import CocoInstances
+from rsvp_ros.training.datasets.reasonseg import ReasonSeg
+from rsvp_ros.training.datasets.refcoco import RefCoco
+
+FORMATS = ("coco", "refcoco", "reasonseg")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Where a data set lies. docs/training_data.md shows the layouts."""
+
+    format: str
+    """One of FORMATS; "refcoco" is also RefCOCO+'s and RefCOCOg's."""
+    folder: str
+    """COCO: holds annotations/ and the images; RefCOCO: holds refs(…).p and instances.json; ReasonSeg: holds train/."""
+    split: str = "train"
+    """COCO: "train2017" for annotations/instances_train2017.json; ReasonSeg: a folder; RefCOCO: as refs(…).p has it."""
+    annotations: str | None = None
+    """COCO: the file, where it has another name."""
+    images: str | None = None
+    """Folder of the images. COCO: by default train2017/, images/train2017/ or images/; RefCOCO: COCO's train2014."""
+    split_by: str | None = None
+    """RefCOCO: "unc", "google" or "umd", where the folder holds several."""
+    exhaustive: bool = True
+    """COCO, RefCOCO: all things of all categories are annotated, as in COCO. Only then can be learnt what is absent."""
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ConfigurationError(f"no format {self.format!r} of a data set: choose one of {', '.join(FORMATS)}")
+        if self.format == "refcoco" and self.images is None:
+            raise ConfigurationError(f"the data set {self.folder} needs `images`: the folder of COCO's train2014")
+
+
+READ_FIRST = 50
+"""Images that are looked for when a data set is opened, so that a wrong folder is told before the training starts."""
+
+
+def open_dataset(config: DatasetConfig) -> Sequence[AnnotatedImage]:
+    """The annotated images; can be pickled, for the processes that make batches.
+
+    Raises:
+        ConfigurationError: a file is missing, damaged, or holds an annotation that cannot be used.
+        InvalidImageError: one of the first images is missing. Others are noticed when they are read.
+    """
+    folder = Path(config.folder).expanduser()
+    images = None if config.images is None else Path(config.images).expanduser()
+    if config.format == "coco":
+        name = config.annotations or folder / "annotations" / f"instances_{config.split}.json"
+        usual = [folder / config.split, folder / "images" / config.split, folder / "images"]
+        dataset = CocoInstances(Path(name).expanduser(), [images] if images else usual, config.exhaustive)
+    elif config.format == "refcoco":
+        dataset = RefCoco(folder, images, config.split, config.split_by, config.exhaustive)
+    else:
+        dataset = ReasonSeg(folder / config.split)
+    for image in itertools.islice(dataset, READ_FIRST):
+        if not image.path.is_file():
+            raise missing_image(image.path)
+    return dataset
+
+
+HELD_OUT = 50
+"""One of this many images is for validation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection(Sequence[AnnotatedImage]):
+    """Some images of a data set."""
+
+    images: Sequence[AnnotatedImage]
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> AnnotatedImage:
+        return self.images[self.indices[index]]
+
+
+def divided(images: Sequence[AnnotatedImage], held_out: bool) -> Sequence[AnnotatedImage]:
+    """Those to train on, or those for validation; all of them where there are too few to divide."""
+    chosen = [index for index in range(len(images)) if (index % HELD_OUT == 0) == held_out]
+    return Selection(images, chosen) if chosen else images

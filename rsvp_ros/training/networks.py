@@ -1,0 +1,172 @@
+"""The networks that can be trained, as the trainer sees them: a batch in, answers and losses out."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rsvp_ros.segmentation.modeling.region import sample_regions, sampling_weights
+from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
+from rsvp_ros.segmentation.modeling.text_path import Gate
+from rsvp_ros.segmentation.vlsm import Vlsm, VlsmOutput
+from rsvp_ros.training.config import TrainConfig
+from rsvp_ros.training.dataset import CELL, Batch
+from rsvp_ros.training.losses import Losses, compute_losses
+
+if TYPE_CHECKING:
+    from rsvp_ros.segmentation.text_sam import TextSam
+
+
+class Learner(nn.Module, ABC):
+    """A network and the losses of its answers."""
+
+    model: Vlsm | TextSam
+    grid: int
+    """Cells on each side of the regions that its masks are judged on."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """The part that is optimised and stored; it has a `config`."""
+
+    @property
+    def hasty(self) -> list[nn.Parameter]:
+        """Parameters that learn faster."""
+        return []
+
+    @property
+    def presence_bias(self) -> nn.Parameter | None:
+        """Of the logit of presence; None where presence must not be shifted."""
+        return None
+
+    @property
+    @abstractmethod
+    def compilable(self) -> tuple[nn.Module, ...]:
+        """Parts that torch.compile takes whole; around them is text, and Python."""
+
+    @abstractmethod
+    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor]:
+        """Answers as `Batch` has the truth (masks over its regions, similarity in its cells); and, B x (V + 1) x cells,
+        logits of the vocabulary and of none of it."""
+
+    def forward(self, batch: Batch) -> tuple[VlsmOutput, Losses]:
+        output, grounding = self.answer(batch)
+        return output, compute_losses(output, batch, grounding)
+
+
+def make_learner(config: TrainConfig, device: torch.device) -> Learner:
+    """The network of a configuration, on its device.
+
+    Raises ConfigurationError (sizes that cannot be), ModelLoadError (`init`, `backbone`).
+    """
+    if config.backbone is None:
+        model = Vlsm.from_pretrained(config.init) if config.init else Vlsm(config.model)
+        return VlsmLearner(model.to(device, memory_format=torch.channels_last))
+    from rsvp_ros.segmentation.text_sam import TextSam  # needs transformers, which a `Vlsm` does not
+
+    if config.init:
+        return TextSamLearner(TextSam.from_pretrained(config.init, str(device), config.backbone))
+    sizes = dataclasses.asdict(config.text_path)
+    return TextSamLearner(TextSam.from_backbone(config.backbone, str(device), **sizes))
+
+
+class VlsmLearner(Learner):
+    """A `Vlsm`, all of it."""
+
+    def __init__(self, model: Vlsm) -> None:
+        super().__init__()
+        self.model = model
+        self.grid = model.config.grid
+
+    @property
+    def trained(self) -> Vlsm:
+        return self.model
+
+    @property
+    def presence_bias(self) -> nn.Parameter:
+        return self.model.presence_head[-1].bias
+
+    @property
+    def compilable(self) -> tuple[nn.Module, ...]:
+        return self.model.image_encoder, *self.model.blocks, self.model.mask_decoder
+
+    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor]:
+        model = self.model
+        features = model.encode_image(_unit(batch.images).to(memory_format=torch.channels_last))
+        text, vocabulary = _encode_texts(model, batch)
+        pixels = _unit(batch.pixels).to(memory_format=torch.channels_last)
+        output = model.decode(features, text, batch.boxes, batch.regions, pixels, batch.image_index)
+        return output, model.grounding(features.semantic, vocabulary)
+
+
+class TextSamLearner(Learner):
+    """The text path on a frozen SAM."""
+
+    grid = 128
+
+    def __init__(self, model: TextSam) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.model.text_path
+
+    @property
+    def hasty(self) -> list[nn.Parameter]:
+        """The gates: single numbers that have far to go from their zeros, while all that lies behind them waits."""
+        return [module.value for module in self.model.text_path.modules() if isinstance(module, Gate)]
+
+    @property
+    def compilable(self) -> tuple[nn.Module, ...]:
+        return (self.model.sam.vision_encoder,)
+
+    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor]:
+        model, (height, width) = self.model, batch.images.shape[-2:]
+        seen = model.transform.resized((height, width))
+        images = _unit(batch.images)
+        if seen != (height, width):
+            images = F.interpolate(images, seen, mode="bilinear", align_corners=False, antialias=True)
+        scale = batch.boxes.new_tensor((seen[1] / width, seen[0] / height) * 2)
+        features = model.encode_image(images)
+        text, vocabulary = _encode_texts(model, batch)
+        output = model.decode(features, text, batch.boxes * scale, batch.image_index)
+        # In full precision: half would round the masks that it interpolates.
+        with torch.autocast(images.device.type, enabled=False):
+            each = torch.arange(len(batch.boxes), device=images.device)
+            cells = (height // CELL, width // CELL)
+            masks = sample_regions(output.masks[:, None], batch.regions * scale, each, self.grid, model.mask_stride)
+            similarity = _in_cells(output.similarity, seen, cells, model.similarity_stride)
+            semantic = _in_cells(features.semantic.float(), seen, cells, model.similarity_stride)
+        output = dataclasses.replace(output, masks=masks[:, 0], similarity=similarity)
+        return output, model.grounding(semantic, vocabulary)
+
+
+def _unit(images: Tensor) -> Tensor:
+    """uint8 to 0 to 1."""
+    return images.float() / 255
+
+
+def _encode_texts(model: Vlsm | TextSam, batch: Batch) -> tuple[TextFeatures, Tensor]:
+    """The prompts' texts, and the queries of the vocabulary: V x text_dim."""
+    text = model.encode_text(batch.texts + batch.vocabulary)
+    count = len(batch.texts)
+    prompts = dataclasses.replace(text, **{name: value[:count] for name, value in vars(text).items()})
+    return prompts, text.query[count:]
+
+
+def _in_cells(maps: Tensor, extent: tuple[int, int], cells: tuple[int, int], stride: int) -> Tensor:
+    """Maps ... x h x w of a SAM's input as maps of the image in it: ... x `cells`, without the padding.
+
+    `extent`: height and width that the image takes there, `stride`: of a cell of the maps, pixels.
+    """
+    down, across = (
+        sampling_weights(maps.new_zeros(1), maps.new_full((1,), float(end)), count, size, stride)[0]
+        for end, count, size in zip(extent, cells, maps.shape[-2:], strict=True)
+    )
+    return down @ maps @ across.T

@@ -1,0 +1,54 @@
+"""What a training tells: log.jsonl, curve.png, and how far it is on stderr."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from rsvp_ros.tabletop.export import disk_errors
+from rsvp_ros.training.curve import TrainingLog, draw_curve
+from rsvp_ros.training.progress import Progress
+
+LOG_EVERY = 50
+"""Steps."""
+
+
+class Report:
+    """A context; all of its methods raise ConfigurationError where the folder cannot be written to."""
+
+    def __init__(self, folder: Path, step: int, steps: int) -> None:
+        """`step`: where the training starts or goes on; `steps`: where it ends."""
+        self.folder, self.steps = folder, steps
+        with disk_errors(folder):
+            self.log = TrainingLog(folder / "log.jsonl", step)
+        self.progress = Progress(step, steps)
+        self.recent: dict[str, list[float]] = defaultdict(list)
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.progress.close()
+
+    def add(self, step: int, seconds: float, losses: Mapping[str, float]) -> None:
+        """After a step: how many there have been, what they took, the last one's losses; "total" is one."""
+        for name, value in losses.items():
+            self.recent[name].append(value)
+        self.progress.update(step, losses["total"])
+        if step % LOG_EVERY == 0 or step == self.steps:
+            means = {name: round(float(np.mean(values)), 5) for name, values in self.recent.items()}
+            self.recent.clear()
+            with disk_errors(self.folder):
+                self.log.add({"step": step, "seconds": round(seconds, 1), **means})
+
+    def validated(self, step: int, figures: Mapping[str, float]) -> None:
+        """Held-out figures after a step."""
+        rounded = {name: round(value, 4) for name, value in figures.items()}
+        with disk_errors(self.folder):
+            self.log.add({"step": step, "validation": rounded})
+            draw_curve(self.log.path, self.folder / "curve.png")
+        self.progress.say(f"step {step}, held-out: " + ", ".join(f"{name} {value}" for name, value in rounded.items()))

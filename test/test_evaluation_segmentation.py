@@ -1,0 +1,70 @@
+"""`rsvp evaluate images` and `drawn`: the segmenter on masks of one's own, and on drawn scenes."""
+
+from __future__ import annotations
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from rsvp_ros.cli import main
+
+
+@pytest.fixture
+def discs(tmp_path):
+    """Two images with a disc each, and their masks as DAVIS has them."""
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    y, x = np.mgrid[:240, :320]
+    for name, (cx, cy, radius) in {"a": (150, 110, 60), "b": (80, 150, 45)}.items():
+        mask = np.hypot(x - cx, y - cy) < radius
+        image = np.where(mask[..., None], (40, 40, 200), (120, 125, 120)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / f"{name}.jpg"), image)
+        cv2.imwrite(str(tmp_path / "masks" / f"{name}.png"), mask.astype(np.uint8))
+    return tmp_path
+
+
+def figures(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d\.\d{3}", text)]
+
+
+def test_images_with_masks(discs, capsys):
+    assert main(["evaluate", "images", str(discs), "--repeats", "3"]) == 0
+    printed = capsys.readouterr().out
+    ours, boxes = figures(printed)
+    assert "of 6 masks" in printed and "embedded" in printed
+    assert 0.5 < boxes < 0.85 < ours + 0.1, "a disc fills pi/4 of its box"
+    assert ours > boxes
+
+
+def test_boxes_follow_from_the_seed(discs, capsys):
+    printed = []
+    for seed in ("1", "1", "2"):
+        assert main(["evaluate", "images", str(discs), "--repeats", "1", "--seed", seed]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+
+
+def test_boxes_that_are_not_moved(discs, capsys):
+    assert main(["evaluate", "images", str(discs), "--repeats", "1", "--jitter", "0", "0"]) == 0
+    _, boxes = figures(capsys.readouterr().out)
+    assert boxes == pytest.approx(np.pi / 4, abs=0.02)
+
+
+def test_a_folder_without_masks_is_named(tmp_path, capsys):
+    assert main(["evaluate", "images", str(tmp_path)]) == 2
+    assert f"{tmp_path} holds no masks" in capsys.readouterr().err
+
+
+def test_a_mask_without_its_image_is_named(discs, capsys):
+    (discs / "images" / "b.jpg").unlink()
+    assert main(["evaluate", "images", str(discs)]) == 2
+    assert "b.png has no image" in capsys.readouterr().err
+
+
+def test_drawn_scenes(capsys):
+    assert main(["evaluate", "drawn", "--count", "6", "--seed", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert "| box, dead leaves |" in printed and "| whole image + text |" in printed
+    assert all(0 <= figure <= 1 for figure in figures(printed))

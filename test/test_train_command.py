@@ -1,0 +1,281 @@
+"""`rsvp train vlsm`: configurations, what it says on the way, and the files that it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import io
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from small_training import SMALL, small_config
+
+from rsvp_ros.cli import main
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
+from rsvp_ros.training import config_files, progress
+from rsvp_ros.training.config import TrainConfig
+from rsvp_ros.training.curve import TrainingLog, draw_curve, read_log
+from rsvp_ros.training.progress import Progress, duration
+from rsvp_ros.training.sources import HELD_OUT, read_photographs, tabletop_records
+
+SHIPPED = sorted((Path(__file__).resolve().parent.parent / "config" / "train").glob("vlsm_*.yaml"))
+
+
+def as_yaml(config: TrainConfig) -> str:
+    return yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+# --- configurations
+
+
+def test_a_file_comes_back_as_it_was(tmp_path):
+    config = small_config(tmp_path, learning_rate=5e-4, tabletop=("a", "b"), seed=3)
+    path = tmp_path / "train.yaml"
+    path.write_text(as_yaml(config))
+    assert TrainConfig.from_file(path) == config
+    path.write_text(json.dumps(dataclasses.asdict(config)))
+    assert TrainConfig.from_file(path) == config
+
+
+def test_what_is_typed_counts_more_than_the_file(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text("{out: a, steps: 5, learning_rate: 1e-4, model: {dim: 64, heads: 2}}")
+    changes = ["steps=6", "learning_rate=2e-4", "model.dim=96", "shares.tabletop=0", "sizes=[[64, 96]]", "photographs="]
+    config = TrainConfig.from_file(path, changes, out="b")
+    assert (config.out, config.steps, config.learning_rate, config.sizes) == ("b", 6, 2e-4, ((64, 96),))
+    assert (config.model.dim, config.model.heads, config.shares.tabletop, config.photographs) == (96, 2, 0.0, None)
+    assert TrainConfig.from_file(path, steps=7).steps == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("{", r"train\.yaml cannot be read"),
+        ("[]", r"train\.yaml holds no names"),
+        ("", r"train\.yaml holds no names"),
+        ("{steps: 3}", r"train\.yaml.*`out` is missing"),
+        ("{out: x, step: 3}", r"train\.yaml.*no option `step`; there are out, steps"),
+        ("{out: x, model: {width: 3}}", r"no option `model\.width`"),
+        ("{out: x, steps: 0}", "`steps` must be at least 1"),
+        ("{out: x, steps: many}", "`steps` is 'many', but must be a whole number"),
+        ("{out: x, steps: 1.5}", "`steps` is 1.5"),
+        ("{out: x, steps: true}", "`steps` is True"),
+        ("{out: 3}", "`out` is 3, but must be a text"),
+        ("{out: x, learning_rate: fast}", "`learning_rate` is 'fast', but must be a number"),
+        ("{out: x, learning_rate: .nan}", "`learning_rate` must be above 0"),
+        ("{out: x, compile: 1}", "`compile` is 1, but must be true or false"),
+        ("{out: x, sizes: [[50, 64]]}", "`sizes` needs multiples of 16"),
+        ("{out: x, sizes: [[64, 64, 3]]}", r"`sizes\[0\]` .* must be a list of 2: a whole number, a whole number"),
+        ("{out: x, sizes: []}", "`sizes`"),
+        ("{out: x, model: 3}", "`model` is 3"),
+        ("{out: x, precision: bf16}", "`precision` is 'bf16'.*float32, bfloat16, float16"),
+        ("{out: x, workers: -1}", "`workers` must not be negative"),
+        ("{out: x, text_path: {heads: 4}}", "`text_path` is given without a `backbone`"),
+        ("{out: x, backbone: a/b, model: {dim: 64}}", "`model` is the size of a VLSM"),
+    ],
+)
+def test_a_wrong_configuration_is_named(tmp_path, text, wrong):
+    path = tmp_path / "train.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=wrong):
+        TrainConfig.from_file(path)
+
+
+@pytest.mark.parametrize(("change", "wrong"), [("steps", "NAME=VALUE"), ("stepz=3", "`stepz`"), ("steps={", "`steps`")])
+def test_a_wrong_change_is_named(change, wrong):
+    with pytest.raises(ConfigurationError, match=wrong):
+        TrainConfig.from_file(None, [change], out="x")
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    colour: Colour
+    folder: Path = Path()
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.most == 0:
+            raise ValueError("none at all is too few")
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    parts: tuple[Part, ...] = ()
+
+
+def test_configurations_hold_others_choices_and_paths():
+    built = config_files.build(Whole, {"parts": [{"colour": "red", "folder": "a"}, {"colour": "red", "most": 2}]})
+    assert built == Whole((Part(Colour.RED, Path("a")), Part(Colour.RED, most=2)))
+    for values, wrong in (
+        ({"colour": "blue"}, r"`parts\[0\]\.colour` is 'blue', but must be one of red"),
+        ({}, r"`parts\[0\]\.colour` is missing"),
+        ({"colour": "red", "most": 0}, r"`parts\[0\]`: none at all"),
+        ({"colour": "red", "most": "few"}, r"`parts\[0\]\.most` is 'few'"),
+    ):
+        with pytest.raises(ConfigurationError, match=wrong):
+            config_files.build(Whole, {"parts": [values]})
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configurations_are_right(path):
+    config = TrainConfig.from_file(path)
+    assert Path(config.out).name == path.stem
+    if path.stem == "vlsm_embedded":
+        assert (config.backbone, config.model) == (None, VlsmConfig())
+
+
+def test_there_are_three_sizes():
+    assert [path.stem for path in SHIPPED] == ["vlsm_embedded", "vlsm_sam", "vlsm_sam2"]
+    backbones = [TrainConfig.from_file(path).backbone for path in SHIPPED]
+    assert backbones[0] is None and "sam-vit" in backbones[1] and "sam2" in backbones[2]
+
+
+# --- the command
+
+
+def test_the_command_trains_from_a_file(tmp_path, capsys):
+    path = tmp_path / "train.yaml"
+    path.write_text(as_yaml(small_config(tmp_path / "ignored")))
+    out = tmp_path / "out"
+    arguments = ["train", "vlsm", "--config", str(path), "--out", str(out), "--set", "validate_every=2"]
+    assert main([*arguments, "--steps", "4"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(out / "weights")
+    assert "step 4/4" in printed.err and "held-out" in printed.err
+    assert Vlsm.from_pretrained(out / "weights").config == SMALL
+    records = read_log(out / "log.jsonl")
+    assert [r["step"] for r in records if "total" in r] == [4]
+    assert [r["step"] for r in records if "validation" in r] == [2, 4]
+    assert all({"present accepted", "absent refused"} & set(r["validation"]) for r in records if "validation" in r)
+    # The same command again: all is done, and nothing is changed.
+    files = [path for path in out.rglob("*") if path.is_file()]
+    before = [path.read_bytes() for path in files]
+    assert main([*arguments, "--steps", "4"]) == 0
+    assert [path.read_bytes() for path in files] == before
+    assert not (tmp_path / "ignored").exists()
+    pytest.importorskip("matplotlib")
+    assert cv2.imread(str(out / "curve.png")) is not None
+
+
+def test_errors_of_the_command_are_one_line(tmp_path, capsys):
+    path = tmp_path / "train.yaml"
+    path.write_text("{out: x, step: 3}")
+    assert main(["train", "vlsm", "--config", str(path)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("rsvp train: ") and "`step`" in printed and printed.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["train", "vlsm"])
+    assert "--config or --out" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    path.write_text(as_yaml(small_config(tmp_path / "file")))
+    assert main(["train", "vlsm", "--config", str(path)]) == 2
+    assert "choose another folder" in capsys.readouterr().err
+
+
+# --- progress, log, curve
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def steps_with_a_clock(monkeypatch, stream: io.StringIO, seconds: float, steps: int) -> Progress:
+    """Steps 10 to 10 + `steps` of 1000, each of which takes this long."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    shown = Progress(10, 1000, stream)
+    for step in range(11, 11 + steps):
+        now[0] += seconds
+        shown.update(step, 2.0)
+    return shown
+
+
+def test_a_line_every_half_minute_where_it_goes_to_a_file(monkeypatch):
+    stream = io.StringIO()
+    shown = steps_with_a_clock(monkeypatch, stream, 2.0, 40)
+    assert stream.getvalue().splitlines() == [
+        "step 25/1000, 0.5 steps/s, loss 2.000, 32 min left",
+        "step 40/1000, 0.5 steps/s, loss 2.000, 32 min left",
+    ]
+    shown.update(1000, 1.0)
+    assert stream.getvalue().splitlines()[-1].startswith("step 1000/1000, ")
+    assert "loss 1.950, 0 s left" in stream.getvalue()
+
+
+def test_one_line_on_a_terminal(monkeypatch):
+    stream = Terminal()
+    shown = steps_with_a_clock(monkeypatch, stream, 0.125, 20)
+    assert stream.getvalue().count("steps/s") == 10, "not more often than one can see"
+    assert "\n" not in stream.getvalue()
+    shown.say("held-out")
+    shown.close()
+    assert stream.getvalue().endswith("\r\x1b[2Kheld-out\n\n")
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (99, "99 s"), (100, "2 min"), (7500, "2 h 05 min")])
+def test_durations_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_a_log_goes_on_where_the_training_does(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 50, "total": 1.0}\n{"step": 100, "total": 0.5}\n[]\n{"step": 150, "tot')
+    log = TrainingLog(path, 50)
+    log.add({"step": 100, "total": 0.4})
+    assert read_log(path) == [{"step": 50, "total": 1.0}, {"step": 100, "total": 0.4}]
+    assert read_log(tmp_path / "none.jsonl") == []
+
+
+def test_a_curve_shows_what_is_in_the_log(tmp_path):
+    pytest.importorskip("matplotlib")
+    log, out = tmp_path / "log.jsonl", tmp_path / "curve.png"
+    drawn = []
+    for text in (
+        "",
+        '{"step": 1, "total": 2.0}\n{"step": 9, "total": 1.0}\n',
+        '{"step": 1, "total": 2.0}\n{"step": 9, "total": 1.0}\n{"step": 9, "validation": {"box": 0.5}}\n',
+    ):
+        log.write_text(text)
+        draw_curve(log, out)
+        drawn.append(cv2.imread(str(out)))
+    assert len({picture.tobytes() for picture in drawn}) == 3
+
+
+# --- files that images are made from
+
+
+def test_one_scene_in_many_is_held_out(tmp_path):
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    names = [f"train_{seed:06}.json" for seed in range(2 * HELD_OUT)]
+    for name in (*names, "test_000000.json"):
+        (scenes / name).touch()
+    training, held_out = (tabletop_records((str(tmp_path),), choice) for choice in (False, True))
+    assert [Path(path).name for path in held_out] == [names[0], names[HELD_OUT]]
+    assert sorted(Path(path).name for path in training + held_out) == names
+    with pytest.raises(ConfigurationError, match=r"nowhere holds no scenes.*rsvp tabletop export --split train"):
+        tabletop_records((str(tmp_path / "nowhere"),), False)
+    assert tabletop_records((), False) == ()
+
+
+def test_photographs_are_read_in_rgb(tmp_path):
+    cv2.imwrite(str(tmp_path / "b.png"), np.full((4, 5, 3), (255, 0, 0), np.uint8))
+    cv2.imwrite(str(tmp_path / "a.JPG"), np.zeros((6, 7, 3), np.uint8))
+    (tmp_path / "c.png").write_bytes(b"torn")
+    (tmp_path / "d.txt").write_text("no picture")
+    pictures = read_photographs(str(tmp_path))
+    assert [picture.shape for picture in pictures] == [(6, 7, 3), (4, 5, 3)]
+    assert pictures[1][0, 0].tolist() == [0, 0, 255]
+    assert read_photographs(None) == []
+    with pytest.raises(ConfigurationError, match=r"`photographs` .*none"):
+        read_photographs(str(tmp_path / "none"))
