@@ -215,8 +215,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self._event(reply, _chunk(deltas[index]))
         if reply.usage and body.get("stream_options", {}).get("include_usage"):
-            self._event(reply, {**_chunk({}), "choices": [], "usage": {
-                "prompt_tokens": 11, "completion_tokens": len(deltas), "total_tokens": 11 + len(deltas)}})
+            self._event(
+                reply,
+                {
+                    **_chunk({}),
+                    "choices": [],
+                    "usage": {"prompt_tokens": 11, "completion_tokens": len(deltas), "total_tokens": 11 + len(deltas)},
+                },
+            )
         self._send(reply, b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 

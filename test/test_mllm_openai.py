@@ -142,6 +142,7 @@ def test_calls_from_several_threads_and_from_an_event_loop(connect):
 def test_cancel(connect, reply):
     cancel = threading.Event()
     with RecordedServer(reply) as server:
+
         def stop() -> None:
             server.wait_for_request()
             cancel.set()

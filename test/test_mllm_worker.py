@@ -57,7 +57,7 @@ def has_ended(pid: int) -> bool:
     """No such process, or one that only waits to be reaped by whoever adopted it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it was gone before, or went between opening and reading
         return True
 
 

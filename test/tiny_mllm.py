@@ -1,10 +1,10 @@
 """A tiny but real Qwen3-VL that has learned one answer by heart: real weights, processor, chat template and `generate`.
 
-    build_tiny_mllm(folder, answer)                     # seconds on one thread
-    TransformersMllm(TransformersConfig(str(folder)))   # says `answer`, whatever the image and the prompt
+build_tiny_mllm(folder, answer)                     # seconds on one thread
+TransformersMllm(TransformersConfig(str(folder)))   # says `answer`, whatever the image and the prompt
 
-    with serve_tiny_mllm(folder) as url:                # `transformers serve`, the real OpenAI-compatible server
-        OpenAiMllm(OpenAiConfig(base_url=url, model=str(folder)))
+with serve_tiny_mllm(folder) as url:                # `transformers serve`, the real OpenAI-compatible server
+    OpenAiMllm(OpenAiConfig(base_url=url, model=str(folder)))
 """
 
 from __future__ import annotations

@@ -67,9 +67,7 @@ _CONSTANTS: dict[str, Value] = {
     **dict.fromkeys(("nan", "infinity", "inf", "-infinity", "-inf"), float("nan")),
 }
 # A quote ends a string only where the grammar goes on after it; any other one stands inside the string.
-_AFTER_STRING = (
-    rf"""(?=\s*(?:[{_COMMAS}{_COLONS}}}\])]|//|\#|/\*|\Z)|[^\S\n]*\n|\s*["']\w{{1,40}}["']\s*[{_COLONS}])"""
-)
+_AFTER_STRING = rf"""(?=\s*(?:[{_COMMAS}{_COLONS}}}\])]|//|\#|/\*|\Z)|[^\S\n]*\n|\s*["']\w{{1,40}}["']\s*[{_COLONS}])"""
 _STRING_END = {
     quote: re.compile(rf"\\.|[{ends}]{_AFTER_STRING}", re.DOTALL)
     for quote, ends in (

@@ -16,17 +16,26 @@ _REQUIRED = {
 _NOT_NEEDED = ["*.gguf", "*.onnx", "*.pth", "onnx/*", "original/*"]
 
 
+EMBEDDED = Path(__file__).parents[1] / "weights" / "mllm_embedded"
+"""The small model in the package, called "embedded"."""
+
+
+def _local(model: str) -> Path:
+    return EMBEDDED if model == "embedded" else Path(model).expanduser()
+
+
 def find_model_folder(model: str, revision: str = "") -> Path:
     """The folder with all files of a model.
 
     Args:
-        model: a local folder, or a name on the hub. What the hub's cache holds is used without asking the network: a
-            robot's start must not depend on it. Else the model is downloaded.
+        model: a local folder, a name on the hub, or "embedded", the small model in the package. What the hub's cache
+            holds is used without asking the network: a robot's start must not depend on it. Else the model is
+            downloaded.
         revision: branch, tag or commit on the hub; empty: its main branch.
 
     Raises ModelLoadError, naming what is missing.
     """
-    folder = Path(model).expanduser()
+    folder = _local(model)
     if folder.is_dir():
         problem = _missing(folder)
         if problem:
@@ -39,7 +48,7 @@ def find_model_folder(model: str, revision: str = "") -> Path:
 
 def model_name(model: str) -> str:
     """What to call a model: its name on the hub, also where a folder of the hub's cache is given, or its folder's."""
-    folder = Path(model).expanduser()
+    folder = _local(model)
     if not folder.is_dir():
         return model
     folder = folder.absolute()

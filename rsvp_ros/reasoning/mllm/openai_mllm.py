@@ -242,8 +242,9 @@ class OpenAiMllm:
                 delay = _delay_s(attempt, error)
                 if time.monotonic() + delay >= deadline:
                     raise await self._explain(error, started, attempt + 1, delay) from None
-                _log.warning("MLLM server at %s: %s; next try in %.1f s", self._config.base_url,
-                             self._words(error), delay)
+                _log.warning(
+                    "MLLM server at %s: %s; next try in %.1f s", self._config.base_url, self._words(error), delay
+                )
             attempt += 1
             await asyncio.sleep(delay)
 
@@ -332,6 +333,7 @@ class OpenAiMllm:
 
     async def _listed_models(self) -> list[str]:
         """For messages; empty where the server does not tell."""
+
         async def read() -> list[str]:
             return [model.id async for model in self._client.models.list()]
 

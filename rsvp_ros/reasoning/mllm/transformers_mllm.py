@@ -29,7 +29,7 @@ class TransformersConfig:
     """Which model to load, and how to run it."""
 
     model: str = "Qwen/Qwen3-VL-4B-Instruct"
-    """A name on the hub, or a local folder."""
+    """A name on the hub, a local folder, or "embedded": the small model in the package."""
     revision: str = ""
     """Branch, tag or commit on the hub; empty: main."""
     device: str = "auto"

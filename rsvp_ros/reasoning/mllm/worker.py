@@ -28,8 +28,10 @@ _log = logging.getLogger(__name__)
 
 _CANCEL_POLL_S = 0.05
 _PARENT_POLL_S = 1.0
-_NICENESS = 5
-"""The segmenter's threads go first where there are too few cores."""
+_NICENESS = 19
+"""The least that can be, for where there are too few cores: Linux then wakes a thread of the segmenter in place of this
+process, and not behind another thread of the segmenter that spins while it waits for it. At 5 a frame took up to ten
+times as long now and then (benchmark/frames_while_reasoning.py)."""
 
 
 class WorkerMllm:

@@ -1,0 +1,486 @@
+"""The answers that the small MLLM learns: the MCoT's steps, cut so fine that each is a look-up or a copy.
+
+    {"target": " one: mug cup",
+     "scene": "#1[2,3][4,5] red mug fits;#2[6][3,4] blue bottle; so#1",
+     "present": true,
+     "objects": [{"id": "#1", "name": " mug", "attributes": [" red"], "rows": [4,5], "columns": [2,3], "reason": "…"}]}
+
+`target` says the instruction in canonical words, groups as the kinds that belong to them. `scene` lists all things from
+left to right (number, columns, rows, colour, pattern, kind, and where the question compares them a measure), says of
+each whether it is what is sought or what the question goes by, and then goes through what decides: the order, or how
+the others lie to the reference. What stage 2 can find by the words alone ("the blue mug") is passed on to it: no list,
+and the whole image as the region. An answer is a list of words, each one token of the model (`answer_words` holds them
+all), and each word belongs to a `Part`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from rsvp_ros.geometry import RegionGrid
+from rsvp_ros.tabletop.descriptions import Description, has_colored_handle
+from rsvp_ros.tabletop.instruction import LANGUAGES
+from rsvp_ros.tabletop.instructions import english_name
+from rsvp_ros.tabletop.kinds import CATEGORIES, COLORS, FRAGILE, KINDS, ROLLS_LYING, ROUND, SHARP, USES
+from rsvp_ros.tabletop.layout import Layout
+from rsvp_ros.tabletop.queries import (
+    NEXT_GAP,
+    Answer,
+    Beside,
+    Between,
+    Every,
+    Except,
+    Extreme,
+    NearestEdge,
+    NextTo,
+    Only,
+    Ordinal,
+    Query,
+)
+from rsvp_ros.tabletop.view import ObjectView
+from rsvp_ros.training.mllm.views import PATTERN_NAMES, is_lying, is_wooden
+
+MOST_BANDS = 13
+MOST_THINGS = 12
+MEASURES = 12
+DISTANCES = 12
+SIDES = ("left", "right", "front", "behind")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+
+
+class Part(enum.IntEnum):
+    """What a word of an answer is for."""
+
+    GLUE = 0
+    TARGET = 1
+    LIST = 2
+    """Of the list of things: number, place, looks."""
+    MEASURE = 3
+    """Of the list: how large, how near to the edge."""
+    FLAG = 4
+    """Of the list: whether it is meant; ends a thing."""
+    WORK = 5
+    """What decides: references, order, relations."""
+    MEANT = 6
+    OBJECT = 7
+    REASON = 8
+
+
+@dataclass(frozen=True)
+class Chain:
+    """An answer, word by word."""
+
+    words: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+START = '{"target": "'
+SCENE = '", "scene": "'
+PRESENT = '", "present": true, "objects": [{"id": "'
+ABSENT = '", "present": false, "objects": []}'
+NAME, ATTRIBUTES, MORE, ROWS = '", "name": "', '", "attributes": ["', '", "', '"], "rows": '
+COLUMNS, REASON, NEXT, END = ', "columns": ', ', "reason": "', '"}, {"id": "', '"}]}'
+GLUE = (START, SCENE, PRESENT, ABSENT, NAME, ATTRIBUTES, MORE, ROWS, COLUMNS, REASON, NEXT, END)
+
+FLAGS = {
+    (False, 0): ";",
+    (True, 0): " fits;",
+    (False, 1): " reference;",
+    (True, 1): " reference, fits;",
+    (False, 2): " other reference;",
+    (True, 2): " other reference, fits;",
+}
+"""By whether a thing is what is sought, and by which reference it is."""
+ONE, ALL, BUT = " one:", " all:", " all but:"
+RELATIONS = {
+    "left": " left of", "right": " right of", "front": " in front of", "behind": " behind",
+    "next": " next to", "between": " between",
+}  # fmt: skip
+COUNTED = {"left": " from the left:", "right": " from the right:", "front": " nearest:"}
+SUPERLATIVES = {m: f" {m}:" for m in ("largest", "smallest", "longest", "shortest", "tallest")}
+THING, AND, LYING, EDGE, ANCHOR_OF, SO, NONE = (
+    " thing", " and", " lying", " nearest to the edge", " from", " so", " none",
+)  # fmt: skip
+NOT_COLOR = {color: f" not {color}" for color in COLORS}
+NOT_KIND = {kind: f" no {english_name(kind)}" for kind in KINDS}
+MATERIALS = {"wood": " wooden", "metal": " metal", "ceramic": " ceramic"}
+REASONS = {
+    "fits": ("It is what is asked for.", "Es lo que se pide.", "Es ist, was gesucht wird.", "它就是要找的东西。"),
+    "order": (
+        "It has that place in the order.", "Ocupa ese lugar en el orden.", "Es steht an dieser Stelle.",
+        "它正好排在这个位置。",
+    ),
+    "size": ("Its size decides.", "Lo decide su tamaño.", "Seine Größe entscheidet.", "由大小决定。"),
+    "place": ("Its place decides.", "Lo decide su lugar.", "Sein Ort entscheidet.", "由位置决定。"),
+}  # fmt: skip
+"""By what decided, in the order of LANGUAGES."""
+
+
+def number(k: int) -> str:
+    return f"#{k}"
+
+
+def span(low: int, high: int) -> str:
+    """A run of band IDs as JSON."""
+    return "[" + ",".join(map(str, range(low, high + 1))) + "]"
+
+
+RELATED = (*SIDES, "aside", "beside", "far")
+"""How a thing may lie to the one that a question goes by."""
+
+
+def relation(how: str, distance: int) -> str:
+    """One of RELATED, and a class of distance."""
+    return f" {how}{min(distance, DISTANCES - 1)}"
+
+
+def size(measure: int) -> str:
+    return f" size{measure}"
+
+
+def kind_word(kind: str) -> str:
+    return " " + english_name(kind)
+
+
+@cache
+def answer_words() -> tuple[str, ...]:
+    """All words that answers are made of, sorted into runs of like ones: numbers, spans, measures, …"""
+    numbers = [number(k) for k in range(1, MOST_THINGS + 1)]
+    spans = [span(a, b) for a in range(1, MOST_BANDS + 1) for b in range(a, MOST_BANDS + 1)]
+    measures = [size(k) for k in range(MEASURES)]
+    relations = [relation(how, k) for how in RELATED for k in range(DISTANCES)]
+    words = [
+        *GLUE, *numbers, *spans, *measures, *relations, " inside", " outside", *FLAGS.values(), ONE, ALL, BUT,
+        *RELATIONS.values(), *COUNTED.values(), *SUPERLATIVES.values(), *(f" {o}" for o in ORDINALS), THING, AND,
+        LYING, EDGE, ANCHOR_OF, SO, NONE, *map(kind_word, KINDS), *(f" {c}" for c in COLORS),
+        *(f" {p}" for p in PATTERN_NAMES[1:]), *MATERIALS.values(), " handle", *NOT_COLOR.values(),
+        *NOT_KIND.values(), *(text for texts in REASONS.values() for text in texts),
+    ]  # fmt: skip
+    return tuple(dict.fromkeys(words))
+
+
+# --- The target, in canonical words -----------------------------------------------------------------------------------
+
+
+def target_words(query: Query) -> Iterator[str]:
+    """What a question asks for."""
+    match query:
+        case Only(what):
+            yield ONE
+            yield from described(what)
+        case Every(what):
+            yield ALL
+            yield from described(what)
+        case Except(anchor):
+            yield BUT
+            yield from target_words(anchor)
+        case Ordinal(what, side, n):
+            yield f" {ORDINALS[n - 1]}"
+            yield COUNTED[side]
+            yield from described(what)
+        case Extreme(what, measure):
+            yield SUPERLATIVES[measure]
+            yield from described(what)
+        case Beside(what, side, anchor):
+            yield from described(what)
+            yield RELATIONS[side]
+            yield from target_words(anchor)
+        case NextTo(what, anchor):
+            yield from described(what)
+            yield RELATIONS["next"]
+            yield from target_words(anchor)
+        case Between(what, first, second):
+            yield from described(what)
+            yield RELATIONS["between"]
+            yield from target_words(first)
+            yield AND
+            yield from target_words(second)
+        case NearestEdge():
+            yield EDGE
+
+
+def described(what: Description) -> Iterator[str]:
+    """Colour, pattern and material, then the kinds that serve."""
+    if what.color:
+        yield f" {what.color}"
+    if what.not_color:
+        yield NOT_COLOR[what.not_color]
+    if what.pattern:
+        yield f" {what.pattern}"
+    if what.material:
+        yield MATERIALS[what.material]
+    if what.not_kind:
+        yield NOT_KIND[what.not_kind]
+    kinds = _known(what)
+    if what.hazard == "rolls":
+        yield from map(kind_word, (k for k in ROUND.members if not KINDS[k].held_out))
+        yield LYING
+        kinds = tuple(k for k in ROLLS_LYING.members if not KINDS[k].held_out)
+    yield from map(kind_word, kinds) if kinds else (THING,)
+
+
+def _known(what: Description) -> tuple[str, ...]:
+    """The kinds that a description allows, of a group without those that training never shows."""
+    if what.kind:
+        return (what.kind,)
+    groups = {"breaks": FRAGILE, "cuts": SHARP}
+    group = USES.get(what.use or "") or CATEGORIES.get(what.category or "") or groups.get(what.hazard or "")
+    members = group.members if group else ()
+    return tuple(k for k in members if not KINDS[k].held_out) or members
+
+
+# --- The list of things, and what decides -----------------------------------------------------------------------------
+
+
+def left_to_right(things: Iterable[ObjectView]) -> list[ObjectView]:
+    return sorted(things, key=lambda o: (o.box.center[0], o.id))
+
+
+_DISTANCE_EDGES = tuple(0.06 * 1.28**k for k in range(DISTANCES - 1))
+"""Metres; geometric, as "clearly nearer" is a factor."""
+_MEASURE_RANGES = {"volume": (np.log(2e-5), np.log(6e-3)), "length": (np.log(0.05), np.log(0.4)), "height": (0.0, 0.3)}
+
+
+def measure_of(query: Query) -> str:
+    """By what things are compared anywhere in a question; empty: by nothing."""
+    for part in _queries(query):
+        if isinstance(part, Extreme):
+            return {"largest": "volume", "smallest": "volume", "tallest": "height"}.get(part.measure, "length")
+        if isinstance(part, NearestEdge):
+            return "edge"
+    return ""
+
+
+def _queries(query: Query) -> Iterator[Query]:
+    """A question and those that its references are asked by, inner ones last."""
+    yield query
+    for name in ("anchor", "first", "second"):
+        if hasattr(query, name):
+            yield from _queries(getattr(query, name))
+
+
+def _measure(layout: Layout, thing: ObjectView, measure: str) -> int:
+    if measure == "edge":
+        return int(np.clip(layout.edge_distance(thing) / 0.025, 0, MEASURES - 1))
+    value = {
+        "volume": lambda: np.log(thing.volume),
+        "length": lambda: np.log(thing.length),
+        "height": lambda: float(np.ptp(layout.corners[thing.id][:, 2])),
+    }[measure]()
+    low, high = _MEASURE_RANGES[measure]
+    return int(np.clip((value - low) / (high - low) * MEASURES, 0, MEASURES - 1))
+
+
+def distance_class(metres: float) -> int:
+    return bisect.bisect(_DISTANCE_EDGES, metres)
+
+
+class _Writer:
+    """An answer as it is written."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.parts: list[Part] = []
+
+    def add(self, part: Part, *words: str) -> None:
+        self.words += words
+        self.parts += [part] * len(words)
+
+
+def is_passed_on(query: Query) -> bool:
+    """Whether a question asks for one thing by no more than its looks, which stage 2 reads."""
+    if not isinstance(query, Only):
+        return False
+    what = query.what
+    needs_thought = what.not_color or what.not_kind or what.hazard or len(_known(what)) > 1
+    return not needs_thought and next(described(what)) != THING
+
+
+def pass_on(query: Only, language: str, grid: RegionGrid) -> Chain:
+    """The answer that leaves it to stage 2 to find a thing, or that it is not there, by what it is called."""
+    what = query.what
+    (kind,) = _known(what) or ("",)
+    looks_like = [f" {what.color}"] if what.color else []
+    if what.color and has_colored_handle(kind, what.color, what.material):
+        looks_like.append(" handle")
+    more = [f" {what.pattern}"] if what.pattern else []
+    more += [MATERIALS[what.material]] if what.material else []
+    for word in more:
+        looks_like += [MORE, word] if looks_like else [word]
+    out = _Writer()
+    out.add(Part.GLUE, START)
+    out.add(Part.TARGET, *target_words(query))
+    out.add(Part.GLUE, SCENE, PRESENT)
+    out.add(Part.MEANT, number(1))
+    out.add(Part.OBJECT, NAME, kind_word(kind) if kind else THING, ATTRIBUTES, *looks_like, ROWS)
+    out.add(Part.OBJECT, span(1, grid.rows), COLUMNS, span(1, grid.columns))
+    out.add(Part.GLUE, REASON)
+    out.add(Part.REASON, reason(query, language))
+    out.add(Part.GLUE, END)
+    return Chain(tuple(out.words), tuple(out.parts))
+
+
+def write_chain(query: Query, answer: Answer, layout: Layout, language: str, grid: RegionGrid) -> Chain:
+    """The answer to a question about a view; `grid`: the bands that are drawn on its image."""
+    if is_passed_on(query):
+        return pass_on(query, language, grid)
+    order = left_to_right(layout.things)[:MOST_THINGS]
+    numbers = {o.id: number(k) for k, o in enumerate(order, 1)}
+    out = _Writer()
+    out.add(Part.GLUE, START)
+    out.add(Part.TARGET, *target_words(query))
+    out.add(Part.GLUE, SCENE)
+    references = {id_: k for k, id_ in enumerate(_references(query, layout), 1)}
+    measure = measure_of(query)
+    for thing in order:
+        rows, columns = grid.bands(thing.box)
+        out.add(Part.LIST, numbers[thing.id], span(columns[0], columns[-1]), span(rows[0], rows[-1]), *looks(thing))
+        if measure:
+            out.add(Part.MEASURE, size(_measure(layout, thing, measure)))
+        out.add(Part.FLAG, FLAGS[_is_sought(query, thing), references.get(thing.id, 0)])
+    _write_work(out, query, answer, layout, numbers)
+    meant = [o.id for o in order if o.id in answer.ids]
+    out.add(Part.MEANT, SO, *([numbers[i] for i in meant] or [NONE]))
+    if not meant:
+        out.add(Part.GLUE, ABSENT)
+        return Chain(tuple(out.words), tuple(out.parts))
+    out.add(Part.GLUE, PRESENT)
+    for index, id_ in enumerate(meant):
+        thing = layout.view.object(id_)
+        rows, columns = grid.bands(thing.box)
+        if index:
+            out.add(Part.GLUE, NEXT)
+        out.add(Part.OBJECT, numbers[id_], NAME, kind_word(thing.kind), ATTRIBUTES, *_attributes(thing), ROWS)
+        out.add(Part.OBJECT, span(rows[0], rows[-1]), COLUMNS, span(columns[0], columns[-1]))
+        out.add(Part.GLUE, REASON)
+        out.add(Part.REASON, reason(query, language))
+    out.add(Part.GLUE, END)
+    return Chain(tuple(out.words), tuple(out.parts))
+
+
+def looks(thing: ObjectView) -> Iterator[str]:
+    """How a thing is called in the list."""
+    yield f" {thing.color}"
+    if thing.pattern != "plain":
+        yield f" {thing.pattern}"
+    if is_wooden(thing):
+        yield MATERIALS["wood"]
+    if is_lying(thing):
+        yield LYING
+    yield kind_word(thing.kind)
+
+
+def _attributes(thing: ObjectView) -> Iterator[str]:
+    """What stage 2 reads besides the name, as `instructions.visible_attributes` puts it."""
+    yield f" {thing.color}"
+    if has_colored_handle(thing.kind, thing.color, thing.material):
+        yield " handle"
+    if thing.pattern != "plain":
+        yield MORE
+        yield f" {thing.pattern}"
+    if is_wooden(thing):
+        yield MORE
+        yield MATERIALS["wood"]
+
+
+def reason(query: Query, language: str) -> str:
+    match query:
+        case Ordinal():
+            name = "order"
+        case Extreme():
+            name = "size"
+        case Beside() | NextTo() | Between() | NearestEdge():
+            name = "place"
+        case _:
+            name = "fits"
+    return REASONS[name][LANGUAGES.index(language)]
+
+
+def _anchors(query: Query) -> tuple[Query, ...]:
+    match query:
+        case Except(anchor) | Beside(_, _, anchor) | NextTo(_, anchor):
+            return (anchor,)
+        case Between(_, first, second):
+            return (first, second)
+    return ()
+
+
+def _references(query: Query, layout: Layout) -> list[int]:
+    """The things that the outer question goes by, as far as they can be told by looks alone, in its order."""
+    found = []
+    for anchor in _anchors(query):
+        if isinstance(anchor, Only):
+            found += anchor.answer(layout).ids[:1]
+    return found
+
+
+def _is_sought(query: Query, thing: ObjectView) -> bool:
+    """Whether a thing is one that the question, or the comparison by which it finds its reference, chooses from."""
+    for part in (query, *_anchors(query)):
+        what = getattr(part, "what", None)
+        if part is not query and isinstance(part, Only):
+            continue
+        chosen_from = what is not None and (not what.is_any or isinstance(part, Ordinal | Extreme))
+        if chosen_from and what.holds(thing) is True:
+            return True
+    return False
+
+
+def _write_work(out: _Writer, query: Query, answer: Answer, layout: Layout, numbers: dict[int, str]) -> None:
+    if isinstance(query, Ordinal):
+        _count(out, query, layout, numbers)
+    elif isinstance(query, Beside | NextTo | Between):
+        _relate(out, query, layout, numbers)
+
+
+def _count(out: _Writer, query: Ordinal, layout: Layout, numbers: dict[int, str]) -> None:
+    """The candidates in the order in which they are counted, up to the one that is meant."""
+    counted = Ordinal(query.what, query.side, 99).answer(layout).candidates
+    for name, id_ in zip(ORDINALS[: query.n], counted, strict=False):
+        out.add(Part.WORK, f" {name}", numbers[id_])
+
+
+def _relate(out: _Writer, query: Beside | NextTo | Between, layout: Layout, numbers: dict[int, str]) -> None:
+    """The references, then how each thing that could be meant lies to them."""
+    anchors: list[ObjectView] = []
+    for anchor in _anchors(query):
+        if isinstance(anchor, Ordinal):
+            _count(out, anchor, layout, numbers)
+        ids = anchor.answer(layout).ids
+        out.add(Part.WORK, ANCHOR_OF, numbers[ids[0]] if ids else NONE)
+        if not ids:
+            return
+        anchors.append(layout.view.object(ids[0]))
+    for thing in left_to_right(layout.things):
+        if thing.id not in numbers or thing in anchors:
+            continue
+        if not query.what.is_any and query.what.holds(thing) is not True:
+            continue
+        out.add(Part.WORK, numbers[thing.id], _relation(query, thing, anchors, layout))
+
+
+def _relation(query: Beside | NextTo | Between, thing: ObjectView, anchors: list[ObjectView], layout: Layout) -> str:
+    if isinstance(query, Between):
+        a, b = (layout.place[o.id] for o in anchors)
+        along = layout.place[thing.id] - a
+        share = float(along @ (b - a)) / float((b - a) @ (b - a))
+        aside = float(np.linalg.norm(along - share * (b - a)) / np.linalg.norm(b - a))
+        return " inside" if 0.25 <= share <= 0.75 and aside <= 0.2 else " outside"
+    distance = distance_class(layout.distance(thing, anchors[0]))
+    if isinstance(query, NextTo):
+        gap = max(layout.gap(thing, anchors[0]), layout.seen_gap(thing, anchors[0]))
+        return relation("beside" if gap <= NEXT_GAP else "far", distance)
+    sides = [side for side in SIDES if layout.is_on_side(thing, side, anchors[0])]
+    return relation(sides[0] if sides else "aside", distance)

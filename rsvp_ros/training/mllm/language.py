@@ -1,0 +1,182 @@
+"""The language model on many rows at once, with what all rows about one image share computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel, apply_rotary_pos_emb
+
+from rsvp_ros.reasoning.visual_prompt import VisualPrompt
+from rsvp_ros.training.mllm.model import MERGE, PATCH
+from rsvp_ros.training.mllm.tokenizer import prompt_parts, request_text
+from rsvp_ros.training.mllm.views import HEIGHT, WIDTH
+
+ROWS, COLUMNS = HEIGHT // PATCH, WIDTH // PATCH
+"""Of patches."""
+IMAGE_TOKENS = ROWS * COLUMNS // MERGE**2
+
+Cache = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer, batch x heads x length x head_dim."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is the same in every request: the tokens up to the end of the image, and where they stand."""
+
+    ids: torch.Tensor
+    """1 x length; the image's tokens among them."""
+    is_image: torch.Tensor
+    """bool length."""
+    positions: torch.Tensor
+    """3 x 1 x length (time, row, column), as the network's own get_rope_index gives them."""
+    next_position: int
+    after: tuple[int, ...]
+    """Tokens from the end of the instruction's part to the start of the answer."""
+
+    @classmethod
+    def of(cls, model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> Frame:
+        prompt = VisualPrompt()
+        _, after = prompt_parts(prompt)
+        head = request_text("", prompt).split("<|image_pad|>")[0]
+        before = tokenizer(head)["input_ids"]
+        image = model.config.image_token_id
+        ids = [*before, *[image] * IMAGE_TOKENS, tokenizer.convert_tokens_to_ids("<|vision_end|>")]
+        row = torch.tensor([ids])
+        types = (row == image).int()
+        positions, _ = model.model.get_rope_index(
+            row, image_grid_thw=torch.tensor([[1, ROWS, COLUMNS]]), mm_token_type_ids=types
+        )
+        rest = tuple(tokenizer(after + "<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
+        return cls(row, row[0] == image, positions, int(positions.max()) + 1, rest)
+
+
+def run_layers(
+    model: Qwen3VLTextModel,
+    hidden: torch.Tensor,
+    positions: torch.Tensor,
+    mask: torch.Tensor,
+    past: Cache | None = None,
+) -> tuple[torch.Tensor, Cache]:
+    """What the network's own forward gives for embedded tokens, batch x length x width, with a mask of one's own.
+
+    mask: bool, broadcast to batch x 1 x length x (past + length); True where a token may look.
+    Returns the last hidden states and the keys and values, those of `past` included.
+    """
+    batch, length, _ = hidden.shape
+    cos, sin = model.rotary_emb(hidden, positions)
+    if torch.is_autocast_enabled("cpu"):
+        cos, sin = cos.bfloat16(), sin.bfloat16()
+    cache: Cache = []
+    for index, layer in enumerate(model.layers):
+        attention = layer.self_attn
+        shape = (batch, length, -1, attention.head_dim)
+        normed = layer.input_layernorm(hidden)
+        query = attention.q_norm(attention.q_proj(normed).view(shape)).transpose(1, 2)
+        key = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
+        value = attention.v_proj(normed).view(shape).transpose(1, 2)
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        if past is not None:
+            key = torch.cat((past[index][0], key), 2)
+            value = torch.cat((past[index][1], value), 2)
+        cache.append((key, value))
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+        hidden = hidden + attention.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return model.norm(hidden), cache
+
+
+def causal(length: int) -> torch.Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def read_frames(model: Qwen3VLTextModel, frame: Frame, merged: torch.Tensor) -> Cache:
+    """The shared beginning of all requests about some images; merged: the images' tokens, I x IMAGE_TOKENS x width."""
+    images = merged.shape[0]
+    hidden = model.embed_tokens(frame.ids).expand(images, -1, -1).clone()
+    hidden[:, frame.is_image] = merged.to(hidden.dtype)
+    positions = frame.positions.expand(-1, images, -1)
+    _, cache = run_layers(model, hidden, positions, causal(hidden.shape[1]))
+    return cache
+
+
+def rows_of(cache: Cache, owners: torch.Tensor) -> Cache:
+    """The beginnings of rows, each about the image `owners` says."""
+    return [(key[owners], value[owners]) for key, value in cache]
+
+
+def row_hidden(
+    model: Qwen3VLTextModel, frame: Frame, cache: Cache, ids: torch.Tensor, blind: torch.Tensor
+) -> torch.Tensor:
+    """Hidden states of rows of tokens, R x length (padded at the end), after their images' beginnings.
+
+    blind: bool R; True: the row does not see its image.
+    """
+    rows, length = ids.shape
+    sees = torch.ones(rows, frame.ids.shape[1], dtype=torch.bool)
+    sees &= ~(blind[:, None] & frame.is_image)
+    mask = torch.cat((sees[:, None, :].expand(-1, length, -1), causal(length).expand(rows, -1, -1)), 2)[:, None]
+    positions = (torch.arange(length) + frame.next_position).expand(3, rows, -1)
+    hidden, _ = run_layers(model, model.embed_tokens(ids), positions, mask, cache)
+    return hidden
+
+
+@torch.no_grad()
+def write_rows(
+    model: Qwen3VLForConditionalGeneration,
+    frame: Frame,
+    cache: Cache,
+    requests: Sequence[Sequence[int]],
+    most: int,
+    end: int,
+    forced: Sequence[Sequence[int | None]] | None = None,
+    force_after: int = -1,
+) -> list[list[int]]:
+    """Answers, greedy, many rows at once.
+
+    requests: each row's tokens after the image. most: tokens of an answer. end: the token that ends one.
+    forced: for each row the tokens to write after the token `force_after`, whatever the network says; None: its own.
+    """
+    text = model.model.language_model
+    rows = len(requests)
+    longest = max(map(len, requests))
+    pads = torch.tensor([longest - len(r) for r in requests])
+    ids = torch.tensor([[0] * (longest - len(r)) + list(r) for r in requests])
+    beginning = frame.ids.shape[1]
+    sees = torch.ones(rows, beginning + longest, dtype=torch.bool)
+    sees[:, beginning:] = torch.arange(longest) >= pads[:, None]
+    first = torch.cat((torch.ones(longest, beginning, dtype=torch.bool), causal(longest)), 1)
+    mask = (first & sees[:, None, :])[:, None]
+    positions = (torch.arange(longest) - pads[:, None]).clamp(min=0) + frame.next_position
+    answers: list[list[int]] = [[] for _ in range(rows)]
+    queues = [None] * rows
+    done = [False] * rows
+    hidden, cache = run_layers(text, text.embed_tokens(ids), positions.expand(3, -1, -1), mask, cache)
+    for step in range(most):
+        chosen = model.lm_head(hidden[:, -1]).float().argmax(-1).tolist()
+        for row in range(rows):
+            if queues[row]:
+                given = queues[row].pop(0)
+                chosen[row] = chosen[row] if given is None else given
+            elif queues[row] is None and forced is not None and answers[row] and answers[row][-1] == force_after:
+                queues[row] = list(forced[row])
+                given = queues[row].pop(0) if queues[row] else None
+                chosen[row] = chosen[row] if given is None else given
+            if not done[row]:
+                answers[row].append(chosen[row])
+                done[row] = chosen[row] == end
+        if all(done):
+            break
+        sees = torch.cat((sees, torch.ones(rows, 1, dtype=torch.bool)), 1)
+        positions = (longest + step - pads)[:, None] + frame.next_position
+        hidden, cache = run_layers(
+            text,
+            text.embed_tokens(torch.tensor(chosen)[:, None]),
+            positions.expand(3, -1, -1),
+            sees[:, None, None],
+            cache,
+        )
+    return answers

@@ -1,0 +1,245 @@
+"""What the small MLLM is taught from: cached views and questions, and batches of them.
+
+A batch holds a few images, several rows of text about each (instruction and answer), and blind rows, which see no image
+and are given the list of things: from those reasoning alone is learned, at half the cost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.geometry import RegionGrid
+from rsvp_ros.reasoning.visual_prompt import VisualPrompt
+from rsvp_ros.tabletop.instruction import LANGUAGES
+from rsvp_ros.tabletop.instructions import sample_questions
+from rsvp_ros.tabletop.language import GRAMMARS
+from rsvp_ros.tabletop.view import View
+from rsvp_ros.training.mllm.chains import REASONS, Part, answer_words, write_chain
+from rsvp_ros.training.mllm.language import Frame
+from rsvp_ros.training.mllm.questions import RememberingLayout
+from rsvp_ros.training.mllm.seeing import DenseTruth, dense_truth, seeing_batch
+from rsvp_ros.training.mllm.tokenizer import answer_ids, prompt_parts
+from rsvp_ros.training.mllm.variety import Picture, mentioned_colors, moved, repainted, retold, with_unknown_words
+from rsvp_ros.training.mllm.views import HEIGHT, PROMPTS, WIDTH, ViewStore, network_image, recolored, to_patches
+
+QUESTIONS = 8
+"""About a view, at most."""
+PHRASINGS = 3
+"""Of a question in each language."""
+USUAL_SHARE = 0.8
+"""Of the images carry the usual visual prompt, 9 x 9; the others one of those that the ablations ask about."""
+WINDOW = 200
+"""Views with about as many things, from which a batch is drawn: its rows are then about as long."""
+BLIND = Part.LIST, Part.MEASURE
+"""What a blind row cannot know and is not taught."""
+WEIGHTS = {
+    Part.GLUE: 0.3, Part.TARGET: 0.7, Part.LIST: 1.0, Part.MEASURE: 0.5, Part.FLAG: 1.5, Part.WORK: 1.0,
+    Part.MEANT: 2.0, Part.OBJECT: 2.0, Part.REASON: 0.3,
+}  # fmt: skip
+"""Of the words' losses."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question about a view, in words, and its answer."""
+
+    kind: str
+    texts: dict[str, list[str]]
+    """By language; a language that cannot say it is not there."""
+    chains: dict[int, list[int]]
+    """By the grid's bands: indices into `answer_words`."""
+    parts: str
+    """A digit a word: its Part."""
+
+
+def make_lessons(view: View, rng: np.random.Generator, is_training: bool = True) -> Iterator[Lesson]:
+    """Questions about a view with their answers."""
+    layout = RememberingLayout(view)
+    index = {word: k for k, word in enumerate(answer_words())}
+    size = view.camera.width, view.camera.height
+    for q in sample_questions(layout, rng, QUESTIONS, LANGUAGES, is_training=is_training):
+        texts = {}
+        for language, grammar in GRAMMARS.items():
+            if grammar.knows(q.query):
+                said = (grammar(rng, is_training, len(q.answer.ids)).say(q.query) for _ in range(PHRASINGS))
+                texts[language] = list(dict.fromkeys(said))
+        chains = {}
+        for bands in {prompt.rows for prompt in PROMPTS}:
+            chain = write_chain(q.query, q.answer, layout, "en", RegionGrid(bands, bands, *size))
+            chains[bands] = [index[word] for word in chain.words]
+        yield Lesson(q.kind.value, texts, chains, "".join(str(int(part)) for part in chain.parts))
+
+
+def write_lessons(path: Path, lessons: Sequence[Sequence[Lesson]]) -> None:
+    """One line of JSON a view. Raises OSError."""
+    with path.open("w", encoding="utf-8") as file:
+        for of_view in lessons:
+            file.write(json.dumps([vars(lesson) for lesson in of_view], ensure_ascii=False) + "\n")
+
+
+def read_lessons(path: Path) -> list[list[Lesson]]:
+    """Raises OSError, ConfigurationError where it is damaged."""
+    lessons = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found = json.loads(line)
+            for one in found:
+                one["chains"] = {int(bands): words for bands, words in one["chains"].items()}
+            lessons.append([Lesson(**one) for one in found])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigurationError(f"{path} is damaged ({error}): delete it, and it is made again") from error
+    return lessons
+
+
+@dataclass(frozen=True)
+class LessonBatch:
+    """Some images and rows of text."""
+
+    patches: torch.Tensor
+    """I x N x values; those that no row is about stand last."""
+    truth: DenseTruth
+    owners: torch.Tensor
+    """R: which image a row belongs to."""
+    blind: torch.Tensor
+    """bool R."""
+    ids: torch.Tensor
+    """R x length: the rows' tokens after the image."""
+    targets: torch.Tensor
+    """R x length: the next token; -100 where none is taught."""
+    weights: torch.Tensor
+    """R x length."""
+    parts: torch.Tensor
+    """R x length: the target's Part; -1 where none is taught."""
+
+
+def spoken_words(lesson: Lesson, bands: int, language: str) -> list[str]:
+    """An answer's words, the reason in the instruction's language."""
+    words = [answer_words()[k] for k in lesson.chains[bands]]
+    for k, part in enumerate(lesson.parts):
+        if int(part) == Part.REASON:
+            name = next(name for name, texts in REASONS.items() if texts[0] == words[k])
+            words[k] = REASONS[name][LANGUAGES.index(language)]
+    return words
+
+
+def request_ids(tokenizer: PreTrainedTokenizerFast, frame: Frame, prompt: VisualPrompt, text: str) -> list[int]:
+    """A row's tokens from the image to where the answer begins."""
+    return [*tokenizer(prompt_parts(prompt)[0] + text)["input_ids"], *frame.after]
+
+
+class Lessons:
+    """All that is taught; `batch(step)` depends on the seed and the step alone."""
+
+    def __init__(
+        self,
+        store: ViewStore,
+        lessons: Sequence[Sequence[Lesson]],
+        tokenizer: PreTrainedTokenizerFast,
+        frame: Frame,
+        seed: int,
+        images: int,
+        rows: int,
+        blind_rows: int,
+        varied: bool = False,
+        unknown_words: float = 0.0,
+        seeing_images: int = 0,
+    ) -> None:
+        """rows: about each image; blind_rows: in a batch, besides. The others: see MllmTrainConfig."""
+        self.store, self.lessons, self.tokenizer, self.frame = store, lessons, tokenizer, frame
+        self.seed, self.images, self.rows, self.blind_rows = seed, images, rows, blind_rows
+        self.varied, self.unknown_words, self.seeing_images = varied, unknown_words, seeing_images
+        usable = [i for i in range(min(len(store), len(lessons))) if lessons[i]]
+        self.order = sorted(usable, key=lambda i: sum(t.named for t in store.things[i]))
+        if len(self.order) < images:
+            raise ConfigurationError(f"there are {len(self.order)} views with questions, fewer than a batch's {images}")
+
+    def batch(self, step: int) -> LessonBatch:
+        rng = np.random.default_rng([self.seed, step])
+        window = min(WINDOW, len(self.order))
+        start = int(rng.integers(len(self.order) - window + 1))
+        near = self.order[start : start + window]
+        drawn = [near[k] for k in rng.choice(window, self.images, replace=False)]
+        pictures, fine, coarse, rows = [], [], [], []
+        for k, index in enumerate(drawn):
+            prompt = self._prompt(rng)
+            lessons = self.lessons[index]
+            chosen = [lessons[j] for j in rng.permutation(len(lessons))[: self.rows]]
+            picture = Picture(
+                np.array(self.store.images[index]), np.array(self.store.ids[index]), self.store.things[index]
+            )
+            if self.varied:
+                picture = vary(picture, chosen, rng)
+            ids = cv2.resize(picture.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
+            truth = dense_truth(ids, picture.things)
+            pictures.append(network_image(recolored(picture.image, rng), prompt))
+            fine.append(truth[0])
+            coarse.append(truth[1])
+            rows += [(k, False, *self._row(lesson, prompt, rng, picture)) for lesson in chosen]
+        for _ in range(self.blind_rows):
+            lessons = self.lessons[near[int(rng.integers(window))]]
+            rows.append((0, True, *self._row(lessons[int(rng.integers(len(lessons)))], self._prompt(rng), rng)))
+        if self.seeing_images:
+            patches, seen = seeing_batch(self.store, rng, self.seeing_images, self.varied)
+            fine += list(seen.patches.numpy())
+            coarse += list(seen.merged.numpy())
+        truth = DenseTruth(torch.from_numpy(np.stack(fine)), torch.from_numpy(np.stack(coarse)))
+        shown = torch.from_numpy(to_patches(np.stack(pictures)))
+        return _collate(torch.cat((shown, patches)) if self.seeing_images else shown, truth, rows)
+
+    def _prompt(self, rng: np.random.Generator) -> VisualPrompt:
+        return PROMPTS[0] if rng.random() < USUAL_SHARE else PROMPTS[1 + int(rng.integers(len(PROMPTS) - 1))]
+
+    def _row(
+        self, lesson: Lesson, prompt: VisualPrompt, rng: np.random.Generator, picture: Picture | None = None
+    ) -> tuple[list[int], list[int], list[int]]:
+        """Tokens of the request, of the answer, and the answer's parts; picture: what is seen."""
+        language = str(rng.choice(sorted(lesson.texts)))
+        texts = lesson.texts[language]
+        text = texts[int(rng.integers(len(texts)))]
+        if rng.random() < self.unknown_words:
+            # What a blind row cannot see it could only guess at
+            text = with_unknown_words(text, rng, replace=picture is not None)
+        request = request_ids(self.tokenizer, self.frame, prompt, text)
+        words, parts = spoken_words(lesson, prompt.rows, language), [*map(int, lesson.parts)]
+        if picture is not None:
+            height, width = picture.ids.shape
+            words = retold(words, parts, picture, RegionGrid(prompt.rows, prompt.columns, width, height))
+        return request, answer_ids(self.tokenizer, words), [*parts, Part.GLUE]
+
+
+def vary(picture: Picture, lessons: Sequence[Lesson], rng: np.random.Generator) -> Picture:
+    """Move and repaint a picture such that some questions about it keep their answers."""
+    spoken_of: set[str] = set()
+    for lesson in lessons:
+        words = [answer_words()[k] for k in next(iter(lesson.chains.values()))]
+        spoken_of |= mentioned_colors(words, [int(part) for part in lesson.parts])
+    return moved(repainted(picture, rng, spoken_of), rng)
+
+
+def _collate(patches: torch.Tensor, truth: DenseTruth, rows: list) -> LessonBatch:
+    length = max(len(request) + len(answer) for _, _, request, answer, _ in rows) - 1
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    targets = torch.full((len(rows), length), -100)
+    weights = torch.zeros(len(rows), length)
+    parts = torch.full((len(rows), length), -1)
+    for r, (_, blind, request, answer, kinds) in enumerate(rows):
+        whole = torch.tensor(request + answer)
+        ids[r, : len(whole) - 1] = whole[:-1]
+        here = slice(len(request) - 1, len(whole) - 1)
+        taught = [0.0 if blind and part in BLIND else WEIGHTS[Part(part)] for part in kinds]
+        targets[r, here] = torch.tensor(answer)
+        weights[r, here] = torch.tensor(taught)
+        parts[r, here] = torch.tensor([-1 if blind and part in BLIND else int(part) for part in kinds])
+    return LessonBatch(
+        patches, truth, torch.tensor([row[0] for row in rows]), torch.tensor([row[1] for row in rows]),
+        ids, targets, weights, parts,
+    )  # fmt: skip

@@ -1,0 +1,189 @@
+"""What the vision tower is taught besides language: which thing covers each token, and what and where that is.
+
+The truth is dense, every token of every image, and so a tower learns to see from it in a fraction of the images that
+words alone would need. The heads are thrown away after the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rsvp_ros.geometry import Box, RegionGrid
+from rsvp_ros.training.mllm.model import MERGE, PATCH
+from rsvp_ros.training.mllm.variety import Picture, moved, repainted
+from rsvp_ros.training.mllm.views import (
+    COLOR_NAMES,
+    HEIGHT,
+    KIND_NAMES,
+    PATTERN_NAMES,
+    PROMPTS,
+    WIDTH,
+    SeenThing,
+    ViewStore,
+    network_image,
+    recolored,
+    to_patch_order,
+    to_patches,
+)
+
+IGNORED = -100
+GRID = 9
+"""Bands in each direction in which the heads tell where a thing is."""
+MOST_THINGS = 12
+NOTHING = len(KIND_NAMES)
+"""Class of a token that no thing covers."""
+MIN_COVER = 0.15
+"""Share of a token that a thing must cover to be what is seen there; where several do, the largest, but first what has
+its middle there."""
+
+FIELDS = {
+    "kind": len(KIND_NAMES) + 1,
+    "color": len(COLOR_NAMES),
+    "pattern": len(PATTERN_NAMES),
+    "wooden": 2,
+    "lying": 2,
+    "left": GRID,
+    "right": GRID,
+    "top": GRID,
+    "bottom": GRID,
+    "rank": MOST_THINGS,
+    "middle": 2,
+}
+"""What is told of each token, and in how many classes."""
+
+
+def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], cell: int) -> np.ndarray:
+    """The classes of FIELDS for each cell of `cell` pixels: int64 rows x columns x fields, IGNORED where unknown.
+
+    ids: uint8 HEIGHT x WIDTH. A thing that is not named is unknown, and what covers little of a cell as well.
+    """
+    rows, columns = HEIGHT // cell, WIDTH // cell
+    truth = np.full((rows, columns, len(FIELDS)), IGNORED, np.int64)
+    names = list(FIELDS)
+    grid = RegionGrid(GRID, GRID, WIDTH, HEIGHT)
+    boxes = {}
+    for thing in things:
+        x, y, w, h = cv2.boundingRect((ids == thing.id).view(np.uint8))
+        if w and h:
+            boxes[thing.id] = Box(x, y, x + w, y + h)
+    seen = [thing for thing in things if thing.id in boxes]
+    ranks = {id_: k for k, id_ in enumerate(sorted((t.id for t in seen if t.named), key=lambda i: boxes[i].center[0]))}
+    covers = np.zeros((len(seen) + 1, rows, columns), np.float32)
+    middles = np.zeros((len(seen), rows, columns), bool)
+    for k, thing in enumerate(seen):
+        covers[k] = cv2.resize((ids == thing.id).astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+        x, y = boxes[thing.id].center
+        middles[k, min(int(y / cell), rows - 1), min(int(x / cell), columns - 1)] = True
+    total = covers.sum(0)
+    score = np.where(covers[:-1] >= MIN_COVER, covers[:-1], 0) + (covers[:-1] > 0) * middles
+    best = score.argmax(0) if seen else np.zeros((rows, columns), int)
+    top = score.max(0) if seen else np.zeros((rows, columns))
+    truth[..., names.index("kind")][total < 0.03] = NOTHING
+    truth[..., names.index("middle")][total < 0.03] = 0
+    for k, thing in enumerate(seen):
+        here = (best == k) & (top > 0)
+        if not thing.named or not here.any():
+            continue
+        spanned = grid.bands(boxes[thing.id])
+        values = (
+            thing.kind, thing.color, thing.pattern, thing.wooden, thing.lying,
+            spanned[1][0] - 1, spanned[1][-1] - 1, spanned[0][0] - 1, spanned[0][-1] - 1,
+            min(ranks[thing.id], MOST_THINGS - 1), 0,
+        )  # fmt: skip
+        truth[here] = values
+        truth[here & middles[k], names.index("middle")] = 1
+    return truth
+
+
+@dataclass(frozen=True)
+class DenseTruth:
+    """Of a batch: int64 B x tokens x fields."""
+
+    patches: torch.Tensor
+    merged: torch.Tensor
+
+
+def dense_truth(ids: np.ndarray, things: Sequence[SeenThing]) -> tuple[np.ndarray, np.ndarray]:
+    """Of one image's patches, in their order, and of its merged tokens."""
+    fine = to_patch_order(cell_truth(ids, things, PATCH))
+    coarse = cell_truth(ids, things, PATCH * MERGE)
+    return fine, coarse.reshape(-1, coarse.shape[-1])
+
+
+class SeeingHeads(nn.Module):
+    """Linear heads on the tokens before and after the merger."""
+
+    def __init__(self, vision_hidden: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(vision_hidden)
+        self.patches = nn.Linear(vision_hidden, sum(FIELDS.values()))
+        self.merged = nn.Linear(hidden, sum(FIELDS.values()))
+
+    def forward(
+        self, patches: torch.Tensor, merged: torch.Tensor, truth: DenseTruth
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss, and the share of merged tokens of each field that are right."""
+        fine, _ = _loss(self.patches(self.norm(patches)), truth.patches)
+        coarse, right = _loss(self.merged(merged), truth.merged)
+        return 0.5 * fine + coarse, right
+
+
+def _loss(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    total = scores.new_zeros((), dtype=torch.float32)
+    right = {}
+    for index, (name, part) in enumerate(zip(FIELDS, scores.float().split(list(FIELDS.values()), -1), strict=True)):
+        target = truth[..., index].flatten()
+        known = target != IGNORED
+        if not bool(known.any()):
+            continue
+        flat, target = part.reshape(-1, part.shape[-1])[known], target[known]
+        # Most tokens show the bare table: they weigh less, or nothing else would be learned at first
+        weights = torch.where(target == (NOTHING if name == "kind" else -1), 0.3, 1.0)
+        losses = functional.cross_entropy(flat, target, reduction="none")
+        total = total + (losses * weights).sum() / weights.sum()
+        hit = flat.argmax(-1) == target
+        if name == "kind":
+            there = target != NOTHING
+            right["kind"] = hit[there].float().mean().item() if bool(there.any()) else 1.0
+            right["nothing"] = hit[~there].float().mean().item() if bool((~there).any()) else 1.0
+        else:
+            right[name] = hit.float().mean().item()
+    return total / len(FIELDS), right
+
+
+def seeing_batch(
+    store: ViewStore, rng: np.random.Generator, images: int, varied: bool = True
+) -> tuple[torch.Tensor, DenseTruth]:
+    """Views, or parts of them, half of them mirrored: what a thing is does not change by that.
+
+    varied: moved and with things in other colours, too.
+    """
+    pictures, fine, coarse = [], [], []
+    for index in rng.choice(len(store), images, replace=images > len(store)):
+        picture = Picture(np.array(store.images[index]), np.array(store.ids[index]), store.things[index])
+        if varied:
+            picture = moved(repainted(picture, rng), rng)
+        image, ids = picture.image, picture.ids
+        height, width = ids.shape
+        if rng.random() < 0.7:
+            share = rng.uniform(0.75, 1)
+            h, w = int(height * share), int(width * share)
+            y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            image = cv2.resize(image[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_LINEAR)
+            ids = cv2.resize(ids[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        if rng.random() < 0.5:
+            image, ids = image[:, ::-1].copy(), ids[:, ::-1].copy()
+        ids = cv2.resize(ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
+        pictures.append(network_image(recolored(image, rng), PROMPTS[int(rng.integers(len(PROMPTS)))]))
+        truth = dense_truth(ids, picture.things)
+        fine.append(truth[0])
+        coarse.append(truth[1])
+    truth = DenseTruth(torch.from_numpy(np.stack(fine)), torch.from_numpy(np.stack(coarse)))
+    return torch.from_numpy(to_patches(np.stack(pictures))), truth

@@ -1,0 +1,147 @@
+"""The small MLLM's tokenizer and processor: trained on what people say, and with the prompts' fixed parts as one token.
+
+The reasoner's prompts are a thousand tokens of text that is the same in every request. For a model that is trained here
+each such part, from one placeholder to the next, is a token of its own: it means what it always meant, and a prompt is
+a dozen tokens besides the instruction. The words of the answers are one token each as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessor,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from rsvp_ros.reasoning.families import FAMILIES
+from rsvp_ros.reasoning.prompts import Prompts
+from rsvp_ros.reasoning.reasoner import ReasonerConfig
+from rsvp_ros.reasoning.visual_prompt import VisualPrompt
+from rsvp_ros.training.mllm.chains import answer_words
+from rsvp_ros.training.mllm.model import MERGE, PATCH
+from rsvp_ros.training.mllm.views import HEIGHT, MEAN, PROMPTS, STD, WIDTH
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>",
+    "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' or 'image' in part or 'image_url' in part %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+FAMILY = "qwen3_vl"
+_PLACEHOLDER = "\x00"
+_WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
+
+
+@cache
+def prompt_parts(prompt: VisualPrompt) -> tuple[str, str]:
+    """What stands before the instruction and after it in the reasoner's question."""
+    prompts = Prompts(_PLACEHOLDER, prompt, FAMILIES[FAMILY], (WIDTH, HEIGHT), ReasonerConfig().max_targets)
+    before, after = prompts.render("mcot_structured").split(_PLACEHOLDER)
+    return before, after
+
+
+@cache
+def system_text() -> str:
+    return Prompts("", PROMPTS[0], FAMILIES[FAMILY], (WIDTH, HEIGHT), 1).render("system")
+
+
+def fixed_parts() -> tuple[str, ...]:
+    """All text that is the same in every request, longest first: each becomes a token."""
+    texts = {system_text()}
+    for prompt in PROMPTS:
+        texts.update(prompt_parts(prompt))
+    return tuple(sorted(texts, key=len, reverse=True))
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of `size` tokens for what people say, without regard to capitals, and the fixed tokens besides.
+
+    Raises ValueError where `size` is too small for the words of the answers.
+    """
+    single = [word for word in answer_words() if _is_plain(word)]
+    fixed = [word for word in answer_words() if not _is_plain(word)]
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    texts = list(texts)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    # The answers' words come first, however rare they are in what people say
+    bpe.train_from_iterator([*texts, *(word for word in single for _ in range(len(texts)))], trainer)
+    bpe.add_tokens(
+        [AddedToken(text, normalized=False) for text in (*fixed_parts(), *fixed, "system\n", "user\n", "assistant\n")]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        clean_up_tokenization_spaces=False,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    torn = [word for word in answer_words() if len(tokenizer(word)["input_ids"]) != 1]
+    if torn:
+        raise ValueError(f"a tokenizer of {size} tokens cuts words of the answers, such as {torn[0]!r}: make it larger")
+    return tokenizer
+
+
+def _is_plain(word: str) -> bool:
+    """Whether a word of the answers is one that people say, too, so that it must not be cut out of longer ones."""
+    return word.startswith(" ") and word[1:].isalpha()
+
+
+def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+    """Qwen3-VL's own, for images as large as the network sees them."""
+    size = {"shortest_edge": HEIGHT * WIDTH * 3 // 4, "longest_edge": HEIGHT * WIDTH}
+    options = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 1}
+    normal = {"image_mean": [MEAN] * 3, "image_std": [STD] * 3}
+    return Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**options, **normal, size=size),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(patch_size=PATCH, size=size),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def request_text(instruction: str, prompt: VisualPrompt) -> str:
+    """A whole request as the chat template writes it, with one place for the image."""
+    before, after = prompt_parts(prompt)
+    return (
+        f"<|im_start|>system\n{system_text()}<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
+        f"{before}{instruction}{after}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[int]:
+    """The tokens of an answer's words, and the end."""
+    vocabulary = _vocabulary(tokenizer)
+    return [*(vocabulary[word] for word in words), tokenizer.eos_token_id]
+
+
+_VOCABULARIES: dict[int, dict[str, int]] = {}
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    found = _VOCABULARIES.get(id(tokenizer))
+    if found is None:
+        found = {word: tokenizer(word)["input_ids"][0] for word in answer_words()}
+        _VOCABULARIES[id(tokenizer)] = found
+    return found

@@ -1,0 +1,268 @@
+"""Trains a small Qwen3-VL: `train(config)`, deterministic from its seed on a CPU, resumable after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedTokenizerFast
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.tabletop.export import disk_errors
+from rsvp_ros.training import config_files
+from rsvp_ros.training.checkpoint import Checkpoints
+from rsvp_ros.training.mllm.chains import Part
+from rsvp_ros.training.mllm.embeddings import put_in_order
+from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, row_hidden, rows_of
+from rsvp_ros.training.mllm.lessons import LessonBatch, Lessons
+from rsvp_ros.training.mllm.material import Material, gather
+from rsvp_ros.training.mllm.measure import figures, measure
+from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images
+from rsvp_ros.training.mllm.optimizer import Optimizer
+from rsvp_ros.training.mllm.seeing import SeeingHeads, seeing_batch
+from rsvp_ros.training.mllm.tokenizer import make_processor
+from rsvp_ros.training.report import Report
+from rsvp_ros.training.trainer import TrainingDivergedError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MllmTrainConfig:
+    """Everything that a training of the small MLLM follows from. See docs/embedded_mllm.md."""
+
+    out: str
+    """Folder for material, checkpoints, log, curve and the finished weights."""
+    train: str
+    """Folder of `rsvp tabletop export` with scenes of the split `train`."""
+    held_out: str
+    """… and with others, of the split `val`, to measure on."""
+    steps: int = 5000
+    seeing_steps: int = 1000
+    """The first steps, in which the vision tower alone learns."""
+    seed: int = 0
+    seeing_images: int = 16
+    """Images in a batch of those steps."""
+    images: int = 4
+    """Images in a batch of the others."""
+    rows: int = 4
+    """Instructions about each image."""
+    blind_rows: int = 10
+    """Instructions without an image, the list of things given."""
+    more_images: int = 0
+    """Images in those batches that the vision tower alone learns from."""
+    varied: bool = True
+    """Pictures moved, and things repainted, with answers that say so (variety.py)."""
+    unknown_words: float = 0.3
+    """Of the instructions get words that mean nothing, or have them in place of their own."""
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 100
+    decay_share: float = 0.35
+    """The learning rate falls to zero over the last steps, this share of all; before, it is constant."""
+    clip_norm: float = 1.0
+    seeing_weight: float = 0.5
+    """Of the vision tower's own loss while the words are learned."""
+    checkpoint_every: int = 200
+    validate_every: int = 500
+    validation_views: int = 24
+    vocabulary: int = 2400
+    """Tokens of the tokenizer, the fixed ones not counted."""
+    threads: int = 1
+    bfloat16: bool = True
+    """Mixed precision; weights are float32 in any case."""
+    model: MllmSize = field(default_factory=MllmSize)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "images", "rows", "seeing_images", "checkpoint_every", "validate_every", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
+        if not 0 <= self.unknown_words <= 1:
+            raise ConfigurationError(f"training option `unknown_words` is a share, it is {self.unknown_words}")
+        for name in ("seeing_steps", "blind_rows", "more_images", "validation_views", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")
+
+    @classmethod
+    def from_file(cls, path: str | Path | None, changes: Sequence[str] = (), **given: object) -> MllmTrainConfig:
+        """Read YAML; `changes` ("NAME=VALUE") and then `given` take the place of what it says.
+
+        Raises ConfigurationError.
+        """
+        values = config_files.changed(config_files.read(path) if path else {}, changes)
+        return config_files.build(cls, {**values, **given})
+
+
+def learning_rate(config: MllmTrainConfig, step: int) -> float:
+    """Warm-up for the tower, and again for the words; constant; linear decay to zero."""
+    since = step if step < config.seeing_steps else step - config.seeing_steps
+    warm = min(1.0, (since + 1) / max(1, config.warmup_steps))
+    decay = (config.steps - step) / max(1.0, (config.steps - config.seeing_steps) * config.decay_share)
+    return config.learning_rate * min(warm, decay, 1.0)
+
+
+class Trainer:
+    """Network, optimiser and where they stand. `train` is the way in."""
+
+    def __init__(self, config: MllmTrainConfig, material: Material | None = None) -> None:
+        """Raises ConfigurationError."""
+        self.config = config
+        self.out = Path(config.out).expanduser()
+        with disk_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(config.threads)
+        cv2.setNumThreads(config.threads)
+        self.material = material or gather(config.train, config.held_out, self.out / "material", config.vocabulary)
+        self.tokenizer: PreTrainedTokenizerFast = self.material.tokenizer
+        self.model = build_model(config.model, self.tokenizer, config.seed)
+        put_in_order(self.model, self.tokenizer, config.seed)
+        self.heads = SeeingHeads(config.model.vision_hidden, config.model.hidden)
+        self.frame = Frame.of(self.model, self.tokenizer)
+        self.optimizer = Optimizer([self.model, self.heads], config.learning_rate, config.weight_decay)
+        self.checkpoints = Checkpoints(self.out)
+        self.step = 0
+        self.seconds = 0.0
+        parts = config.seed, config.images, config.rows, config.blind_rows
+        variety = config.varied, config.unknown_words, config.more_images
+        self.lessons = Lessons(*self.material.train, self.tokenizer, self.frame, *parts, *variety)
+        self.held_out = Lessons(*self.material.held_out, self.tokenizer, self.frame, config.seed, 1, 1, 0)
+
+    def save(self) -> None:
+        with disk_errors(self.out):
+            self.checkpoints.write(
+                {
+                    "model": self.model.state_dict(),
+                    "heads": self.heads.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "step": self.step,
+                    "seconds": self.seconds,
+                    "size": dataclasses.asdict(self.config.model),
+                }
+            )
+
+    def resume(self) -> bool:
+        """Go on from the newest checkpoint that can be used; False where there is none.
+
+        Raises ConfigurationError where there are some but none can be used.
+        """
+
+        def accept(state: dict) -> None:
+            if state["size"] != dataclasses.asdict(self.config.model):
+                raise ValueError(f"it is of another `model`, {state['size']}")
+            self.model.load_state_dict(state["model"])
+            self.heads.load_state_dict(state["heads"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = state["step"], state["seconds"]
+
+        return self.checkpoints.restore(accept) is not None
+
+    def _mixed(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16)
+
+    def _see(self) -> tuple[torch.Tensor, dict[str, float]]:
+        """A step of the vision tower alone."""
+        rng = np.random.default_rng([self.config.seed, self.step, 1])
+        patches, truth = seeing_batch(self.material.train[0], rng, self.config.seeing_images, self.config.varied)
+        with self._mixed(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            fine, merged = encode_images(self.model.model.visual, patches, ROWS, COLUMNS)
+            loss, right = self.heads(fine, merged, truth)
+        return loss, {"seeing": loss.item(), **{f"see {name}": value for name, value in right.items()}}
+
+    def _read(self, batch: LessonBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """A step of everything."""
+        language = self.model.model.language_model
+        with self._mixed():
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+                fine, merged = encode_images(self.model.model.visual, batch.patches, ROWS, COLUMNS)
+            seeing, right = self.heads(fine, merged, batch.truth)
+            with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+                cache = rows_of(read_frames(language, self.frame, merged[: self.config.images]), batch.owners)
+                hidden = row_hidden(language, self.frame, cache, batch.ids, batch.blind)
+            taught = batch.weights > 0
+            scores = self.model.lm_head(hidden[taught]).float()
+        targets, weights, parts = batch.targets[taught], batch.weights[taught], batch.parts[taught]
+        losses = functional.cross_entropy(scores, targets, reduction="none")
+        words = (losses * weights).sum() / weights.sum()
+        hits = scores.argmax(-1) == targets
+        said = {"seeing": seeing.item(), "words": words.item()}
+        said |= {f"see {name}": right[name] for name in ("kind", "color", "left", "rank") if name in right}
+        blind = batch.blind[:, None].expand_as(taught)[taught]
+        for part in (Part.TARGET, Part.LIST, Part.MEASURE, Part.FLAG, Part.WORK, Part.MEANT, Part.OBJECT):
+            for name, rows in (("", ~blind), ("blind ", blind)):
+                here = rows & (parts == part)
+                if bool(here.any()):
+                    said[f"{name}{part.name.lower()}"] = hits[here].float().mean().item()
+        return words + self.config.seeing_weight * seeing, said
+
+    def train_step(self) -> dict[str, float]:
+        """One step; returns its losses and shares. Raises TrainingDivergedError before the weights are touched."""
+        if self.step < self.config.seeing_steps:
+            loss, said = self._see()
+        else:
+            loss, said = self._read(self.lessons.batch(self.step))
+        loss.backward()
+        norm = self.optimizer.step(learning_rate(self.config, self.step), self.config.clip_norm)
+        if not norm < float("inf"):
+            raise TrainingDivergedError(
+                f"the gradient is no number at step {self.step}: start again from the last checkpoint with a smaller "
+                f"`learning_rate` than {self.config.learning_rate:g}"
+            )
+        self.step += 1
+        return {"total": loss.item(), "norm": norm, **said}
+
+    def validate(self) -> dict[str, float]:
+        """Answers to held-out questions, with their own list of things and with the true one."""
+        views = self.held_out.order[:: max(1, len(self.held_out.order) // max(1, self.config.validation_views))]
+        found = {}
+        self.model.eval()
+        with self._mixed():
+            for forced in (False, True):
+                judged = measure(self.model, self.tokenizer, self.held_out, views, forced)
+                found |= figures(judged, "list given: " if forced else "")
+        self.model.train()
+        return found
+
+    def run(self) -> None:
+        """To the last step, with log, checkpoints and validation on the way."""
+        config, started = self.config, time.monotonic() - self.seconds
+        with Report(self.out, self.step, config.steps) as report:
+            while self.step < config.steps:
+                losses = self.train_step()
+                last = self.step == config.steps
+                self.seconds = time.monotonic() - started
+                report.add(self.step, self.seconds, losses)
+                speaks = self.step > config.seeing_steps and config.validation_views
+                if speaks and (self.step % config.validate_every == 0 or last):
+                    report.validated(self.step, self.validate())
+                if self.step % config.checkpoint_every == 0 or last:
+                    self.save()
+
+    def save_weights(self, folder: Path) -> None:
+        """What `AutoProcessor` and `AutoModelForImageTextToText` load; the weights in bfloat16."""
+        model = build_model(self.config.model, self.tokenizer, self.config.seed)
+        model.load_state_dict(self.model.state_dict())
+        with disk_errors(folder):
+            model.to(torch.bfloat16).save_pretrained(folder)
+            make_processor(self.tokenizer).save_pretrained(folder)
+
+
+def train(config: MllmTrainConfig) -> Path:
+    """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
+
+    Raises ConfigurationError, TrainingDivergedError, InvalidImageError (damaged data).
+    """
+    trainer = Trainer(config)
+    trainer.resume()
+    trainer.run()
+    weights = trainer.out / "weights"
+    trainer.save_weights(weights)
+    return weights

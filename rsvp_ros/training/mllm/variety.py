@@ -1,0 +1,178 @@
+"""More variety from the same views: pictures moved and repainted with their answers, and questions with unknown words.
+
+A tower that sees a few thousand pictures over and over learns them by heart. What is changed in them leaves the answer
+certain: a picture is moved so that all things stay in it and in their order, a thing gets a colour that its questions
+do not speak of. No thing gets a colour that the training split holds out for its kind.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import dataclasses
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from rsvp_ros.geometry import Box, RegionGrid
+from rsvp_ros.tabletop.kinds import COLORS, KINDS, PAINTED, is_held_out_pair
+from rsvp_ros.training.mllm.chains import ATTRIBUTES, COLUMNS, MOST_THINGS, ROWS, Part, number, span
+from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, SeenThing
+
+REPAINTED_SHARE = 0.3
+"""Of the things that can be get another colour."""
+HUE_RANGE = 30
+"""Degrees around a colour's hue in which a pixel counts as of that colour."""
+_VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
+"""Colours that a thing's pixels can be told by."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, the number of the thing under each pixel, and the things."""
+
+    image: np.ndarray
+    ids: np.ndarray
+    things: tuple[SeenThing, ...]
+
+    def boxes(self) -> dict[int, Box]:
+        """Of what is seen of each thing."""
+        found = {}
+        for thing in self.things:
+            x, y, w, h = cv2.boundingRect((self.ids == thing.id).view(np.uint8))
+            if w and h:
+                found[thing.id] = Box(x, y, x + w, y + h)
+        return found
+
+    def order(self) -> list[int]:
+        """The named things from left to right, as the chains number them."""
+        boxes = self.boxes()
+        return sorted((t.id for t in self.things if t.named and t.id in boxes), key=lambda i: (boxes[i].center[0], i))
+
+
+def moved(picture: Picture, rng: np.random.Generator) -> Picture:
+    """A little larger or smaller, shifted, turned and stretched.
+
+    It stays as it was where a thing would leave it, or their order change. What comes in from outside continues the
+    image's border and is no thing.
+    """
+    height, width = picture.ids.shape
+    turn, scale = np.deg2rad(rng.uniform(-4, 4)), rng.uniform(0.88, 1.15)
+    stretch = rng.uniform(0.95, 1.05)
+    linear = np.array([[np.cos(turn) * stretch, -np.sin(turn)], [np.sin(turn), np.cos(turn) / stretch]]) * scale
+    middle = np.array([width, height]) / 2
+    shift = rng.uniform(-0.08, 0.08, 2) * (width, height)
+    matrix = np.column_stack((linear, middle - linear @ middle + shift))
+    size = width, height
+    ids = cv2.warpAffine(picture.ids, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    there = Picture(picture.image, ids, picture.things)
+    named = [t.id for t in picture.things if t.named]
+    areas = np.bincount(picture.ids.ravel(), minlength=256), np.bincount(ids.ravel(), minlength=256)
+    if any(areas[1][i] < 0.9 * scale**2 * areas[0][i] for i in named) or there.order() != picture.order():
+        return picture
+    image = cv2.warpAffine(picture.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return Picture(image, ids, picture.things)
+
+
+def repainted(picture: Picture, rng: np.random.Generator, spoken_of: Collection[str] = ()) -> Picture:
+    """Some things in another colour; `spoken_of`: colours that must stay where they are and come nowhere else."""
+    image, things = picture.image, []
+    for thing in picture.things:
+        kind, old = KIND_NAMES[thing.kind], COLOR_NAMES[thing.color]
+        can_be = old in _VIVID and old not in spoken_of and not thing.wooden and "fruit" not in KINDS[kind].materials
+        if can_be and rng.random() < REPAINTED_SHARE:
+            others = [c for c in PAINTED if c != old and c not in spoken_of and not is_held_out_pair(kind, c)]
+            new = str(rng.choice(others))
+            painted = _repaint(image, picture.ids == thing.id, old, new, rng)
+            if painted is not None:
+                image, thing = painted, dataclasses.replace(thing, color=COLOR_NAMES.index(new))
+        things.append(thing)
+    return Picture(image, picture.ids, tuple(things))
+
+
+def _repaint(image: np.ndarray, mask: np.ndarray, old: str, new: str, rng: np.random.Generator) -> np.ndarray | None:
+    """The pixels of one colour in another, with the light that falls on them; None where few are of that colour."""
+    inside = image[mask]
+    if len(inside) < 12:
+        return None
+    hue, saturation, _ = cv2.cvtColor(inside[None], cv2.COLOR_RGB2HSV)[0].T.astype(np.float32)
+    named = np.mean(COLORS[old], 0)
+    away = np.abs((2 * hue - 360 * colorsys.rgb_to_hsv(*named)[0] + 180) % 360 - 180)
+    chosen = (away < HUE_RANGE) & (saturation > 60)
+    if chosen.mean() < 0.2:
+        return None
+    pixels = inside[chosen].astype(np.float32)
+    usual = np.median(pixels, 0) + 1
+    light = np.clip(usual.mean() / (255 * named.mean()), 0.3, 1.5)
+    low, high = COLORS[new]
+    wanted = 255 * light * (np.array(low) + rng.random() * (np.array(high) - low))
+    shade = np.clip(pixels @ usual / (usual @ usual), 0, 2.5)[:, None]
+    inside[chosen] = np.clip(shade * wanted + 0.6 * (pixels - shade * usual), 0, 255).astype(np.uint8)
+    image = image.copy()
+    image[mask] = inside
+    return image
+
+
+def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
+    """The colours that a question speaks of, by its target's words."""
+    said = {word.rpartition(" ")[2] for word, part in zip(words, parts, strict=True) if part == Part.TARGET}
+    return said & set(COLORS)
+
+
+def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: RegionGrid) -> list[str]:
+    """A chain about a picture that was moved and repainted: bands and colours as they are now."""
+    boxes, order = picture.boxes(), picture.order()[:MOST_THINGS]
+    colors = {t.id: f" {COLOR_NAMES[t.color]}" for t in picture.things}
+    facts = {}
+    for k, id_ in enumerate(order, 1):
+        rows, columns = grid.bands(boxes[id_])
+        facts[number(k)] = span(rows[0], rows[-1]), span(columns[0], columns[-1]), colors[id_]
+    told = list(words)
+    current, since = None, 0
+    for k, (word, part) in enumerate(zip(words, parts, strict=True)):
+        since += 1
+        if part in (Part.LIST, Part.OBJECT) and word in facts:
+            current, since = facts[word], 0
+        elif current is None:
+            continue
+        elif part == Part.LIST and 1 <= since <= 3:
+            told[k] = (current[1], current[0], current[2])[since - 1]
+        elif part == Part.OBJECT and words[k - 1] in (ROWS, COLUMNS, ATTRIBUTES):
+            told[k] = {ROWS: current[0], COLUMNS: current[1], ATTRIBUTES: current[2]}[words[k - 1]]
+    return told
+
+
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+_STARTS = (
+    "b", "br", "c", "d", "f", "fl", "g", "gr", "h", "k", "l", "m", "n", "p", "pl", "r", "s", "sch", "st", "t", "tr",
+    "v", "z",
+)  # fmt: skip
+_VOWELS = ("a", "e", "i", "o", "u", "ä", "ie", "ou", "ei")
+_ENDS = ("", "", "n", "r", "l", "s", "st", "ck", "t", "ng", "do", "ra")
+
+
+def unknown_word(rng: np.random.Generator, chinese: bool = False) -> str:
+    """A word that means nothing."""
+    if chinese:
+        return "".join(chr(int(rng.integers(0x4E00, 0x9FA6))) for _ in range(int(rng.integers(1, 3))))
+    syllables = [f"{rng.choice(_STARTS)}{rng.choice(_VOWELS)}" for _ in range(int(rng.integers(1, 4)))]
+    return "".join(syllables) + str(rng.choice(_ENDS))
+
+
+def with_unknown_words(text: str, rng: np.random.Generator, replace: bool = True) -> str:
+    """An instruction with one or two unknown words: in addition, or (`replace`) in place of its own.
+
+    So a word that it does not know means to a network that it goes by the others, and not that nothing fits.
+    """
+    chinese = any("\u4e00" <= letter <= "\u9fff" for letter in text)
+    puts = replace and rng.random() < 0.5
+    for _ in range(1 + int(rng.random() < 0.35)):
+        places = [m.span() for m in re.finditer(r"[\u4e00-\u9fff]" if chinese else r"[^\W\d_]+", text)]
+        a, b = places[int(rng.integers(len(places)))]
+        word = unknown_word(rng, chinese)
+        rest = text[b:] if puts else ("" if chinese else " ") + text[a:]
+        text = text[:a] + word + rest
+    return text

@@ -1,0 +1,125 @@
+"""Rendered views as training data: one array for the images, one for the ids, and what is known of the things."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rsvp_ros.reasoning.visual_prompt import VisualPrompt
+from rsvp_ros.tabletop.descriptions import rolls
+from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
+from rsvp_ros.tabletop.view import ObjectView, View
+from rsvp_ros.training.mllm.model import MERGE, PATCH
+
+KIND_NAMES = tuple(KINDS)
+COLOR_NAMES = tuple(COLORS)
+PATTERN_NAMES = ("plain", "striped", "dotted", "checked")
+HEIGHT, WIDTH = 256, 320
+"""Of the images that the network sees, pixels: whole merged tokens of a 4:3 image."""
+MEAN = STD = 0.5
+
+
+@dataclass(frozen=True)
+class SeenThing:
+    """What a picture teaches of one thing."""
+
+    id: int
+    kind: int
+    """Index in KIND_NAMES; the others likewise."""
+    color: int
+    pattern: int
+    wooden: bool
+    lying: bool
+    named: bool
+    """Whether enough of it is seen to be named."""
+
+
+def is_wooden(thing: ObjectView) -> bool:
+    """Whether it is of wood, and things of its kind need not be."""
+    return thing.material == "wood" and len(KINDS[thing.kind].materials) > 1
+
+
+def is_lying(thing: ObjectView) -> bool:
+    """Whether it lies on its side, where that matters: it rolls then."""
+    return thing.kind in ROLLS_LYING.members and rolls(thing) is True
+
+
+def seen_things(view: View) -> tuple[SeenThing, ...]:
+    """All that is visible."""
+    named = {o.id for o in view.things}
+    return tuple(
+        SeenThing(
+            o.id, KIND_NAMES.index(o.kind), COLOR_NAMES.index(o.color), PATTERN_NAMES.index(o.pattern),
+            is_wooden(o), is_lying(o), o.id in named,
+        )
+        for o in view.objects if o.box is not None
+    )  # fmt: skip
+
+
+def to_patches(images: np.ndarray) -> np.ndarray:
+    """Images, uint8 B x HEIGHT x WIDTH x 3, as the processor hands them to the network: float32 B x N x values.
+
+    The patches of a merged token stand together; within a patch: colour, row, column.
+    """
+    batch, height, width, _ = images.shape
+    rows, columns = height // PATCH // MERGE, width // PATCH // MERGE
+    split = images.reshape(batch, rows, MERGE, PATCH, columns, MERGE, PATCH, 3).transpose(0, 1, 4, 2, 5, 7, 3, 6)
+    values = split.reshape(batch, rows * columns * MERGE**2, 3 * PATCH * PATCH).astype(np.float32)
+    return (values / 255 - MEAN) / STD
+
+
+def to_patch_order(cells: np.ndarray) -> np.ndarray:
+    """Values of patches, rows x columns x ..., in the order of `to_patches`."""
+    rows, columns = cells.shape[0] // MERGE, cells.shape[1] // MERGE
+    split = cells.reshape(rows, MERGE, columns, MERGE, *cells.shape[2:])
+    return np.moveaxis(split, 2, 1).reshape(rows * columns * MERGE**2, *cells.shape[2:])
+
+
+def network_image(image: np.ndarray, prompt: VisualPrompt) -> np.ndarray:
+    """A camera's image with its visual prompt, as large as the network sees it."""
+    return cv2.resize(prompt.draw(image), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+
+
+PROMPTS = (*(VisualPrompt("bands", n, n) for n in (9, 5, 13)), VisualPrompt("none"))
+"""The visual prompts that the network gets to know, the usual one first."""
+
+
+def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A little brighter or darker, warmer or colder, with noise: not so much that a colour becomes another."""
+    gain = (rng.uniform(0.87, 1.13) * rng.uniform(0.96, 1.04, 3)).astype(np.float32)
+    noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 6))
+    return np.clip(image * gain + np.float32(rng.uniform(-8, 8)) + noise, 0, 255).astype(np.uint8)
+
+
+class ViewStore:
+    """Views in a folder, memory-mapped: images (uint8 N x H x W x 3), ids (uint8 N x H x W) and their things."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images = np.load(folder / "images.npy", mmap_mode="r")
+        self.ids = np.load(folder / "ids.npy", mmap_mode="r")
+        rows = np.load(folder / "things.npy")
+        starts = np.searchsorted(rows[:, 0], np.arange(len(self.images) + 1))
+        self.things: list[tuple[SeenThing, ...]] = [
+            tuple(SeenThing(*map(int, row[1:])) for row in rows[a:b]) for a, b in itertools.pairwise(starts)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def write_store(folder: Path, views: Sequence[View]) -> None:
+    """Write views of one size. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named)
+        for index, view in enumerate(views)
+        for t in seen_things(view)
+    ]
+    np.save(folder / "images.npy", np.stack([view.image for view in views]))
+    np.save(folder / "ids.npy", np.stack([view.ids for view in views]))
+    np.save(folder / "things.npy", np.array(rows, np.int16).reshape(-1, 8))
