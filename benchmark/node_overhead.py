@@ -15,18 +15,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
+from streaming import NODE, REPOSITORY, Camera, running_node
 
+from rsvp_ros.geometry import Box
+from rsvp_ros.ros.client import Client
 from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 SIZES = {"640x480": (640, 480), "1280x720": (1280, 720)}
 RATE_HZ = 30.0
 WARM_UP_FRAMES = 30
@@ -66,93 +65,33 @@ def serve() -> None:
 
 
 def measure(name: str, size: tuple[int, int], tracking: bool, arguments: argparse.Namespace) -> dict:
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.qos import QoSProfile, ReliabilityPolicy
-    from sensor_msgs.msg import Image
-
-    from rsvp_ros.geometry import Box
-    from rsvp_ros.msg import TargetArray
-    from rsvp_ros.ros.client import Client
-    from rsvp_ros.ros.conversions import array_to_image, time_to_ns
-
-    if arguments.segmenter == "ellipse":
-        command = [sys.executable, __file__, "--serve"]
-    else:
-        command = [sys.executable, str(REPOSITORY / "scripts" / "rsvp_node")]
-    node = subprocess.Popen(
-        [*command, "--ros-args", "-r", "__ns:=/rsvp", "--log-level", "warn"], start_new_session=True
-    )
-    rclpy.init()
-    stop = threading.Event()
-    try:
-        camera = rclpy.create_node("camera", namespace="rsvp")
-        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        publisher = camera.create_publisher(Image, "image_raw", best_effort)
-        latencies: dict[int, float] = {}
-
-        def take(msg: TargetArray) -> None:
-            stamp = time_to_ns(msg.header.stamp)
-            latencies[stamp] = (time.time_ns() - stamp - time_to_ns(msg.segmenter_duration)) * 1e-6
-
-        camera.create_subscription(TargetArray, "targets", take, QoSProfile(depth=100))
-        executor = SingleThreadedExecutor()
-        executor.add_node(camera)
-        spinning = threading.Thread(target=executor.spin, daemon=True)
-        spinning.start()
-        rng = np.random.default_rng(0)
-        picture = rng.integers(0, 255, (size[1], size[0], 3), np.uint8)
-        stamps: list[int] = []
-
-        def film() -> None:
-            due = time.monotonic()
-            while not stop.is_set():
-                stamp = time.time_ns()
-                message = array_to_image(picture, "bgr8", Image().header)
-                message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
-                publisher.publish(message)
-                stamps.append(stamp)
-                due += 1 / RATE_HZ
-                time.sleep(max(due - time.monotonic(), 0))
-
-        with Client() as client:
-            client.wait_until_active()
-            filming = threading.Thread(target=film)
-            filming.start()
+    command = NODE if arguments.segmenter == "embedded" else (sys.executable, __file__, "--serve")
+    width, height = size
+    picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    with running_node(command) as node, Client() as client:
+        client.wait_until_active()
+        with Camera(picture, "bgr8", RATE_HZ) as camera:
             if tracking:
-                width, height = size
                 client.follow(Box(width * 0.4, height * 0.4, width * 0.6, height * 0.6))
-        first = len(stamps) + WARM_UP_FRAMES
-        while len(stamps) < first:
-            time.sleep(0.01)
-        cpu, start = cpu_seconds(node.pid), time.monotonic()
-        while len(stamps) < first + arguments.frames:
-            time.sleep(0.01)
-        cpu, seconds = cpu_seconds(node.pid) - cpu, time.monotonic() - start
-        stop.set()
-        filming.join()
-        time.sleep(0.5)  # the last images are on their way
-        executor.shutdown()
-        measured = stamps[first : first + arguments.frames]
-        answered = [latencies[stamp] for stamp in measured if stamp in latencies]
-        return {
-            "size": name,
-            "targets": int(tracking),
-            "frames": len(measured),
-            "rate_hz": round(arguments.frames / seconds, 1),
-            "lost_percent": round(100 * (1 - len(answered) / len(measured)), 2),
-            "overhead_median_ms": round(float(np.median(answered)), 2) if answered else None,
-            "overhead_p99_ms": round(float(np.percentile(answered, 99)), 2) if answered else None,
-            "node_cpu_ms_per_frame": round(cpu / seconds / RATE_HZ * 1e3, 2),
-        }
-    finally:
-        stop.set()
-        rclpy.try_shutdown()
-        node.send_signal(signal.SIGINT)
-        try:
-            node.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(node.pid, signal.SIGKILL)
+            first = len(camera.stamps) + WARM_UP_FRAMES
+            camera.wait_for(first)
+            cpu, start = cpu_seconds(node.pid), time.monotonic()
+            camera.wait_for(first + arguments.frames)
+            cpu, seconds = cpu_seconds(node.pid) - cpu, time.monotonic() - start
+            camera.stop_filming()
+    measured = camera.stamps[first : first + arguments.frames]
+    answers = [(stamp, camera.answers[stamp]) for stamp in measured if stamp in camera.answers]
+    added = [(answer.arrived_ns - stamp - answer.segmenter_ns) * 1e-6 for stamp, answer in answers]
+    return {
+        "size": name,
+        "targets": int(tracking),
+        "frames": len(measured),
+        "rate_hz": round(arguments.frames / seconds, 1),
+        "lost_percent": round(100 * (1 - len(added) / len(measured)), 2),
+        "overhead_median_ms": round(float(np.median(added)), 2) if added else None,
+        "overhead_p99_ms": round(float(np.percentile(added, 99)), 2) if added else None,
+        "node_cpu_ms_per_frame": round(cpu / seconds / RATE_HZ * 1e3, 2),
+    }
 
 
 def cpu_seconds(pid: int) -> float:

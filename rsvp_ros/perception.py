@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 HISTORY_FRAMES = 32  # kept while the MLLM thinks; when full, every second one is dropped
-PATIENCE_FRAMES = 3  # a new result is carried forward at least once in so many frames, however busy the camera
+PATIENCE_FRAMES = 2  # a new result gets a look at least once in so many frames, however busy the camera
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class _CatchUp:
     frames: deque[Frame]
     """Still to go through, the reasoned one first."""
     last: Frame
-    """The newest one gone through."""
+    """The newest one gone through; at first the reasoned one."""
+    features: object | None = None
+    """The next one encoded, once it has been looked at."""
     final: bool = False
     """Whether `frames` holds the very last step."""
     waited: int = 0
@@ -329,7 +331,7 @@ class Perception:
         seconds = 0.0
         try:
             frame.image  # noqa: B018  decoded here also when nothing is followed: a bad camera is told of at once
-            seconds = self._follow(segmenter, tracker, frame)
+            seconds, _ = self._follow(segmenter, tracker, frame)
         except InvalidImageError as error:
             self._count(unusable=1)
             self._on_problem(error)
@@ -344,54 +346,61 @@ class Perception:
         if tracker.lost:
             self._ask_again()
 
-    def _follow(self, segmenter: Segmenter, tracker: Tracker, frame: Frame, passes: int = 1) -> float:
-        """Find a tracker's targets in a frame; seconds spent in the segmenter.
+    def _follow(
+        self, segmenter: Segmenter, tracker: Tracker, frame: Frame, features: object | None = None
+    ) -> tuple[float, object | None]:
+        """Find a tracker's targets in a frame; seconds spent in the segmenter, and the frame encoded.
 
-        A second pass looks again where the first one saw the targets.
+        `features`: that from a first look, to look once more where it saw the targets. None comes back where nothing is
+        followed or the segmenter failed.
         """
         if not tracker.active:
-            return 0.0
+            return 0.0, None
         image = frame.image
         height, width = image.shape[:2]
-        seconds, features = 0.0, None
-        for turn in range(passes):
-            prompts = tracker.prompts(frame.stamp_ns, width, height, segmenter.reads_text)
-            start = time.perf_counter()
-            try:
-                if features is None:
-                    features = segmenter.encode(image)
-                predictions: Sequence[Prediction | None] = segmenter.segment(features, prompts)
-            except ModelRunError as error:
-                self._on_problem(error)
-                predictions = [None] * len(prompts)
-            except Exception as error:
-                logger.exception("the segmenter failed")
-                self._on_problem(ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}"))
-                predictions = [None] * len(prompts)
-            seconds += time.perf_counter() - start
-            tracker.update(image, predictions, frame.stamp_ns, again=turn > 0)
-        return seconds
+        again = features is not None
+        prompts = tracker.prompts(frame.stamp_ns, width, height, segmenter.reads_text)
+        predictions: Sequence[Prediction | None] = [None] * len(prompts)
+        start = time.perf_counter()
+        try:
+            if features is None:
+                features = segmenter.encode(image)
+            predictions = segmenter.segment(features, prompts)
+        except ModelRunError as error:
+            features = None
+            self._on_problem(error)
+        except Exception as error:
+            features = None
+            logger.exception("the segmenter failed")
+            self._on_problem(ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}"))
+        seconds = time.perf_counter() - start
+        tracker.update(image, predictions, frame.stamp_ns, again)
+        return seconds, features
 
     def _advance(self, segmenter: Segmenter, catch_up: _CatchUp) -> None:
-        """One step of carrying a new result to the present."""
+        """One step of carrying a new result to the present: one look, so that a live frame waits for no more."""
         catch_up.waited = 0
         request, tracker = catch_up.request, catch_up.tracker
         if request.done:  # cancelled or superseded
             self._catch_up = None
             return
-        first = not len(tracker)
-        if first and catch_up.proposals:
-            tracker.start(self._new_ids(len(catch_up.proposals)), catch_up.proposals, request.instruction)
         if catch_up.frames:
-            frame = catch_up.last = catch_up.frames.popleft()
+            frame = catch_up.frames[0]
+            first = frame is catch_up.last
+            if first and not len(tracker):
+                tracker.start(self._new_ids(len(catch_up.proposals)), catch_up.proposals, request.instruction)
+            # Twice: in the reasoned frame to find the targets' own regions, in later ones as they may have moved far.
+            seen_before, features = catch_up.features is not None, None
             try:
-                # Twice: in the reasoned frame to find the targets' own regions, in later ones since they may have moved
-                # far.
-                self._follow(segmenter, tracker, frame, passes=2)
-                if first:
-                    tracker.keep_seen()
+                _, features = self._follow(segmenter, tracker, frame, catch_up.features)
             except InvalidImageError as error:
                 self._on_problem(error)
+            if features is not None and not seen_before:
+                catch_up.features = features
+                return
+            catch_up.features, catch_up.last = None, catch_up.frames.popleft()
+            if first:
+                tracker.keep_seen()
         if catch_up.frames and len(tracker):
             return
         newest = self._newest

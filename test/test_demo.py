@@ -97,7 +97,10 @@ def test_finds_follows_and_shows_it(tmp_path, film):
         assert str(tmp_path / name) in demo.stdout
     for ask in ASKS:
         assert demo.stdout.count(f'"{ask.instruction}"') == 2, "when it is asked, and in the figures"
-    assert demo.stdout.count("target: No MLLM is configured") == len(ASKS)
+    for step in ("target", "presence", "region"):
+        assert len(re.findall(rf"^ +{step}: ", demo.stdout, re.MULTILINE)) == len(ASKS), (
+            "the MLLM in the package reasons"
+        )
     numbers = (
         r"(\d+) shown, (\d+) received, (\d+) lost on the way\W+(\d+) of the clip's (\d+) answered, (\d+) overtaken"
     )

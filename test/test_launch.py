@@ -76,11 +76,11 @@ def description(params_file):
 @pytest.mark.launch(fixture=description)
 def test_the_included_launch_file_brings_up_a_node_that_finds_targets(robot):
     until(lambda: robot.targets, "images processed")
-    robot.instructions.publish(String(data="the red block"))
+    robot.instructions.publish(String(data="the red book"))
     assert robot.tracked(5)
     assert until(lambda: [r for r in robot.reasonings if r.complete], "reasoning")[-1].found
-    result = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block"))).result
-    assert [target.class_name for target in result.targets] == ["block"]
+    result = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book"))).result
+    assert [target.class_name for target in result.targets] == ["book"]
 
 
 class Command:
@@ -138,16 +138,16 @@ def test_the_commands_of_a_user(robot, params_file):
     with Command("launch", "rsvp_ros", "rsvp.launch.py", *arguments) as launched:
         launched.wait_for("Active: images from")
         ask_until("active [3]", "lifecycle", "get", f"/{NAMESPACE}/rsvp_node")
-        goal = "{instruction: the red block}"
+        goal = "{instruction: the red book}"
         with Command(
             "action", "send_goal", "--feedback", f"/{NAMESPACE}/find_target", "rsvp_ros/action/FindTarget", goal
         ) as c:
-            output = c.wait_for("Feedback:", "name: presence", "class_name: block", "SUCCEEDED")
+            output = c.wait_for("Feedback:", "name: presence", "class_name: book", "SUCCEEDED")
             assert output.index("Feedback:") < output.index("SUCCEEDED")
         with Command("topic", "echo", "--truncate-length", "20", f"/{NAMESPACE}/targets") as command:
-            command.wait_for("class_name: block", "state: 1", "frame_id: test_camera_optical")
+            command.wait_for("class_name: book", "state: 1", "frame_id: test_camera_optical")
         with Command("topic", "echo", f"/{NAMESPACE}/reasoning") as command:
-            command.wait_for("instruction: the red block", "complete: true")
+            command.wait_for("instruction: the red book", "complete: true")
         with Command("param", "describe", f"/{NAMESPACE}/rsvp_node", "tracker.lost_after_s") as command:
             command.wait_for("Unseen for longer than this")
         with Command("param", "set", f"/{NAMESPACE}/rsvp_node", "tracker.lost_after_s", "3.0") as command:

@@ -134,15 +134,15 @@ def test_a_local_model_reasons_in_a_process_of_its_own_and_no_frame_waits(shared
 
 ANSWER = json.dumps(
     {
-        "target": "the red block",
-        "scene": "a red block on a grey table",
+        "target": "the red book",
+        "scene": "a red book on a grey table",
         "present": True,
         "objects": [
-            {"name": "block", "attributes": ["red"], "rows": [4, 5], "columns": [3, 4, 5], "reason": "it is red"}
+            {"name": "book", "attributes": ["red"], "rows": [4, 5], "columns": [3, 4, 5], "reason": "it is red"}
         ],
     }
 )
-ABSENT = json.dumps({"target": "a cat", "scene": "a red block", "present": False, "objects": []})
+ABSENT = json.dumps({"target": "a cat", "scene": "a red book", "present": False, "objects": []})
 
 
 def table(x: int = 100, y: int = 80, width: int = 320, height: int = 240) -> np.ndarray:
@@ -166,7 +166,7 @@ def session(server):
 
 @pytest.fixture
 def robot(session, server):
-    """The robot, with the node following nothing and a server that finds the block."""
+    """The robot, with the node following nothing and a server that finds the book."""
     _, robot = session
     server.script[:] = [Reply(ANSWER)]
     robot.show(table())
@@ -187,12 +187,12 @@ def follow(x: float, y: float, width: float, height: float, **options) -> FindTa
 
 def test_an_action_streams_its_steps_and_gives_the_target(robot, server):
     server.script[:] = [Reply(ANSWER, piece_delay_s=0.02)]
-    answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+    answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
     assert answer.status == GoalStatus.STATUS_SUCCEEDED
     result = answer.result
     assert (result.error_code, result.error_msg) == (CODES.NONE, "")
-    assert [target.class_name for target in result.targets] == ["block"]
-    assert result.targets[0].description == "block, red"
+    assert [target.class_name for target in result.targets] == ["book"]
+    assert result.targets[0].description == "book, red"
     assert result.header.frame_id == FRAME_ID
     assert result.reasoning.found
     assert result.reasoning.raw_text == ANSWER
@@ -217,7 +217,7 @@ def test_what_is_followed_stays_where_the_next_thing_is_not_found(robot, server)
 
 def test_a_cancelled_reasoning_is_complete(robot, server):
     server.script[:] = [Reply(ANSWER, piece_delay_s=0.03, hang_at=20)]
-    handle = robot.send(FindTarget.Goal(instruction="the red block"))
+    handle = robot.send(FindTarget.Goal(instruction="the red book"))
     until(lambda: robot.reasonings and not robot.reasonings[-1].complete, "reasoning under way")
     robot.wait_for(handle.cancel_goal_async, "answer to the cancel")
     last = until(lambda: robot.reasonings[-1].complete and robot.reasonings[-1], "complete reasoning")
@@ -389,7 +389,7 @@ def test_a_bad_server_is_named_and_no_image_of_a_target_is_lost(session, robot, 
     until(lambda: robot.targets[-1].targets, "target")
     start = robot.targets[-1]
     server.script[:] = [reply]
-    answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+    answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, code)
     assert answer.result.error_msg
     if code == CODES.SERVER_UNAVAILABLE:
@@ -405,7 +405,7 @@ def test_a_bad_server_is_named_and_no_image_of_a_target_is_lost(session, robot, 
 def test_a_dead_and_a_hanging_server():
     with running("dead", server_parameters(unused_url())) as (_, robot):
         robot.show(table())
-        answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+        answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
         assert answer.result.error_code == CODES.SERVER_UNAVAILABLE
         assert robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets
     with RecordedServer(Reply(ANSWER, hang_at=0)) as server:
@@ -413,7 +413,7 @@ def test_a_dead_and_a_hanging_server():
         parameters["mllm"]["openai"]["first_token_timeout_s"] = 0.5
         with running("hanging", parameters) as (_, robot):
             robot.show(table())
-            answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+            answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
             assert answer.result.error_code == CODES.SERVER_TIMEOUT
 
 
@@ -456,7 +456,7 @@ def test_ctrl_c_ends_it_cleanly():
     ):
         robot.show(table())
         robot.result_of(robot.send(follow(90, 70, 80, 70)))
-        robot.send(FindTarget.Goal(instruction="the red block"))
+        robot.send(FindTarget.Goal(instruction="the red book"))
         server.wait_for_request()
         status, log = node.stop()
     assert status == 0, log
@@ -470,7 +470,7 @@ def test_a_goal_is_told_of_a_shutdown():
         running("shutdown", server_parameters(server.url)) as (node, robot),
     ):
         robot.show(table())
-        handle = robot.send(FindTarget.Goal(instruction="the red block"))
+        handle = robot.send(FindTarget.Goal(instruction="the red book"))
         server.wait_for_request()
         change = robot.node.create_client(ChangeState, "rsvp_node/change_state")
         request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN))
@@ -529,7 +529,7 @@ def test_the_configurations_that_are_shipped_fit():
 
 
 def test_reasoning_is_latched(robot):
-    robot.result_of(robot.send(FindTarget.Goal(instruction="the red block")))
+    robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
     from rclpy.qos import DurabilityPolicy, QoSProfile
 
     late: list[Reasoning] = []
@@ -542,8 +542,8 @@ def test_a_robot_program_asks_through_the_client(robot, server):
     with Client(namespace="session", context=robot.context) as client:
         client.wait_until_active()
         words: list[str] = []
-        found = client.find("the red block", on_feedback=lambda feedback: words.append(feedback.text))
-        assert [target.class_name for target in found.targets] == ["block"]
+        found = client.find("the red book", on_feedback=lambda feedback: words.append(feedback.text))
+        assert [target.class_name for target in found.targets] == ["book"]
         assert "".join(words) == ANSWER
         array = until(lambda: (array := client.next_targets()) and array.targets and array, "targets")
         assert array.targets[0].id == found.targets[0].id
@@ -557,14 +557,14 @@ def test_a_robot_program_asks_through_the_client(robot, server):
         assert "not in the image" in absent.error_msg
         server.script[:] = [Reply(status=500)]
         with pytest.raises(ServerUnavailableError):
-            client.find("the red block")
+            client.find("the red book")
         with pytest.raises(InvalidInstructionError):
             client.find("")
         server.script[:] = [Reply(ANSWER, hang_at=0)]
         with pytest.raises(TimeoutError):
-            client.find("the red block", timeout_s=0.5)
+            client.find("the red book", timeout_s=0.5)
         server.script[:] = [Reply(ANSWER)]
-        assert client.find("the red block").targets, "the goal that timed out was cancelled"
+        assert client.find("the red book").targets, "the goal that timed out was cancelled"
 
 
 def test_a_target_in_space(shared_data):

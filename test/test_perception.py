@@ -86,14 +86,14 @@ class ScriptedMllm:
 
 
 FOUND = (
-    '{"target": "the red block", "scene": "one block", "present": true, "objects": [{"name": "block", '
+    '{"target": "the red book", "scene": "one book", "present": true, "objects": [{"name": "book", '
     '"attributes": ["red"], "bbox_2d": [250, 300, 500, 600], "reason": "it is red"}]}'
 )
-ABSENT = '{"target": "a cat", "scene": "one block", "present": false, "objects": []}'
+ABSENT = '{"target": "a cat", "scene": "one book", "present": false, "objects": []}'
 
 
 def picture(x: float, y: float = 80, side: int = 50) -> np.ndarray:
-    """A red block on grey, its top left corner at (x, y)."""
+    """A red book on grey, its top left corner at (x, y)."""
     image = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
     image[Box.from_xywh(x, y, side, side).to_slices(*SIZE)] = (250, 20, 20)
     return image
@@ -170,7 +170,7 @@ def test_reasoning_never_delays_a_frame_and_the_result_catches_up():
     mllm = ScriptedMllm(FOUND)
     with Stream(mllm=mllm) as stream:
         stream.frame(picture(90))
-        request = stream.perception.find("the red block")
+        request = stream.perception.find("the red book")
         until(lambda: request.state is RequestState.REASONING)
         for x in range(92, 192, 2):  # moves far out of the box that the answer will name
             assert stream.frame(picture(x)).targets == ()
@@ -178,7 +178,7 @@ def test_reasoning_never_delays_a_frame_and_the_result_catches_up():
         mllm.go.set()
         outcome = request.result(DEADLINE_S)
         assert outcome.result.targets[0].box == Box(190, 80, 240, 130)
-        assert outcome.reasoning.proposals[0].name == "block"
+        assert outcome.reasoning.proposals[0].name == "book"
         assert outcome.reasoning.completion_tokens == 5
         (target,) = stream.frame(picture(192)).targets
         assert target.box == Box(192, 80, 242, 130)
@@ -187,12 +187,46 @@ def test_reasoning_never_delays_a_frame_and_the_result_catches_up():
     assert "".join(text for _, _, text in stream.progress) == FOUND
 
 
+def test_a_live_frame_waits_for_no_more_than_one_look_of_a_result():
+    class Looked(RedSegmenter):
+        """Knows which image it looked at when, and lets something happen in the first look at one."""
+
+        def __init__(self):
+            super().__init__()
+            self.looks = []
+            self.first_look = {}
+
+        def encode(self, image):
+            return super().encode(image), id(image)
+
+        def segment(self, features, prompts):
+            mask, image = features
+            self.looks.append(image)
+            self.first_look.pop(image, lambda: None)()
+            return super().segment(mask, prompts)
+
+    mllm = ScriptedMllm(FOUND)
+    segmenter = Looked()
+    with Stream(segmenter, mllm=mllm) as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        reasoned, live = picture(90), picture(92)
+        stream.frame(reasoned)
+        request = stream.perception.find("the red book")
+        until(lambda: request.state is RequestState.REASONING)
+        segmenter.looks.clear()
+        segmenter.first_look[id(reasoned)] = lambda: stream.perception.submit(Frame(live, stream.stamp_ns + 10**8))
+        mllm.go.set()
+        request.result(DEADLINE_S)
+        assert segmenter.looks[:3] == [id(reasoned), id(live), id(reasoned)]
+
+
 def test_old_targets_are_followed_until_there_are_new_ones():
     mllm = ScriptedMllm(FOUND)
     with Stream(mllm=mllm) as stream:
         stream.frame(picture(90))
         old = stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S).result.targets[0]
-        request = stream.perception.find("the red block")
+        request = stream.perception.find("the red book")
         until(lambda: request.state is RequestState.REASONING)
         assert [t.id for t in stream.frame(picture(92)).targets] == [old.id]
         mllm.go.set()
@@ -238,7 +272,7 @@ def test_occluded_then_lost_then_asked_again():
     config = PerceptionConfig(ask_again=True, ask_again_interval_s=0.0)
     with Stream(mllm=mllm, config=config, tracker_config=TrackerConfig(lost_after_s=1.0)) as stream:
         stream.frame(picture(90))
-        first = stream.perception.find("the red block").result(DEADLINE_S).result.targets[0]
+        first = stream.perception.find("the red book").result(DEADLINE_S).result.targets[0]
         empty = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
         states = [stream.frame(empty, 0.3).targets[0] for _ in range(3)]
         assert [t.state for t in states] == [TargetState.OCCLUDED] * 3
@@ -250,9 +284,9 @@ def test_occluded_then_lost_then_asked_again():
         assert stream.results[-1].targets[0].state is TargetState.LOST
         request = until(lambda: stream.perception.request)
         until(lambda: request.state is RequestState.REASONING)
-        assert request.instruction == "the red block"
+        assert request.instruction == "the red book"
         request.cancel()
-        assert first.instruction == "the red block"
+        assert first.instruction == "the red book"
 
 
 def test_cancel_and_supersede():
@@ -275,7 +309,7 @@ def test_cancel_and_supersede():
 def test_refusals():
     with Stream(config=PerceptionConfig(image_timeout_s=0.2)) as stream:
         with pytest.raises(NoReasonerError, match=r"mllm\.backend"):
-            stream.perception.find("the red block").result(DEADLINE_S)
+            stream.perception.find("the red book").result(DEADLINE_S)
         with pytest.raises(NoImageError, match="QoS"):
             stream.perception.find(box=Box(1, 1, 5, 5)).result(DEADLINE_S)
         stream.frame(picture(90))
@@ -348,7 +382,7 @@ def test_a_busy_camera_does_not_starve_a_result():
     with Stream(RedSegmenter(delay_s=0.02), mllm=mllm) as stream:
         stream.frame(picture(90))
         stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
-        request = stream.perception.find("the red block")
+        request = stream.perception.find("the red book")
         until(lambda: request.state is RequestState.REASONING)
         mllm.go.set()
         deadline = time.monotonic() + DEADLINE_S

@@ -279,8 +279,9 @@ def test_a_bag_that_breaks_off(tmp_path):
 
 
 def test_films_scenes(listen, headless_gl):
+    # Long enough for the listener to be matched to the camera while it films
     listener = listen("live")
-    with filming("live", seed=2, width=96, height=72, rate=120.0, seconds=1.0, loop=False) as camera:
+    with filming("live", seed=2, width=96, height=72, rate=120.0, seconds=4.0, loop=False) as camera:
         moment = listener.wait_for(2)[-1]
         assert camera.wait() == 0, camera.log
         assert "Filming scene 2 of val" in camera.log

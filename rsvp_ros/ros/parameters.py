@@ -89,6 +89,9 @@ OPTIONS: Mapping[str, Option] = {
     "segmenter.model_type": Option(
         "transformers only: read the folder as another type than its config.json says, e.g. 'sam3_tracker'"
     ),
+    "segmenter.compile": Option(
+        "Compile the image encoder with torch.compile: the start takes a minute longer, and needs a C++ compiler"
+    ),
     "reasoner.visual_prompt.style": Option(
         "What is drawn on the image for the MLLM: numbered row and column bands (RSVP), numbered marks, or nothing",
         choices=("bands", "marks", "none"),

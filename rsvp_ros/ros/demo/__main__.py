@@ -109,8 +109,8 @@ def run(out: Path, seconds: float | None, node: NodeProcess) -> None:
     if not any(answer.kept for answer in answers):
         raise DemoError("nothing that was asked for was found and followed for most of the time")
     print(
-        "\nWithout an MLLM the words are taken literally. With one on an OpenAI-compatible server (vLLM, Ollama), its\n"
-        "address written into config/server.yaml, it is what you mean that counts:\n"
+        "\nThe small MLLM of the package knows this tabletop only, and that in part. With one on an OpenAI-compatible\n"
+        "server (vLLM, Ollama), its address written into config/server.yaml, ask what you like of any picture:\n"
         "    source .venv/bin/activate && source install/setup.bash\n"
         f'    rsvp segment {out / "scene.png"} "something to drink from" --config config/server.yaml\n'
         "and on a robot: ros2 launch rsvp_ros rsvp.launch.py params_file:=config/server.yaml"

@@ -45,11 +45,11 @@ class Ask:
 
 
 ASKS = (
-    Ask(0.03, "the red apple", "red", "apple"),
+    Ask(0.03, "something to hammer with", "brown", "hammer"),
     Ask(0.12, "the blue mug", "blue", "mug"),
     Ask(0.32, "the purple ball", "purple", "ball"),
 )
-"""Words of kind and colour: what a segmenter that reads text understands without an MLLM."""
+"""A use, which takes an MLLM, and words of kind and colour, which a segmenter that reads text understands as well."""
 
 
 @dataclass
