@@ -37,7 +37,7 @@ def dataset() -> MixedDataset:
 def batch(dataset) -> Batch:
     """One from which all of the losses can be learnt: something is absent, and a text is about the whole image."""
     found = (dataset[number] for number in range(100))
-    return next(b for b in found if 0 < b.present.sum() < len(b.present) and b.exhaustive.any())
+    return next(b for b in found if 0 < b.present[b.judged].sum() < b.judged.sum() and b.exhaustive.any())
 
 
 # --- learning
@@ -59,7 +59,8 @@ def test_one_batch_can_be_learnt_by_heart(batch):
     assert all(last[name] < first[name] for name in first if first[name])
     output, _ = learner.eval()(batch)
     assert soft_iou(output.masks.sigmoid(), batch.masks)[batch.present].mean() > 0.5
-    assert ((output.presence > 0) == batch.present).all()
+    taught = batch.judged  # of the others nobody says whether the description fits
+    assert ((output.presence > 0) == batch.present)[taught].all()
 
 
 def test_every_parameter_gets_a_gradient(batch):

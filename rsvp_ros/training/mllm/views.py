@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
-from rsvp_ros.tabletop.descriptions import rolls
+from rsvp_ros.tabletop.descriptions import has_material, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
 from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.training.mllm.model import MERGE, PATCH
@@ -40,8 +40,8 @@ class SeenThing:
 
 
 def is_wooden(thing: ObjectView) -> bool:
-    """Whether it is of wood, and things of its kind need not be."""
-    return thing.material == "wood" and len(KINDS[thing.kind].materials) > 1
+    """Whether it looks to be of wood, and things of its kind need not be."""
+    return len(KINDS[thing.kind].materials) > 1 and has_material(thing, "wood") is True
 
 
 def is_lying(thing: ObjectView) -> bool:
