@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rsvp_ros.errors import ConfigurationError, ParseError
+from rsvp_ros.errors import ConfigurationError, ModelLoadError, ParseError
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.reasoning.families import FAMILIES
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig, TransformersMllm
@@ -106,7 +106,7 @@ def test_chains_say_the_truth(views: list[View], bands: int):
         layout = RememberingLayout(view)
         grid = RegionGrid(bands, bands, view.camera.width, view.camera.height)
         rng = np.random.default_rng(seed)
-        for q in sample_questions(layout, rng, 12, LANGUAGES, is_training=True):
+        for q in sample_questions(layout, rng, 18, LANGUAGES, is_training=True):
             chain = write_chain(q.query, q.answer, layout, q.language, grid)
             answer = parse_answer(chain.text, FAMILIES[FAMILY], (view.camera.width, view.camera.height))
             if is_passed_on(q.query):
@@ -429,6 +429,31 @@ def test_trained_weights_answer_through_the_reasoner(
             reasoner.reason(views[0].image, "the red mug")
     finally:
         mllm.close()
+
+
+def test_training_goes_on_from_weights(scenes: Path, material: Material, tmp_path: Path):
+    """With their tokenizer; as long as the vision tower's heads know nothing, they do not spoil it."""
+    first = Trainer(config(scenes, tmp_path / "first"), material)
+    first.run()
+    first.save_weights(tmp_path / "weights")
+    start = str(tmp_path / "weights")
+    again = config(scenes, tmp_path / "again", init=start, seeing_steps=2, vocabulary=1300)
+    shutil.copytree(material.folder, tmp_path / "again/material", ignore=shutil.ignore_patterns("tokenizer"))
+    trainer = Trainer(again)
+    assert trainer.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+    begun, heads = weights(trainer), [p.clone() for p in trainer.heads.parameters()]
+    for name, value in weights(first).items():
+        assert torch.equal(begun[name], value.to(torch.bfloat16).float()), name
+    trainer.train_step()
+    assert all(torch.equal(value, begun[name]) for name, value in weights(trainer).items())
+    assert not all(torch.equal(*pair) for pair in zip(heads, trainer.heads.parameters(), strict=True))
+    trainer.train_step()
+    eyes = "model.visual.patch_embed.proj.weight"
+    assert not torch.equal(weights(trainer)[eyes], begun[eyes])
+    with pytest.raises(ModelLoadError, match="of this size"):
+        Trainer(config(scenes, tmp_path / "other", init=start, model=MllmSize()), material)
+    with pytest.raises(ModelLoadError, match="there is no model folder"):
+        Trainer(config(scenes, tmp_path / "other", init=str(tmp_path / "nowhere")), material)
 
 
 def test_judging_knows_right_from_wrong(views: list[View]):

@@ -180,18 +180,16 @@ def english_name(kind: str) -> str:
 
 def visible_attributes(thing: ObjectView) -> tuple[str, ...]:
     """What tells a thing from others, English: its colour, its pattern, wood."""
-    return _attributes(
-        thing.kind,
-        thing.color,
-        None if thing.pattern == "plain" else thing.pattern,
-        "wood" if has_material(thing, "wood") else None,
-    )
+    pattern = None if thing.pattern == "plain" else thing.pattern
+    material = "wood" if has_material(thing, "wood") else None
+    return _attributes(has_colored_handle(thing.kind, thing.color, thing.material), thing.color, pattern, material)
 
 
-def _attributes(kind: str | None, color: str | None, pattern: str | None, material: str | None) -> tuple[str, ...]:
+def _attributes(handle: bool, color: str | None, pattern: str | None, material: str | None) -> tuple[str, ...]:
+    """handle: whether the colour is that of a handle."""
     said = []
     if color:
-        said.append(f"{color} handle" if has_colored_handle(kind, color, material) else color)
+        said.append(f"{color} handle" if handle else color)
     if pattern:
         said.append(pattern)
     if material:
@@ -206,9 +204,10 @@ def sought(query: Query) -> tuple[str, tuple[str, ...]]:
     what = query.what
     kind = what.kind or (USES[what.use].members[0] if what.use else None)
     if kind:
-        return english_name(kind), _attributes(kind, what.color, what.pattern, what.material)
+        handle = has_colored_handle(kind, what.color or "", what.material)
+        return english_name(kind), _attributes(handle, what.color, what.pattern, what.material)
     name = {"rolls": "ball", "breaks": "mug", "cuts": "knife"}.get(what.hazard or "", what.category or "object")
-    return name, _attributes(None, what.color, what.pattern, what.material)
+    return name, _attributes(False, what.color, what.pattern, what.material)
 
 
 def descriptions(query: Query) -> Iterator[Description]:

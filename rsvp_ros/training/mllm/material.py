@@ -32,8 +32,8 @@ class Material:
     """Where it is kept."""
 
 
-def gather(train: str, held_out: str, folder: Path, vocabulary: int) -> Material:
-    """The material of two folders of `rsvp tabletop export`, kept in `folder`.
+def gather(train: str, held_out: str, folder: Path, vocabulary: int, init: Path | None = None) -> Material:
+    """The material of two folders of `rsvp tabletop export`, kept in `folder`; init: folder with another tokenizer.
 
     Raises ConfigurationError, InvalidImageError.
     """
@@ -41,7 +41,8 @@ def gather(train: str, held_out: str, folder: Path, vocabulary: int) -> Material
         name: _part(Path(source).expanduser(), folder / name)
         for name, source in (("train", train), ("held_out", held_out))
     }
-    return Material(**parts, tokenizer=_tokenizer(parts["train"][1], folder / "tokenizer", vocabulary), folder=folder)
+    tokenizer = AutoTokenizer.from_pretrained(init) if init else _tokenizer(parts["train"][1], folder, vocabulary)
+    return Material(**parts, tokenizer=tokenizer, folder=folder)
 
 
 def _part(source: Path, folder: Path) -> Part:
@@ -63,6 +64,7 @@ def _part(source: Path, folder: Path) -> Part:
 
 
 def _tokenizer(lessons: list[list[Lesson]], folder: Path, vocabulary: int) -> PreTrainedTokenizerFast:
+    folder = folder / "tokenizer"
     if not (folder / "tokenizer.json").exists():
         texts = [text for of_view in lessons for lesson in of_view for said in lesson.texts.values() for text in said]
         with disk_errors(folder):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.errors import ConfigurationError, ModelLoadError
 
 PATCH = 16
 """Pixels on a side of what one token of the vision tower sees."""
@@ -101,6 +103,17 @@ def build_model(size: MllmSize, tokenizer: PreTrainedTokenizerFast, seed: int) -
         pad_token_id=tokenizer.pad_token_id,
     )
     return model
+
+
+def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
+    """Take the weights that a training wrote into `folder`. Raises ModelLoadError."""
+    try:
+        start = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        model.load_state_dict(start.state_dict())
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelLoadError(
+            f"{folder} holds no weights of a model of this size and vocabulary, as `rsvp train mllm` writes them: {error}"
+        ) from error
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.reasoning.mllm.model_folder import find_model_folder
 from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.training import config_files
 from rsvp_ros.training.checkpoint import Checkpoints
@@ -26,7 +27,7 @@ from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, r
 from rsvp_ros.training.mllm.lessons import LessonBatch, Lessons
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import figures, measure
-from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images
+from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images, load_weights
 from rsvp_ros.training.mllm.optimizer import Optimizer
 from rsvp_ros.training.mllm.seeing import SeeingHeads, seeing_batch
 from rsvp_ros.training.mllm.tokenizer import make_processor
@@ -80,6 +81,9 @@ class MllmTrainConfig:
     threads: int = 1
     bfloat16: bool = True
     """Mixed precision; weights are float32 in any case."""
+    init: str | None = None
+    """Folder with weights to start from, whose tokenizer is kept, or "embedded"; None: from nothing. The vision tower's
+    heads are not among them: they learn alone in the first `warmup_steps` of the `seeing_steps`."""
     model: MllmSize = field(default_factory=MllmSize)
 
     def __post_init__(self) -> None:
@@ -114,17 +118,23 @@ class Trainer:
     """Network, optimiser and where they stand. `train` is the way in."""
 
     def __init__(self, config: MllmTrainConfig, material: Material | None = None) -> None:
-        """Raises ConfigurationError."""
+        """Raises ConfigurationError, ModelLoadError (`init`)."""
         self.config = config
         self.out = Path(config.out).expanduser()
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(config.threads)
-        self.material = material or gather(config.train, config.held_out, self.out / "material", config.vocabulary)
+        init = find_model_folder(config.init) if config.init else None
+        self.material = material or gather(
+            config.train, config.held_out, self.out / "material", config.vocabulary, init
+        )
         self.tokenizer: PreTrainedTokenizerFast = self.material.tokenizer
         self.model = build_model(config.model, self.tokenizer, config.seed)
-        put_in_order(self.model, self.tokenizer, config.seed)
+        if init:
+            load_weights(self.model, init)
+        else:
+            put_in_order(self.model, self.tokenizer, config.seed)
         self.heads = SeeingHeads(config.model.vision_hidden, config.model.hidden)
         self.frame = Frame.of(self.model, self.tokenizer)
         self.optimizer = Optimizer([self.model, self.heads], config.learning_rate, config.weight_decay)
@@ -172,8 +182,10 @@ class Trainer:
         """A step of the vision tower alone."""
         rng = np.random.default_rng([self.config.seed, self.step, 1])
         patches, truth = seeing_batch(self.material.train[0], rng, self.config.seeing_images, self.config.varied)
+        heads_alone = self.config.init is not None and self.step < self.config.warmup_steps
         with self._mixed(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            fine, merged = encode_images(self.model.model.visual, patches, ROWS, COLUMNS)
+            with torch.set_grad_enabled(not heads_alone):
+                fine, merged = encode_images(self.model.model.visual, patches, ROWS, COLUMNS)
             loss, right = self.heads(fine, merged, truth)
         return loss, {"seeing": loss.item(), **{f"see {name}": value for name, value in right.items()}}
 
@@ -258,7 +270,7 @@ class Trainer:
 def train(config: MllmTrainConfig) -> Path:
     """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
 
-    Raises ConfigurationError, TrainingDivergedError, InvalidImageError (damaged data).
+    Raises ConfigurationError, ModelLoadError (`init`), TrainingDivergedError, InvalidImageError (damaged data).
     """
     trainer = Trainer(config)
     trainer.resume()

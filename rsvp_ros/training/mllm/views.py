@@ -40,8 +40,8 @@ class SeenThing:
 
 
 def is_wooden(thing: ObjectView) -> bool:
-    """Whether it looks to be of wood, and things of its kind need not be."""
-    return len(KINDS[thing.kind].materials) > 1 and has_material(thing, "wood") is True
+    """Whether it looks to be of wood."""
+    return has_material(thing, "wood") is True
 
 
 def is_lying(thing: ObjectView) -> bool:
