@@ -112,7 +112,7 @@ def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
         model.load_state_dict(start.state_dict())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelLoadError(
-            f"{folder} holds no weights of a model of this size and vocabulary, as `rsvp train mllm` writes them: {error}"
+            f"{folder} holds no weights of a model of this size and vocabulary, as `rsvp train mllm` writes: {error}"
         ) from error
 
 
