@@ -337,7 +337,11 @@ def test_unknown_words_come_in_addition_or_in_place(said: str):
         assert len(longer) > len(said)
         rest = iter(longer)
         assert all(letter in rest for letter in said)  # all that was said is there, in its order
-    assert any(len(with_unknown_words(said, np.random.default_rng(k)).split()) == len(said.split()) for k in range(9))
+    count, seeds = len(said.split()), range(40)
+    in_place = [with_unknown_words(said, np.random.default_rng(k)) for k in seeds]
+    assert any(len(text.split()) == count and not text.endswith(said[-6:]) for text in in_place)
+    compounds = [with_unknown_words(said, np.random.default_rng(k), replace=False) for k in seeds]
+    assert any(len(text.split()) == count for text in compounds), "written together with the next word"
 
 
 def test_a_batch_holds_more_images_than_are_asked_about(material: Material):

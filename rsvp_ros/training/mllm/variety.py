@@ -152,6 +152,8 @@ _STARTS = (
 )  # fmt: skip
 _VOWELS = ("a", "e", "i", "o", "u", "ä", "ie", "ou", "ei")
 _ENDS = ("", "", "n", "r", "l", "s", "st", "ck", "t", "ng", "do", "ra")
+COMPOUNDS = 0.3
+"""Of the unknown words that are put in are written together with the next one."""
 
 
 def unknown_word(rng: np.random.Generator, chinese: bool = False) -> str:
@@ -165,7 +167,8 @@ def unknown_word(rng: np.random.Generator, chinese: bool = False) -> str:
 def with_unknown_words(text: str, rng: np.random.Generator, replace: bool = True) -> str:
     """An instruction with one or two unknown words: in addition, or (`replace`) in place of its own.
 
-    So a word that it does not know means to a network that it goes by the others, and not that nothing fits.
+    So a word that it does not know means to a network that it goes by the others, and not that nothing fits. Some are
+    put in front of another without a space: so are the compounds of German made.
     """
     chinese = any("\u4e00" <= letter <= "\u9fff" for letter in text)
     puts = replace and rng.random() < 0.5
@@ -173,6 +176,7 @@ def with_unknown_words(text: str, rng: np.random.Generator, replace: bool = True
         places = [m.span() for m in re.finditer(r"[\u4e00-\u9fff]" if chinese else r"[^\W\d_]+", text)]
         a, b = places[int(rng.integers(len(places)))]
         word = unknown_word(rng, chinese)
-        rest = text[b:] if puts else ("" if chinese else " ") + text[a:]
+        joint = "" if chinese or rng.random() < COMPOUNDS else " "
+        rest = text[b:] if puts else joint + text[a:]
         text = text[:a] + word + rest
     return text
