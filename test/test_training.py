@@ -176,6 +176,8 @@ def test_training_goes_on_from_given_weights(tmp_path):
     assert torch.allclose(trainer.model.output_tokens, start.output_tokens, atol=1e-3)
     with pytest.raises(ModelLoadError, match=r"config\.json"):
         Trainer(small_config(tmp_path / "out", init=str(tmp_path / "nowhere")))
+    embedded = Trainer(small_config(tmp_path / "more", init="embedded")).model
+    assert same(weights(embedded), weights(Vlsm.from_pretrained("embedded")))
 
 
 # --- checkpoints

@@ -29,8 +29,8 @@ from rsvp_ros.segmentation.modeling.region import sample_regions
 from rsvp_ros.segmentation.modeling.text_encoder import word_pieces, words
 from rsvp_ros.segmentation.region import CROP_REACH, CROP_SIDE, MARGIN, PADDING, Region
 from rsvp_ros.segmentation.segmenter import Segmenter
-from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
-from rsvp_ros.segmentation.vlsm_segmenter import CACHED_TEXTS, CROP_BELOW, EMBEDDED, IMAGE_SIDE, VlsmSegmenter, look_at
+from rsvp_ros.segmentation.vlsm import EMBEDDED, Vlsm, VlsmConfig
+from rsvp_ros.segmentation.vlsm_segmenter import CACHED_TEXTS, CROP_BELOW, IMAGE_SIDE, VlsmSegmenter, look_at
 from rsvp_ros.training.prompts import PromptKind
 from rsvp_ros.types import Prompt
 

@@ -24,6 +24,9 @@ from rsvp_ros.segmentation.modeling.prompt_encoder import PromptEncoder
 from rsvp_ros.segmentation.modeling.text_encoder import TextEncoder, TextFeatures
 from rsvp_ros.segmentation.modeling.two_way import TwoWayBlock
 
+EMBEDDED = Path(__file__).parent / "weights" / "vlsm_embedded"
+"""The weights that the package brings along; their model card is the README.md beside them."""
+
 
 @dataclass(frozen=True)
 class VlsmConfig:
@@ -197,10 +200,11 @@ class Vlsm(nn.Module):
     def from_pretrained(cls, folder: str | Path) -> Vlsm:
         """Read what `save_pretrained` wrote, float32 on the CPU, in evaluation mode.
 
-        Raises ModelLoadError that names the file and what to do.
+        `folder`: "embedded" for the weights in the package. Raises ModelLoadError that names the file and what to do.
         """
         remedy = (
             'give a folder that holds the config.json and model.safetensors of a VLSM, or "embedded" for the one in '
             "the package"
         )
-        return model_folder.read(folder, VlsmConfig, cls, "VLSM", remedy)
+        path = EMBEDDED if str(folder) == "embedded" else Path(folder).expanduser()
+        return model_folder.read(path, VlsmConfig, cls, "VLSM", remedy)

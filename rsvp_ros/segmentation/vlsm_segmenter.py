@@ -25,9 +25,6 @@ from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype, mov
 from rsvp_ros.segmentation.vlsm import Vlsm
 from rsvp_ros.types import Prediction, Prompt
 
-EMBEDDED = Path(__file__).parent / "weights" / "vlsm_embedded"
-"""The weights that the package brings along; their model card is the README.md beside them."""
-
 IMAGE_SIDE = 320
 """Longest side of the whole image as the network sees it, pixels."""
 CROP_BELOW = 72
@@ -149,8 +146,7 @@ class VlsmSegmenter:
 
         Raises ModelLoadError (a missing, damaged or unfitting file), ConfigurationError (device, dtype).
         """
-        path = EMBEDDED if str(folder) == "embedded" else Path(folder).expanduser()
-        return cls(Vlsm.from_pretrained(path), f"vlsm ({folder})", device, dtype)
+        return cls(Vlsm.from_pretrained(folder), f"vlsm ({folder})", device, dtype)
 
     def encode(self, image: np.ndarray) -> EncodedImage:
         """uint8 H x W x 3 RGB. It is kept, not copied: leave it unchanged as long as the result is in use.

@@ -59,7 +59,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the network with torch.compile."""
     init: str | None = None
-    """Folder with weights to start from; None: from nothing."""
+    """Folder with weights to start from, or "embedded"; None: from nothing."""
     backbone: str | None = None
     """A SAM or SAM 2 of transformers, a folder or a name on the hub; None: the network is a `Vlsm`."""
     text_path: TextPathSize = field(default_factory=TextPathSize)
