@@ -29,11 +29,11 @@ from rsvp_ros.tabletop.instructions import (
     sought,
     visible_attributes,
 )
-from rsvp_ros.tabletop.kinds import COLORS, is_held_out_pair
+from rsvp_ros.tabletop.kinds import COLORS, KINDS, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import View
 from rsvp_ros.tabletop.view_files import read_view
-from rsvp_ros.training.mllm.chains import Part, answer_words, is_passed_on, write_chain
+from rsvp_ros.training.mllm.chains import NAME, Part, answer_words, is_passed_on, kind_word, write_chain
 from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, row_hidden, rows_of, write_rows
 from rsvp_ros.training.mllm.lessons import Lessons, make_lessons, request_ids, spoken_words
 from rsvp_ros.training.mllm.material import Material, gather
@@ -49,6 +49,7 @@ from rsvp_ros.training.mllm.variety import (
     moved,
     repainted,
     retold,
+    with_unknown_noun,
     with_unknown_words,
 )
 from rsvp_ros.training.mllm.views import (
@@ -342,6 +343,27 @@ def test_unknown_words_come_in_addition_or_in_place(said: str):
     assert any(len(text.split()) == count and not text.endswith(said[-6:]) for text in in_place)
     compounds = [with_unknown_words(said, np.random.default_rng(k), replace=False) for k in seeds]
     assert any(len(text.split()) == count for text in compounds), "written together with the next word"
+
+
+def test_an_unknown_noun_is_a_thing_of_its_colour(material: Material):
+    """Its other words stay, and what the list says is meant still is."""
+    rng, changed, listed = np.random.default_rng(0), 0, 0
+    for lesson in (lesson for of_view in material.train[1] for lesson in of_view):
+        parts = [int(part) for part in lesson.parts]
+        for language, texts in lesson.texts.items():
+            words = spoken_words(lesson, 9, language)
+            new = with_unknown_noun(texts[0], words, parts, language, rng)
+            if new is None:
+                continue
+            text, told = new
+            different = [(a, b, words[k - 1]) for k, (a, b) in enumerate(zip(words, told, strict=True)) if a != b]
+            assert len(different) == (1 if Part.LIST in parts else 2)
+            for kind, thing, before in different:
+                assert kind in map(kind_word, KINDS) and thing == " thing"
+                assert before.strip() in COLORS or before == NAME
+            assert text != texts[0]
+            changed, listed = changed + 1, listed + (Part.LIST in parts)
+    assert changed > 5 and listed
 
 
 def test_a_batch_holds_more_images_than_are_asked_about(material: Material):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from rsvp_ros.tabletop.kinds import CATEGORIES, FRAGILE, ROLLS_LYING, ROUND, SHARP, USES
+from rsvp_ros.tabletop.kinds import CATEGORIES, FRAGILE, KINDS, ROLLS_LYING, ROUND, SHARP, USES
 from rsvp_ros.tabletop.view import ObjectView
 
 HANDLED = frozenset({"knife", "fork", "spoon", "scissors", "hammer", "screwdriver"})
@@ -116,6 +116,11 @@ def has_material(thing: ObjectView, material: str) -> bool | None:
         is_plain_wood = thing.material == "wood" and thing.color == "brown" and thing.kind != "bowl"
         return material == "wood" if is_plain_wood else None
     return thing.material == material
+
+
+def is_named_wooden(thing: ObjectView) -> bool:
+    """Whether wood tells a thing from others: it looks to be of it, and things of its kind need not be."""
+    return len(KINDS[thing.kind].materials) > 1 and has_material(thing, "wood") is True
 
 
 def has_pattern(thing: ObjectView, pattern: str) -> bool | None:

@@ -15,7 +15,7 @@ from rsvp_ros.tabletop.descriptions import (
     TELLING_COLORS,
     Description,
     has_colored_handle,
-    has_material,
+    is_named_wooden,
 )
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction, InstructionKind
 from rsvp_ros.tabletop.kinds import CATEGORIES, KINDS, THIN, USES, is_held_out_pair
@@ -181,7 +181,7 @@ def english_name(kind: str) -> str:
 def visible_attributes(thing: ObjectView) -> tuple[str, ...]:
     """What tells a thing from others, English: its colour, its pattern, wood."""
     pattern = None if thing.pattern == "plain" else thing.pattern
-    material = "wood" if has_material(thing, "wood") else None
+    material = "wood" if is_named_wooden(thing) else None
     return _attributes(has_colored_handle(thing.kind, thing.color, thing.material), thing.color, pattern, material)
 
 

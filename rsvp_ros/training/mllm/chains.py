@@ -24,7 +24,7 @@ from functools import cache
 import numpy as np
 
 from rsvp_ros.geometry import RegionGrid
-from rsvp_ros.tabletop.descriptions import Description, has_colored_handle
+from rsvp_ros.tabletop.descriptions import Description, has_colored_handle, is_named_wooden
 from rsvp_ros.tabletop.instruction import LANGUAGES
 from rsvp_ros.tabletop.instructions import english_name
 from rsvp_ros.tabletop.kinds import CATEGORIES, COLORS, FRAGILE, KINDS, ROLLS_LYING, ROUND, SHARP, USES
@@ -44,7 +44,7 @@ from rsvp_ros.tabletop.queries import (
     Query,
 )
 from rsvp_ros.tabletop.view import ObjectView
-from rsvp_ros.training.mllm.views import PATTERN_NAMES, is_lying, is_wooden
+from rsvp_ros.training.mllm.views import PATTERN_NAMES, is_lying
 
 MOST_BANDS = 13
 MOST_THINGS = 12
@@ -115,6 +115,7 @@ THING, AND, LYING, EDGE, ANCHOR_OF, SO, NONE = (
 )  # fmt: skip
 NOT_COLOR = {color: f" not {color}" for color in COLORS}
 NOT_KIND = {kind: f" no {english_name(kind)}" for kind in KINDS}
+HANDLE = " handle"
 MATERIALS = {"wood": " wooden", "metal": " metal", "ceramic": " ceramic"}
 REASONS = {
     "fits": ("It is what is asked for.", "Es lo que se pide.", "Es ist, was gesucht wird.", "它就是要找的东西。"),
@@ -165,7 +166,7 @@ def answer_words() -> tuple[str, ...]:
         *GLUE, *numbers, *spans, *measures, *relations, " inside", " outside", *FLAGS.values(), ONE, ALL, BUT,
         *RELATIONS.values(), *COUNTED.values(), *SUPERLATIVES.values(), *(f" {o}" for o in ORDINALS), THING, AND,
         LYING, EDGE, ANCHOR_OF, SO, NONE, *map(kind_word, KINDS), *(f" {c}" for c in COLORS),
-        *(f" {p}" for p in PATTERN_NAMES[1:]), *MATERIALS.values(), " handle", *NOT_COLOR.values(),
+        *(f" {p}" for p in PATTERN_NAMES[1:]), *MATERIALS.values(), HANDLE, *NOT_COLOR.values(),
         *NOT_KIND.values(), *(text for texts in REASONS.values() for text in texts),
     ]  # fmt: skip
     return tuple(dict.fromkeys(words))
@@ -314,7 +315,7 @@ def pass_on(query: Only, language: str, grid: RegionGrid) -> Chain:
     (kind,) = _known(what) or ("",)
     looks_like = [f" {what.color}"] if what.color else []
     if what.color and has_colored_handle(kind, what.color, what.material):
-        looks_like.append(" handle")
+        looks_like.append(HANDLE)
     more = [f" {what.pattern}"] if what.pattern else []
     more += [MATERIALS[what.material]] if what.material else []
     for word in more:
@@ -375,7 +376,7 @@ def looks(thing: ObjectView) -> Iterator[str]:
     yield f" {thing.color}"
     if thing.pattern != "plain":
         yield f" {thing.pattern}"
-    if is_wooden(thing):
+    if is_named_wooden(thing):
         yield MATERIALS["wood"]
     if is_lying(thing):
         yield LYING
@@ -386,11 +387,11 @@ def _attributes(thing: ObjectView) -> Iterator[str]:
     """What stage 2 reads besides the name, as `instructions.visible_attributes` puts it."""
     yield f" {thing.color}"
     if has_colored_handle(thing.kind, thing.color, thing.material):
-        yield " handle"
+        yield HANDLE
     if thing.pattern != "plain":
         yield MORE
         yield f" {thing.pattern}"
-    if is_wooden(thing):
+    if is_named_wooden(thing):
         yield MORE
         yield MATERIALS["wood"]
 

@@ -28,7 +28,15 @@ from rsvp_ros.training.mllm.language import Frame
 from rsvp_ros.training.mllm.questions import RememberingLayout
 from rsvp_ros.training.mllm.seeing import DenseTruth, dense_truth, seeing_batch
 from rsvp_ros.training.mllm.tokenizer import answer_ids, prompt_parts
-from rsvp_ros.training.mllm.variety import Picture, mentioned_colors, moved, repainted, retold, with_unknown_words
+from rsvp_ros.training.mllm.variety import (
+    Picture,
+    mentioned_colors,
+    moved,
+    repainted,
+    retold,
+    with_unknown_noun,
+    with_unknown_words,
+)
 from rsvp_ros.training.mllm.views import HEIGHT, PROMPTS, WIDTH, ViewStore, network_image, recolored, to_patches
 
 QUESTIONS = 8
@@ -37,6 +45,8 @@ PHRASINGS = 3
 """Of a question in each language."""
 USUAL_SHARE = 0.8
 """Of the images carry the usual visual prompt, 9 x 9; the others one of those that the ablations ask about."""
+UNKNOWN_NOUNS = 0.3
+"""Of the instructions that get unknown words have one for a kind, where their answer can do without it."""
 WINDOW = 200
 """Views with about as many things, from which a batch is drawn: its rows are then about as long."""
 BLIND = Part.LIST, Part.MEASURE
@@ -205,11 +215,12 @@ class Lessons:
         language = str(rng.choice(sorted(lesson.texts)))
         texts = lesson.texts[language]
         text = texts[int(rng.integers(len(texts)))]
-        if rng.random() < self.unknown_words:
-            # What a blind row cannot see it could only guess at
-            text = with_unknown_words(text, rng, replace=picture is not None)
-        request = request_ids(self.tokenizer, self.frame, prompt, text)
         words, parts = spoken_words(lesson, prompt.rows, language), [*map(int, lesson.parts)]
+        if rng.random() < self.unknown_words:
+            noun = with_unknown_noun(text, words, parts, language, rng) if rng.random() < UNKNOWN_NOUNS else None
+            # What a blind row cannot see it could only guess at
+            text, words = noun or (with_unknown_words(text, rng, replace=picture is not None), words)
+        request = request_ids(self.tokenizer, self.frame, prompt, text)
         if picture is not None:
             height, width = picture.ids.shape
             words = retold(words, parts, picture, RegionGrid(prompt.rows, prompt.columns, width, height))

@@ -12,13 +12,27 @@ import dataclasses
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, PAINTED, is_held_out_pair
-from rsvp_ros.training.mllm.chains import ATTRIBUTES, COLUMNS, MOST_THINGS, ROWS, Part, number, span
+from rsvp_ros.tabletop.language import de, en, es, zh
+from rsvp_ros.training.mllm.chains import (
+    ATTRIBUTES,
+    COLUMNS,
+    HANDLE,
+    MOST_THINGS,
+    NAME,
+    ROWS,
+    THING,
+    Part,
+    kind_word,
+    number,
+    span,
+)
 from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, SeenThing
 
 REPAINTED_SHARE = 0.3
@@ -180,3 +194,53 @@ def with_unknown_words(text: str, rng: np.random.Generator, replace: bool = True
         rest = text[b:] if puts else joint + text[a:]
         text = text[:a] + word + rest
     return text
+
+
+def with_unknown_noun(
+    text: str, words: Sequence[str], parts: Sequence[int], language: str, rng: np.random.Generator
+) -> tuple[str, list[str]] | None:
+    """An instruction with an unknown word for the kind of something whose colour it tells, and the answer to that: it
+    speaks of a thing of that colour, and neither guesses the kind nor refuses.
+
+    None where no noun can be replaced so, or another thing of that colour might be meant.
+    """
+    target = [k for k, part in enumerate(parts) if part == Part.TARGET]
+    told = list(words)
+    for k in target[:-1]:
+        color, kind = words[k], _KINDS_BY_WORD.get(words[k + 1])
+        one_kind = k + 2 not in target or words[k + 2] not in _KINDS_BY_WORD
+        if color.strip() not in COLORS or kind is None or not one_kind:
+            continue
+        listed = [i for i, part in enumerate(parts) if part == Part.LIST and words[i] == color]
+        if HANDLE in words and Part.LIST not in parts:
+            continue  # whether it has one only the kind would tell
+        if Part.LIST in parts and (len(listed) != 1 or _listed_kind(words, parts, listed[0]) != words[k + 1]):
+            continue
+        noun = _noun_pattern(language, kind).search(text)
+        if noun is None:
+            continue
+        told[k + 1] = THING
+        if Part.LIST not in parts:
+            told[told.index(NAME) + 1] = THING
+        return text[: noun.start()] + unknown_word(rng, language == "zh") + text[noun.end() :], told
+    return None
+
+
+_KINDS_BY_WORD = {kind_word(kind): kind for kind in KINDS}
+_NOUNS = {"en": en.NOUNS, "es": es.NOUNS, "de": de.NOUNS, "zh": zh.NOUNS}
+
+
+def _listed_kind(words: Sequence[str], parts: Sequence[int], index: int) -> str:
+    """What the thing is called of which one word in the list is given."""
+    while parts[index + 1] == Part.LIST and not words[index + 1].startswith("#"):
+        index += 1
+    return words[index]
+
+
+@cache
+def _noun_pattern(language: str, kind: str) -> re.Pattern:
+    """What a kind is called in training, singular and plural, with a German ending."""
+    said = [noun for noun in _NOUNS[language][kind] if not noun.startswith("~")]
+    forms = {form for noun in said for form in re.sub(r"^\S ", "", noun).split("|") if form}
+    any_form = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    return re.compile(any_form if language == "zh" else rf"\b(?:{any_form})\w{{0,2}}\b")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
-from rsvp_ros.tabletop.descriptions import has_material, rolls
+from rsvp_ros.tabletop.descriptions import is_named_wooden, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
 from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.training.mllm.model import MERGE, PATCH
@@ -39,11 +39,6 @@ class SeenThing:
     """Whether enough of it is seen to be named."""
 
 
-def is_wooden(thing: ObjectView) -> bool:
-    """Whether it looks to be of wood."""
-    return has_material(thing, "wood") is True
-
-
 def is_lying(thing: ObjectView) -> bool:
     """Whether it lies on its side, where that matters: it rolls then."""
     return thing.kind in ROLLS_LYING.members and rolls(thing) is True
@@ -55,7 +50,7 @@ def seen_things(view: View) -> tuple[SeenThing, ...]:
     return tuple(
         SeenThing(
             o.id, KIND_NAMES.index(o.kind), COLOR_NAMES.index(o.color), PATTERN_NAMES.index(o.pattern),
-            is_wooden(o), is_lying(o), o.id in named,
+            is_named_wooden(o), is_lying(o), o.id in named,
         )
         for o in view.objects if o.box is not None
     )  # fmt: skip
