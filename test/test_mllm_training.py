@@ -33,7 +33,15 @@ from rsvp_ros.tabletop.kinds import COLORS, KINDS, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import View
 from rsvp_ros.tabletop.view_files import read_view
-from rsvp_ros.training.mllm.chains import NAME, Part, answer_words, is_passed_on, kind_word, write_chain
+from rsvp_ros.training.mllm.chains import (
+    NAME,
+    Part,
+    answer_words,
+    is_passed_on,
+    kind_word,
+    without_thought,
+    write_chain,
+)
 from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, row_hidden, rows_of, write_rows
 from rsvp_ros.training.mllm.lessons import Lessons, make_lessons, request_ids, spoken_words
 from rsvp_ros.training.mllm.material import Material, gather
@@ -126,6 +134,19 @@ def test_chains_say_the_truth(views: list[View], bands: int):
             assert [step.name for step in answer.steps][:3] == ["target", "scene", "presence"]
             asked += 1
     assert asked + passed_on > 40 and passed_on > 5
+
+
+def test_without_thought_the_answer_is_the_same(views: list[View]):
+    layout, grid = RememberingLayout(views[0]), RegionGrid(9, 9, 320, 240)
+    absent = 0
+    for q in sample_questions(layout, np.random.default_rng(0), 12, LANGUAGES, is_training=True):
+        chain = write_chain(q.query, q.answer, layout, "de", grid)
+        words, parts = without_thought(chain.words, chain.parts)
+        assert len(words) == len(parts) and not {Part.TARGET, Part.LIST, Part.FLAG, Part.WORK} & set(parts)
+        thought, told = (parse_answer("".join(said), FAMILIES[FAMILY], (320, 240)) for said in (chain.words, words))
+        assert told.findings == thought.findings and told.present == thought.present
+        absent += not told.present
+    assert absent
 
 
 def test_chain_lists_all_things_from_left_to_right(views: list[View]):
@@ -413,6 +434,14 @@ def test_a_damaged_checkpoint_is_passed_over(scenes: Path, material: Material, t
         Trainer(config(scenes, tmp_path), material).resume()
 
 
+def test_without_a_chain_of_thought_answers_are_short(scenes: Path, material: Material, tmp_path: Path):
+    options = {"chain_of_thought": False, "blind_rows": 0, "validation_views": 2, "seeing_steps": 0}
+    trainer = Trainer(config(scenes, tmp_path, **options), material)
+    said = trainer.train_step()
+    assert "object" in said and not {"target", "list", "flag"} & said.keys()
+    assert not any("list given" in name for name in trainer.validate())
+
+
 def test_learning_makes_the_loss_smaller(scenes: Path, material: Material, tmp_path: Path):
     trainer = Trainer(config(scenes, tmp_path, steps=60, seeing_steps=0, learning_rate=5e-3), material)
     losses = [trainer.train_step()["words"] for _ in range(25)]
@@ -428,6 +457,7 @@ def test_learning_makes_the_loss_smaller(scenes: Path, material: Material, tmp_p
         (["model.key_value_heads=3"], "must divide"),
         (["images=many"], "a whole number"),
         (["unknown_words=2"], "a share"),
+        (["chain_of_thought=false"], "`blind_rows` must be 0"),
     ],
 )
 def test_bad_configurations_are_refused(changes: list[str], message: str):

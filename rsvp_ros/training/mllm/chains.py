@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import bisect
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -369,6 +369,16 @@ def write_chain(query: Query, answer: Answer, layout: Layout, language: str, gri
         out.add(Part.REASON, reason(query, language))
     out.add(Part.GLUE, END)
     return Chain(tuple(out.words), tuple(out.parts))
+
+
+_ANSWER = Part.GLUE, Part.OBJECT, Part.REASON
+
+
+def without_thought(words: Sequence[str], parts: Sequence[int]) -> tuple[list[str], list[int]]:
+    """What is left of a chain where nothing is thought about: whether something is there, and where."""
+    decided = max(words.index(word) for word in (PRESENT, ABSENT) if word in words)
+    kept = [k for k, part in enumerate(parts) if part in _ANSWER or k > decided]
+    return [words[k] for k in kept], [parts[k] for k in kept]
 
 
 def looks(thing: ObjectView) -> Iterator[str]:

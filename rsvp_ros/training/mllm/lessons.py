@@ -23,7 +23,7 @@ from rsvp_ros.tabletop.instruction import LANGUAGES
 from rsvp_ros.tabletop.instructions import sample_questions
 from rsvp_ros.tabletop.language import GRAMMARS
 from rsvp_ros.tabletop.view import View
-from rsvp_ros.training.mllm.chains import REASONS, Part, answer_words, write_chain
+from rsvp_ros.training.mllm.chains import REASONS, Part, answer_words, without_thought, write_chain
 from rsvp_ros.training.mllm.language import Frame
 from rsvp_ros.training.mllm.questions import RememberingLayout
 from rsvp_ros.training.mllm.seeing import DenseTruth, dense_truth, seeing_batch
@@ -162,11 +162,13 @@ class Lessons:
         varied: bool = False,
         unknown_words: float = 0.0,
         seeing_images: int = 0,
+        chain_of_thought: bool = True,
     ) -> None:
         """rows: about each image; blind_rows: in a batch, besides. The others: see MllmTrainConfig."""
         self.store, self.lessons, self.tokenizer, self.frame = store, lessons, tokenizer, frame
         self.seed, self.images, self.rows, self.blind_rows = seed, images, rows, blind_rows
         self.varied, self.unknown_words, self.seeing_images = varied, unknown_words, seeing_images
+        self.chain_of_thought = chain_of_thought
         usable = [i for i in range(min(len(store), len(lessons))) if lessons[i]]
         self.order = sorted(usable, key=lambda i: sum(t.named for t in store.things[i]))
         if len(self.order) < images:
@@ -224,6 +226,8 @@ class Lessons:
         if picture is not None:
             height, width = picture.ids.shape
             words = retold(words, parts, picture, RegionGrid(prompt.rows, prompt.columns, width, height))
+        if not self.chain_of_thought:
+            words, parts = without_thought(words, parts)
         return request, answer_ids(self.tokenizer, words), [*parts, Part.GLUE]
 
 

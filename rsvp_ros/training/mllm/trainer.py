@@ -65,6 +65,8 @@ class MllmTrainConfig:
     """Pictures moved, and things repainted, with answers that say so (variety.py)."""
     unknown_words: float = 0.3
     """Of the instructions get words that mean nothing, or have them in place of their own."""
+    chain_of_thought: bool = True
+    """False: the answer alone, for the ablation; give no `blind_rows` then, which see neither image nor list."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup_steps: int = 100
@@ -92,6 +94,8 @@ class MllmTrainConfig:
                 raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
         if not 0 <= self.unknown_words <= 1:
             raise ConfigurationError(f"training option `unknown_words` is a share, it is {self.unknown_words}")
+        if self.blind_rows and not self.chain_of_thought:
+            raise ConfigurationError("training option `blind_rows` must be 0 without `chain_of_thought`")
         for name in ("seeing_steps", "blind_rows", "more_images", "validation_views", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")
@@ -142,7 +146,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         parts = config.seed, config.images, config.rows, config.blind_rows
-        variety = config.varied, config.unknown_words, config.more_images
+        variety = config.varied, config.unknown_words, config.more_images, config.chain_of_thought
         self.lessons = Lessons(*self.material.train, self.tokenizer, self.frame, *parts, *variety)
         self.held_out = Lessons(*self.material.held_out, self.tokenizer, self.frame, config.seed, 1, 1, 0)
 
@@ -237,7 +241,7 @@ class Trainer:
         found = {}
         self.model.eval()
         with self._mixed():
-            for forced in (False, True):
+            for forced in (False, True) if self.config.chain_of_thought else (False,):
                 judged = measure(self.model, self.tokenizer, self.held_out, views, forced)
                 found |= figures(judged, "list given: " if forced else "")
         self.model.train()
