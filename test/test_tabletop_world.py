@@ -503,6 +503,19 @@ def test_mujoco_gl_is_respected(headless_gl, backend):
         assert run.stderr == ""
 
 
+def test_torch_compiles_after_scenes_were_drawn(headless_gl):
+    """Triton's LLVM after that of Mesa's driver would end the process."""
+    pytest.importorskip("triton")
+    code = (
+        "from rsvp_ros.tabletop.splits import Split\nfrom rsvp_ros.tabletop.world import render_scene\n"
+        "render_scene(Split.TRAIN, 0, (64, 48))\nimport torch._dynamo\nprint('both')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout.split() == ["both"], f"exit status {run.returncode}: {run.stderr}"
+
+
 def test_an_image_that_opengl_cannot_draw_is_refused(headless_gl, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo leaves a log where it is
     with pytest.raises(ConfigurationError, match="cannot draw images of 100000 x 100000 pixels.*smaller"):

@@ -6,6 +6,7 @@ MuJoCo reads MUJOCO_GL once, so everything in this package that needs MuJoCo get
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -27,6 +28,16 @@ SAMPLES = 4
 """Of each pixel's colour. Depth and ids are of the middle of the pixel."""
 SHADOW_MAP = 1024
 """Side of a light's shadow map, pixels, for images up to 400 pixels wide; twice that for larger ones."""
+
+
+def _load_triton() -> None:
+    """If torch has brought Triton along, load it before Mesa's software driver.
+
+    Each has an LLVM of its own, and Triton, which torch imports where it makes an optimiser or compiles, crashes the
+    process if it comes second.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton")
 
 
 def _library(*names: str) -> ctypes.CDLL | None:
@@ -76,6 +87,7 @@ def choose_backend() -> str:
     Raises:
         ConfigurationError: MUJOCO_GL names neither, or what it takes is not installed.
     """
+    _load_triton()
     wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
     if wanted:
         if wanted not in BACKENDS:

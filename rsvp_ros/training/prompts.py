@@ -107,7 +107,7 @@ SHARES = {
 
 SMALLER = 0.3
 """A thing is asked for as often as this power of its area says: 0 were all alike."""
-ONE_WORD_SHARE = 0.35
+ONE_WORD_SHARE = 0.45
 """Of the absent descriptions have less than a kind and a colour."""
 RELATED_SHARE = 0.1
 """Of the descriptions say where the thing is, too."""

@@ -129,7 +129,7 @@ def description(rng: np.random.Generator, target: Thing, others: list[Thing]) ->
         if any((t.kind, t.color) == (target.kind, target.color) for t in others):
             return None
         return target.foreign[rng.integers(len(target.foreign))]
-    if target.description and rng.random() < 0.4:
+    if target.description and rng.random() < 0.3:
         return None if any(t.description == target.description for t in others) else target.description
     twins = [t for t in others if (t.kind, t.color) == (target.kind, target.color)]
     if twins:
@@ -140,11 +140,12 @@ def description(rng: np.random.Generator, target: Thing, others: list[Thing]) ->
         also = own[rng.integers(len(own))]
         return (f"{name}, {shade}, {also}", f"the {also} {shade} {name}", f"{also} {name}, {shade}")[rng.integers(3)]
     form = rng.random()
-    if form < 0.25 and all(t.kind != target.kind for t in others):
+    # Without a colour the kind itself must be seen
+    if form < 0.4 and all(t.kind != target.kind for t in others):
         return kind_text(rng, target.kind)
-    if form < 0.35 and all(t.color != target.color for t in others):
+    if form < 0.5 and all(t.color != target.color for t in others):
         return color_text(rng, target.color)
-    if form < 0.5 and target.attributes:
+    if form < 0.65 and target.attributes:
         also = target.attributes[rng.integers(len(target.attributes))]
         if all(t.kind != target.kind or also not in t.attributes for t in others):
             return attribute_text(rng, target.kind, also)
