@@ -479,15 +479,16 @@ def test_only_what_is_certain_is_asked():
     assert {q.target for q in by_kind[PromptKind.BOX]} == {RED, BLUE, PEN, 5}
     assert {q.target for q in by_kind[PromptKind.WHOLE]} == {PEN}, "two blue cubes; a glimpsed one may be of any colour"
     assert {q.target for q in by_kind[PromptKind.PAIR]} >= {RED, BLUE}
-    assert by_kind[PromptKind.ABSENT_KIND] and by_kind[PromptKind.ABSENT_COLOR] and by_kind[PromptKind.ABSENT_PAIR]
+    assert {q.target for q in by_kind[PromptKind.WHOLE_KIND]} == {PEN}
+    assert all(by_kind[kind] for kind in PromptKind if kind.absent)
     for question in asked:
         kind, _, color = question.prompt.description.partition(", ")
         inside = [o for o in view.objects if o.box.intersection(question.prompt.box) > 0]
-        fitting = {o.id for o in inside if (o.kind, o.color) == (kind, color)}
+        fitting = {o.id for o in inside if o.kind == kind and color in ("", o.color)}
         if question.kind.absent:
             assert question.target == 0 and not fitting
-            assert color in KINDS[kind].colors
-        elif question.kind in (PromptKind.WHOLE, PromptKind.LOOSE, PromptKind.PAIR):
+            assert color in KINDS[kind].colors or question.kind is PromptKind.ABSENT_KIND_ALONE
+        elif question.kind in (PromptKind.WHOLE, PromptKind.WHOLE_KIND, PromptKind.LOOSE, PromptKind.PAIR):
             assert fitting == {question.target}
     for question in by_kind[PromptKind.ABSENT_PAIR]:
         kind, _, color = question.prompt.description.partition(", ")

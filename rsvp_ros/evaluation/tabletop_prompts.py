@@ -32,6 +32,7 @@ class PromptKind(enum.Enum):
     PAIR = "box around two + text"
     """It and its nearest neighbour."""
     WHOLE = "whole image + text"
+    WHOLE_KIND = "whole image + kind alone"
     ABSENT_ELSEWHERE = "absent: elsewhere"
     """In the box around one thing: the words for another one."""
     ABSENT_KIND = "absent: no such kind"
@@ -40,6 +41,8 @@ class PromptKind(enum.Enum):
     """In the whole image: a kind that it shows, in a colour that nothing has."""
     ABSENT_PAIR = "absent: both words, on different things"
     """In the whole image: a kind and a colour that it shows, but not together."""
+    ABSENT_KIND_ALONE = "absent: no such kind, no colour"
+    """In the whole image: a kind that it does not show."""
 
     @property
     def absent(self) -> bool:
@@ -84,7 +87,7 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
     whole = Box(0, 0, width, height)
     glimpsed = {thing.id for thing in view.glimpsed}
 
-    def fitting(kind: str, color: str, region: Box) -> set[int]:
+    def fitting(kind: str, color: str | None, region: Box) -> set[int]:
         """Ids of all in a region that the words could mean."""
         words = Description(kind=kind, color=color)
         inside = (o for o in view.objects if o.box is not None and o.box.intersection(region) > 0)
@@ -125,9 +128,17 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
                 chosen = possible[rng.integers(len(possible))]
                 yield Question(prompt_kind, Prompt(whole, _text(*chosen)), 0)
 
+    for thing in view.things:
+        if fitting(thing.kind, None, whole) == {thing.id}:
+            yield Question(PromptKind.WHOLE_KIND, Prompt(whole, _text(thing.kind)), thing.id)
+    for _ in view.things:
+        kind = TRAINING_KINDS[rng.integers(len(TRAINING_KINDS))]
+        if not fitting(kind, None, whole):
+            yield Question(PromptKind.ABSENT_KIND_ALONE, Prompt(whole, _text(kind)), 0)
 
-def _text(kind: str, color: str) -> str:
-    return RegionProposal(Box(0, 0, 1, 1), kind, (color,)).description
+
+def _text(kind: str, *colors: str) -> str:
+    return RegionProposal(Box(0, 0, 1, 1), kind, colors).description
 
 
 def ask(segmenter: Segmenter, view: View, asked: Sequence[Question]) -> list[Reply]:
