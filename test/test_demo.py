@@ -101,6 +101,7 @@ def test_finds_follows_and_shows_it(tmp_path, film):
         assert len(re.findall(rf"^ +{step}: ", demo.stdout, re.MULTILINE)) == len(ASKS), (
             "the MLLM in the package reasons"
         )
+    assert re.search(r"^ +scene: #1", demo.stdout, re.MULTILINE), "it lists what it sees, where more than looks decide"
     numbers = (
         r"(\d+) shown, (\d+) received, (\d+) lost on the way\W+(\d+) of the clip's (\d+) answered, (\d+) overtaken"
     )

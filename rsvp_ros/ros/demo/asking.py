@@ -45,11 +45,12 @@ class Ask:
 
 
 ASKS = (
-    Ask(0.03, "something to hammer with", "brown", "hammer"),
-    Ask(0.12, "the blue mug", "blue", "mug"),
+    Ask(0.03, "something to cut with", "orange", "scissors"),
+    Ask(0.12, "something to drink from", "blue", "mug"),
     Ask(0.32, "the purple ball", "purple", "ball"),
 )
-"""A use, which takes an MLLM, and words of kind and colour, which a segmenter that reads text understands as well."""
+"""Uses that several kinds serve, so that the MLLM lists what it sees; and words of kind and colour, which a segmenter
+that reads text understands as well."""
 
 
 @dataclass
