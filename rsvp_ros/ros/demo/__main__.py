@@ -112,7 +112,7 @@ def run(out: Path, seconds: float | None, node: NodeProcess) -> None:
         "\nThe small MLLM of the package knows this tabletop only, and that in part. With one on an OpenAI-compatible\n"
         "server (vLLM, Ollama), its address written into config/server.yaml, ask what you like of any picture:\n"
         "    source .venv/bin/activate && source install/setup.bash\n"
-        f'    rsvp segment {out / "scene.png"} "something to drink from" --config config/server.yaml\n'
+        f'    rsvp segment {out / "scene.png"} "something to eat" --config config/server.yaml\n'
         "and on a robot: ros2 launch rsvp_ros rsvp.launch.py params_file:=config/server.yaml"
     )
 
