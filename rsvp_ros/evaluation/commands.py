@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsvp_ros import config as configuration
+from rsvp_ros.arguments import not_negative, positive
 from rsvp_ros.evaluation.interrupt import interrupt_checked
 from rsvp_ros.tabletop.commands import image_size
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
@@ -49,8 +50,8 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--split", choices=[split.value for split in Split], default="test", help="of the world (default: %(default)s)"
     )
-    parser.add_argument("--count", type=_not_negative, default=100, help="scenes (default: %(default)s)")
-    parser.add_argument("--seed", type=_not_negative, default=0, help="of the first scene and clip (default: 0)")
+    parser.add_argument("--count", type=not_negative, default=100, help="scenes (default: %(default)s)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the first scene and clip (default: 0)")
     parser.add_argument(
         "--size",
         type=image_size,
@@ -59,7 +60,7 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
         help="of an image [px] (default: %(default)s)",
     )
     parser.add_argument(
-        "--instructions", type=_not_negative, default=8, help="about each scene, at most (default: %(default)s)"
+        "--instructions", type=not_negative, default=8, help="about each scene, at most (default: %(default)s)"
     )
     parser.add_argument(
         "--languages",
@@ -69,7 +70,7 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
         metavar="LANGUAGE",
         help=f"of the instructions, some of {', '.join(LANGUAGES)} (default: all)",
     )
-    parser.add_argument("--clips", type=_not_negative, default=0, help="clips to follow things in (default: 0)")
+    parser.add_argument("--clips", type=not_negative, default=0, help="clips to follow things in (default: 0)")
     parser.add_argument(
         "--clip-seconds",
         type=_clip_seconds,
@@ -125,8 +126,8 @@ def _add_images(commands: argparse._SubParsersAction) -> None:
         metavar=("LEAST", "MOST"),
         help="how far sides are moved (default: 0.05 0.10)",
     )
-    parser.add_argument("--repeats", type=_positive, default=5, help="boxes for each mask (default: %(default)s)")
-    parser.add_argument("--seed", type=_not_negative, default=0, help="of the boxes (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=5, help="boxes for each mask (default: %(default)s)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the boxes (default: %(default)s)")
     parser.set_defaults(run=_images)
 
 
@@ -139,23 +140,10 @@ def _add_drawn(commands: argparse._SubParsersAction) -> None:
     )
     configuration.add_options(parser)
     parser.add_argument(
-        "--count", type=_positive, default=400, help="scenes, half of them dead leaves (default: %(default)s)"
+        "--count", type=positive, default=400, help="scenes, half of them dead leaves (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=_not_negative, default=20_000_003, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=not_negative, default=20_000_003, help="(default: %(default)s)")
     parser.set_defaults(run=_drawn)
-
-
-def _positive(text: str) -> int:
-    number = _not_negative(text)
-    if not number:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
-
-
-def _not_negative(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
 
 
 def _clip_seconds(text: str) -> float:

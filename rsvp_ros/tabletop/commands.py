@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from rsvp_ros.arguments import not_negative, positive
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop.export import FORMATS, SceneOptions, disk_errors, export, instructions_about
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction
@@ -74,13 +75,13 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         "--format", choices=FORMATS, default="reasonseg", help="of the files beside the images (default: %(default)s)"
     )
     parser.add_argument(
-        "--count", type=_positive, default=100, help="scenes, with seeds from --seed on (default: %(default)s)"
+        "--count", type=positive, default=100, help="scenes, with seeds from --seed on (default: %(default)s)"
     )
     _add_scene(parser)
     _add_views(parser)
     parser.add_argument(
         "--workers",
-        type=_positive,
+        type=positive,
         default=os.cpu_count() or 1,
         metavar="COUNT",
         help="processes that render (default: %(default)s, one a core)",
@@ -97,8 +98,8 @@ def _add_browse(commands: argparse._SubParsersAction) -> None:
         "means lit in that colour, and some of the reasoning in full. What training never shows is marked.",
     )
     parser.add_argument("--split", choices=_SPLITS, help="only this one (default: several in turn)")
-    parser.add_argument("--seed", type=_not_negative, default=0, help="of the first scene (default: %(default)s)")
-    parser.add_argument("--count", type=_positive, default=7, help="scenes (default: %(default)s)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the first scene (default: %(default)s)")
+    parser.add_argument("--count", type=positive, default=7, help="scenes (default: %(default)s)")
     _add_languages(parser)
     _add_out(parser, "tabletop_browse.png", "the picture's file, PNG or JPEG by its name")
     parser.set_defaults(run=_browse)
@@ -131,7 +132,7 @@ def _add_scene(parser: argparse.ArgumentParser, split: str = "train", instructio
         help="what may occur in the scene, see docs/tabletop.md (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=_not_negative, default=0, help="of the scene, or of the first one (default: %(default)s)"
+        "--seed", type=not_negative, default=0, help="of the scene, or of the first one (default: %(default)s)"
     )
     parser.add_argument(
         "--size",
@@ -142,7 +143,7 @@ def _add_scene(parser: argparse.ArgumentParser, split: str = "train", instructio
     )
     parser.add_argument(
         "--instructions",
-        type=_not_negative,
+        type=not_negative,
         default=instructions,
         metavar="COUNT",
         help="how many, if as much can be said for certain (default: %(default)s)",
@@ -169,20 +170,6 @@ def _add_languages(parser: argparse.ArgumentParser) -> None:
 
 def _add_out(parser: argparse.ArgumentParser, default: str, what: str) -> None:
     parser.add_argument("--out", type=Path, default=Path(default), metavar="PATH", help=f"{what} (default: {default})")
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _not_negative(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
-    return int(text)
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -145,9 +145,19 @@ class Trainer:
         self.checkpoints = Checkpoints(self.out)
         self.step = 0
         self.seconds = 0.0
-        parts = config.seed, config.images, config.rows, config.blind_rows
-        variety = config.varied, config.unknown_words, config.more_images, config.chain_of_thought
-        self.lessons = Lessons(*self.material.train, self.tokenizer, self.frame, *parts, *variety)
+        self.lessons = Lessons(
+            *self.material.train,
+            self.tokenizer,
+            self.frame,
+            config.seed,
+            config.images,
+            config.rows,
+            config.blind_rows,
+            varied=config.varied,
+            unknown_words=config.unknown_words,
+            seeing_images=config.more_images,
+            chain_of_thought=config.chain_of_thought,
+        )
         self.held_out = Lessons(*self.material.held_out, self.tokenizer, self.frame, config.seed, 1, 1, 0)
 
     def save(self) -> None:

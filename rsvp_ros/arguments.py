@@ -1,0 +1,21 @@
+"""Whole numbers on the command line: types for argparse."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """From 1 on. Raises argparse.ArgumentTypeError."""
+    return _whole(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """From 0 on. Raises argparse.ArgumentTypeError."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+    return int(text)
