@@ -22,7 +22,7 @@ EXECUTABLES = sorted(path for path in SCRIPTS if not path.suffix)
 MODULES = sorted((ROOT / "rsvp_ros").rglob("*.py"))
 # From the ground up: what is in rsvp_ros imports only from lower lines and from its own part.
 LAYERS = (
-    ("errors", "geometry"),
+    ("errors", "geometry", "arguments"),
     ("types", "surface", "textures"),
     ("request", "visualization"),
     ("reasoning", "segmentation", "tracking", "tabletop"),
@@ -31,7 +31,7 @@ LAYERS = (
     ("evaluation",),
     ("cli", "ros"),
 )
-BELOW_TABLETOP = {"errors", "geometry", "types", "visualization", "textures"}
+BELOW_TABLETOP = {"errors", "arguments", "geometry", "types", "visualization", "textures"}
 EXTRA_MODULES = ("mujoco", "rosbags", "transformers", "openai", "segment_anything", "timm", "accelerate", "matplotlib")
 
 
