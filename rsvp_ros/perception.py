@@ -106,6 +106,8 @@ class Perception:
         on_progress: gets a request whose state or steps changed, and the MLLM's new text, in the reasoner's thread.
         on_done: gets every request when it is done, in whichever thread ended it.
         on_problem: gets what went wrong without ending a request, in the thread in which it did.
+        on_reasoning: in the models' thread, before the first frame since stage 1 has begun to reason (True) or has
+            stopped (False).
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Perception:
         on_problem: Callable[[RsvpError], None] | None = None,
         config: PerceptionConfig | None = None,
         tracker_config: TrackerConfig | None = None,
+        on_reasoning: Callable[[bool], None] | None = None,
     ) -> None:
         self.config = config or PerceptionConfig()
         self.reasoner = reasoner
@@ -126,6 +129,7 @@ class Perception:
         self._on_progress = on_progress or (lambda request, text: None)
         self._on_done = on_done or (lambda request: None)
         self._on_problem = on_problem or (lambda error: logger.warning("%s", error))
+        self._on_reasoning = on_reasoning or (lambda reasoning: None)
         self._tracker = Tracker(tracker_config)
         self._catch_up: _CatchUp | None = None
         self._last_id = 0
@@ -296,6 +300,7 @@ class Perception:
             self._loaded.set_exception(error)
             return
         self._loaded.set_result(segmenter)
+        was_reasoning = False
         while True:
             with self._changed:
                 while not (self._stopped or self._slot or self._commands or self._catch_up):
@@ -308,7 +313,12 @@ class Perception:
                 command()
             if stopped:
                 return
+            request = self.request
+            reasoning = request is not None and request.state is RequestState.REASONING
             try:
+                if reasoning is not was_reasoning:
+                    was_reasoning = reasoning
+                    self._on_reasoning(reasoning)
                 if frame is not None:
                     self._process(segmenter, frame)
                 catch_up = self._catch_up

@@ -83,6 +83,7 @@ def test_answers_as_in_process(mllm, folder):
 def test_gives_way_to_the_segmenter(mllm):
     here = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, mllm.pid) > here
+    assert mllm.threads == int(os.environ["OMP_NUM_THREADS"])
 
 
 def test_text_comes_while_the_model_still_writes(mllm):

@@ -187,6 +187,25 @@ def test_reasoning_never_delays_a_frame_and_the_result_catches_up():
     assert "".join(text for _, _, text in stream.progress) == FOUND
 
 
+def test_tells_the_models_thread_when_stage_1_reasons():
+    """Before the frames that are processed beside it, and again before those that are not."""
+    mllm, segmenter, told = ScriptedMllm(FOUND), RedSegmenter(), []
+
+    def on_reasoning(reasoning: bool) -> None:
+        told.append((reasoning, len(stream.results), threading.current_thread().name))
+
+    with Stream(segmenter, mllm=mllm, on_reasoning=on_reasoning) as stream:
+        stream.frame(picture(90))
+        request = stream.perception.find("the red book")
+        until(lambda: request.state is RequestState.REASONING)
+        for _ in range(3):
+            stream.frame(picture(90))
+        mllm.go.set()
+        request.result(DEADLINE_S)
+        stream.frame(picture(90))
+    assert told == [(True, 1, "rsvp_models"), (False, 4, "rsvp_models")]
+
+
 def test_a_live_frame_waits_for_no_more_than_one_look_of_a_result():
     class Looked(RedSegmenter):
         """Knows which image it looked at when, and lets something happen in the first look at one."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
 
@@ -26,7 +28,14 @@ from rsvp_ros.segmentation.sam3 import Sam3Segmenter, _agreement
 from rsvp_ros.segmentation.sam_transform import ImageTransform
 from rsvp_ros.segmentation.segment_anything_adapter import SegmentAnythingSegmenter, build_sam
 from rsvp_ros.segmentation.segmenter import Segmenter
-from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype, is_out_of_memory, move_to_device, running
+from rsvp_ros.segmentation.torch_runtime import (
+    CpuShare,
+    choose_device,
+    choose_dtype,
+    is_out_of_memory,
+    move_to_device,
+    running,
+)
 from rsvp_ros.segmentation.transformers_sam import image_transform
 from rsvp_ros.types import Prompt
 
@@ -445,6 +454,26 @@ def test_unknown_settings(folders):
     with pytest.raises(ConfigurationError, match="sam3_tracker"):
         load(folders("sam2"), model_type="sam4")
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("cores", "alone", "other", "beside"), [(2, 2, 1, 1), (8, 8, 4, 4), (8, 3, 4, 3), (2, 1, 1, 1), (4, 4, 4, 1)]
+)
+def test_cores_are_shared_and_taken_back(monkeypatch, cores, alone, other, beside):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    counts = []
+
+    def compute():
+        torch.set_num_threads(alone)  # of this thread
+        share = CpuShare(other)
+        for shared in (True, False, True, False):
+            share.set(shared)
+            counts.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    assert counts == [beside, alone, beside, alone]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -553,6 +553,22 @@ def test_a_mask_follows_a_box_that_lags_behind(embedded):
     assert found.iou(mask_to_box(mask)) > late.iou(mask_to_box(mask)) + 0.1
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({}, torch.float32),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+    ],
+)
+def test_bfloat16_where_the_cpu_is_faster_with_it(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert VlsmSegmenter.from_pretrained(device="cpu").dtype == dtype
+    assert VlsmSegmenter.from_pretrained(device="cpu", dtype="float32").dtype == torch.float32
+
+
 def test_bfloat16_gives_the_same_masks(embedded):
     half = VlsmSegmenter.from_pretrained("embedded", device="cpu", dtype="bfloat16")
     ious, kinds = [], []

@@ -24,6 +24,7 @@ from rsvp_ros.errors import CancelledError, ConfigurationError, NoImageError, Rs
 from rsvp_ros.perception import Perception
 from rsvp_ros.reasoning.mllm.base import Mllm
 from rsvp_ros.reasoning.mllm.loading import load_mllm
+from rsvp_ros.reasoning.mllm.worker import WorkerMllm
 from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.request import Request
 from rsvp_ros.ros import parameters
@@ -32,6 +33,7 @@ from rsvp_ros.ros.conversions import clean_text, reasoning_to_msg
 from rsvp_ros.ros.find_target_server import FindTargetServer, not_found_reason
 from rsvp_ros.ros.outputs import Outputs
 from rsvp_ros.segmentation.loading import load_segmenter, warm_up
+from rsvp_ros.segmentation.torch_runtime import CpuShare
 from rsvp_ros.types import Frame, Reasoning, TargetsInFrame
 
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -102,10 +104,20 @@ class RsvpNode(LifecycleNode):
                 self._mllm = load_mllm(getattr(config.mllm, config.mllm.backend))
             reasoner = Reasoner(self._mllm, config.reasoner) if self._mllm is not None else None
 
+            cpu: CpuShare | None = None
+
             def load():
+                nonlocal cpu
                 segmenter = load_segmenter(config.segmenter)
                 warm_up(segmenter, *WARM_UP_SIZE)
+                # What is compiled is compiled anew for another number of threads, which takes seconds.
+                if isinstance(self._mllm, WorkerMllm) and not config.segmenter.compile:
+                    cpu = CpuShare(self._mllm.threads)
                 return segmenter
+
+            def on_reasoning(reasoning: bool) -> None:
+                if cpu is not None:
+                    cpu.set(shared=reasoning)
 
             perception = Perception(
                 load,
@@ -116,6 +128,7 @@ class RsvpNode(LifecycleNode):
                 self._report,
                 config.perception,
                 config.tracker,
+                on_reasoning,
             )
             self._segmenter_name = perception.start().name
         except RsvpError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,25 @@ def _to_float32(value):
     if isinstance(value, (tuple, list)):
         return type(value)(_to_float32(item) for item in value)
     return value
+
+
+class CpuShare:
+    """Lets another process have some of the cores for a time, instead of competing for them.
+
+    Threads that compute together wait for the slowest at every step. Where there are more than cores, two of them take
+    turns on one while each of those turns is waited for, and a frame takes several times as long
+    (benchmark/frames_while_reasoning.py). torch counts threads for each calling thread: make and use this in the one
+    that computes.
+    """
+
+    def __init__(self, threads: int) -> None:
+        """`threads`: of the other process."""
+        self._alone = torch.get_num_threads()
+        self._beside = max(1, min(self._alone, len(os.sched_getaffinity(0)) - threads))
+
+    def set(self, shared: bool) -> None:
+        """Whether the other process computes."""
+        torch.set_num_threads(self._beside if shared else self._alone)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

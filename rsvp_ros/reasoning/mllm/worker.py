@@ -45,6 +45,8 @@ class WorkerMllm:
     Half of the cores are the model's, unless the environment sets OMP_NUM_THREADS. A GPU has no such priorities:
     processes that share one are time-sliced, so there a frame waits while the model computes.
 
+    `name`: see `Mllm`; `threads`: how many the model computes with on the CPU.
+
     Raises ModelLoadError.
     """
 
@@ -55,7 +57,7 @@ class WorkerMllm:
         self._closed = False
         self._start()
         try:
-            self.name = self._wait_until_loaded(None)
+            self.name, self.threads = self._wait_until_loaded(None)
         except BaseException:
             self._stop()
             raise
@@ -121,7 +123,7 @@ class WorkerMllm:
         self._process.kill()
         self._process.wait()
 
-    def _wait_until_loaded(self, cancel: threading.Event | None) -> str:
+    def _wait_until_loaded(self, cancel: threading.Event | None) -> tuple[str, int]:
         try:
             kind, content = self._receive(cancel)
         except ModelRunError as error:
@@ -205,13 +207,15 @@ def work(descriptor: int, parent: int) -> None:
     cancels: dict[int, threading.Event] = {}
     threading.Thread(target=_listen, args=(connection, parent, requests, cancels), daemon=True).start()
     try:
+        import torch
+
         from rsvp_ros.reasoning.mllm.loading import load_mllm
 
         mllm = load_mllm(config, isolated=False)
     except Exception as error:
         connection.send(("error", _portable(error, ModelLoadError)))
         return
-    connection.send(("loaded", mllm.name))
+    connection.send(("loaded", (mllm.name, torch.get_num_threads())))
     while True:
         call, messages = requests.get()
 
