@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from rsvp_ros.reasoning.parsing import parse_answer
 from rsvp_ros.reasoning.prompts import Prompts
 from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
 from rsvp_ros.tabletop.export import SceneOptions, export
-from rsvp_ros.tabletop.instruction import LANGUAGES
+from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.instructions import (
     english_name,
     phrase,
@@ -43,7 +44,15 @@ from rsvp_ros.training.mllm.chains import (
     write_chain,
 )
 from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, row_hidden, rows_of, write_rows
-from rsvp_ros.training.mllm.lessons import Lessons, make_lessons, request_ids, spoken_words
+from rsvp_ros.training.mllm.lessons import (
+    TAUGHT_OFTEN,
+    Lesson,
+    Lessons,
+    draw,
+    make_lessons,
+    request_ids,
+    spoken_words,
+)
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
 from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images
@@ -385,6 +394,16 @@ def test_an_unknown_noun_is_a_thing_of_its_colour(material: Material):
             assert text != texts[0]
             changed, listed = changed + 1, listed + (Part.LIST in parts)
     assert changed > 5 and listed
+
+
+def test_what_is_learned_last_is_asked_more_often():
+    lessons = [Lesson(kind.value, {}, {}, "") for kind in InstructionKind]
+    rng = np.random.default_rng(0)
+    counts = Counter(InstructionKind(lesson.kind) for _ in range(2000) for lesson in draw(lessons, 1, rng))
+    usual = np.mean([counts[kind] for kind in InstructionKind if kind not in TAUGHT_OFTEN])
+    for kind, often in TAUGHT_OFTEN.items():
+        assert 0.7 * often < counts[kind] / usual < 1.4 * often
+    assert {lesson.kind for lesson in draw(lessons, len(lessons), rng)} == {lesson.kind for lesson in lessons}
 
 
 def test_a_batch_holds_more_images_than_are_asked_about(material: Material):

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import RegionGrid
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
-from rsvp_ros.tabletop.instruction import LANGUAGES
+from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.instructions import sample_questions
 from rsvp_ros.tabletop.language import GRAMMARS
 from rsvp_ros.tabletop.view import View
@@ -52,10 +52,15 @@ WINDOW = 200
 BLIND = Part.LIST, Part.MEASURE
 """What a blind row cannot know and is not taught."""
 WEIGHTS = {
-    Part.GLUE: 0.3, Part.TARGET: 0.7, Part.LIST: 1.0, Part.MEASURE: 0.5, Part.FLAG: 1.5, Part.WORK: 1.0,
+    Part.GLUE: 0.3, Part.TARGET: 0.7, Part.LIST: 1.0, Part.MEASURE: 0.5, Part.FLAG: 1.5, Part.WORK: 1.5,
     Part.MEANT: 2.0, Part.OBJECT: 2.0, Part.REASON: 0.3,
 }  # fmt: skip
 """Of the words' losses."""
+TAUGHT_OFTEN = {
+    InstructionKind.RELATION: 3.0, InstructionKind.TWO_STEP: 3.0, InstructionKind.NEGATION: 2.0,
+    InstructionKind.SIZE: 2.0,
+}  # fmt: skip
+"""How much more often than others the kinds of questions are asked that are learned last."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ class Lessons:
         for k, index in enumerate(drawn):
             prompt = self._prompt(rng)
             lessons = self.lessons[index]
-            chosen = [lessons[j] for j in rng.permutation(len(lessons))[: self.rows]]
+            chosen = draw(lessons, min(self.rows, len(lessons)), rng)
             picture = Picture(
                 np.array(self.store.images[index]), np.array(self.store.ids[index]), self.store.things[index]
             )
@@ -197,8 +202,8 @@ class Lessons:
             coarse.append(truth[1])
             rows += [(k, False, *self._row(lesson, prompt, rng, picture)) for lesson in chosen]
         for _ in range(self.blind_rows):
-            lessons = self.lessons[near[int(rng.integers(window))]]
-            rows.append((0, True, *self._row(lessons[int(rng.integers(len(lessons)))], self._prompt(rng), rng)))
+            (lesson,) = draw(self.lessons[near[int(rng.integers(window))]], 1, rng)
+            rows.append((0, True, *self._row(lesson, self._prompt(rng), rng)))
         if self.seeing_images:
             patches, seen = seeing_batch(self.store, rng, self.seeing_images, self.varied)
             fine += list(seen.patches.numpy())
@@ -229,6 +234,12 @@ class Lessons:
         if not self.chain_of_thought:
             words, parts = without_thought(words, parts)
         return request, answer_ids(self.tokenizer, words), [*parts, Part.GLUE]
+
+
+def draw(lessons: Sequence[Lesson], count: int, rng: np.random.Generator) -> list[Lesson]:
+    """Some of the questions about a view, each at most once."""
+    weights = np.array([TAUGHT_OFTEN.get(InstructionKind(lesson.kind), 1.0) for lesson in lessons])
+    return [lessons[j] for j in rng.choice(len(lessons), count, replace=False, p=weights / weights.sum())]
 
 
 def vary(picture: Picture, lessons: Sequence[Lesson], rng: np.random.Generator) -> Picture:
