@@ -104,20 +104,13 @@ class RsvpNode(LifecycleNode):
                 self._mllm = load_mllm(getattr(config.mllm, config.mllm.backend))
             reasoner = Reasoner(self._mllm, config.reasoner) if self._mllm is not None else None
 
-            cpu: CpuShare | None = None
+            # What is compiled would be compiled anew for another number of threads, which takes seconds.
+            shares = isinstance(self._mllm, WorkerMllm) and not config.segmenter.compile
 
             def load():
-                nonlocal cpu
                 segmenter = load_segmenter(config.segmenter)
                 warm_up(segmenter, *WARM_UP_SIZE)
-                # What is compiled is compiled anew for another number of threads, which takes seconds.
-                if isinstance(self._mllm, WorkerMllm) and not config.segmenter.compile:
-                    cpu = CpuShare(self._mllm.threads)
                 return segmenter
-
-            def on_reasoning(reasoning: bool) -> None:
-                if cpu is not None:
-                    cpu.set(shared=reasoning)
 
             perception = Perception(
                 load,
@@ -128,7 +121,7 @@ class RsvpNode(LifecycleNode):
                 self._report,
                 config.perception,
                 config.tracker,
-                on_reasoning,
+                CpuShare(self._mllm.threads).set if shares else None,
             )
             self._segmenter_name = perception.start().name
         except RsvpError as error:

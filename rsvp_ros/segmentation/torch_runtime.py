@@ -1,4 +1,4 @@
-"""Where a network runs, in which precision, and what its failures are called."""
+"""Where a network runs, with how many threads, in which precision, and what its failures are called."""
 
 from __future__ import annotations
 
@@ -80,8 +80,7 @@ class CpuShare:
 
     Threads that compute together wait for the slowest at every step. Where there are more than cores, two of them take
     turns on one while each of those turns is waited for, and a frame takes several times as long
-    (benchmark/frames_while_reasoning.py). torch counts threads for each calling thread: make and use this in the one
-    that computes.
+    (benchmark/frames_while_reasoning.py).
     """
 
     def __init__(self, threads: int) -> None:
@@ -90,7 +89,7 @@ class CpuShare:
         self._beside = max(1, min(self._alone, len(os.sched_getaffinity(0)) - threads))
 
     def set(self, shared: bool) -> None:
-        """Whether the other process computes."""
+        """Whether the other process computes. To be called in the thread that computes: torch counts for each."""
         torch.set_num_threads(self._beside if shared else self._alone)
 
 

@@ -279,7 +279,7 @@ def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """As for other models, but bfloat16 on a CPU that computes faster with it, too, at the same accuracy.
 
     Those are CPUs with AMX, and AMD's with AVX-512 BF16. Not Intel's with AVX-512 BF16 alone (a virtual machine that
-    hides AMX): a frame takes 1.5 times as long there as in float32. The measurement is benchmark/vlsm_latency.py.
+    hides AMX): a frame takes 1.3 to 1.7 times as long there as in float32 (benchmark/vlsm_latency.py).
     """
     native = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
     faster = native.get("amx_bf16") or (native.get("avx512_bf16") and "Intel" not in native.get("cpu_name", ""))
