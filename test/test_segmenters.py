@@ -457,7 +457,8 @@ def test_unknown_settings(folders):
 
 
 @pytest.mark.parametrize(
-    ("cores", "alone", "other", "beside"), [(2, 2, 1, 1), (8, 8, 4, 4), (8, 3, 4, 3), (2, 1, 1, 1), (4, 4, 4, 1)]
+    ("cores", "alone", "other", "beside"),
+    [(2, 2, 1, 1), (8, 8, 4, 4), (8, 3, 4, 3), (2, 1, 1, 1), (4, 4, 4, 1), (2, 2, 0, 2)],
 )
 def test_cores_are_shared_and_taken_back(monkeypatch, cores, alone, other, beside):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))

@@ -126,6 +126,11 @@ class TransformersMllm:
                 "max_new_tokens, or set quantization to int8 or int4"
             )
 
+    @property
+    def threads(self) -> int:
+        """How many it computes with on the CPU; 0 on a GPU."""
+        return self._torch.get_num_threads() if self._model.device.type == "cpu" else 0
+
     def close(self) -> None:
         """Free the model's memory."""
         self._model = self._processor = None

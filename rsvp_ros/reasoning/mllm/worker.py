@@ -45,7 +45,7 @@ class WorkerMllm:
     Half of the cores are the model's, unless the environment sets OMP_NUM_THREADS. A GPU has no such priorities:
     processes that share one are time-sliced, so there a frame waits while the model computes.
 
-    `name`: see `Mllm`; `threads`: how many the model computes with on the CPU.
+    `name`: see `Mllm`; `threads`: how many the model computes with on the CPU, 0 on a GPU.
 
     Raises ModelLoadError.
     """
@@ -207,15 +207,13 @@ def work(descriptor: int, parent: int) -> None:
     cancels: dict[int, threading.Event] = {}
     threading.Thread(target=_listen, args=(connection, parent, requests, cancels), daemon=True).start()
     try:
-        import torch
-
         from rsvp_ros.reasoning.mllm.loading import load_mllm
 
         mllm = load_mllm(config, isolated=False)
     except Exception as error:
         connection.send(("error", _portable(error, ModelLoadError)))
         return
-    connection.send(("loaded", (mllm.name, torch.get_num_threads())))
+    connection.send(("loaded", (mllm.name, mllm.threads)))
     while True:
         call, messages = requests.get()
 
