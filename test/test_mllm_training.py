@@ -6,11 +6,14 @@ import math
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from rsvp_ros.errors import ConfigurationError, ModelLoadError, ParseError
@@ -31,15 +34,21 @@ from rsvp_ros.tabletop.instructions import (
     visible_attributes,
 )
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, is_held_out_pair
+from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.splits import Split
-from rsvp_ros.tabletop.view import View
+from rsvp_ros.tabletop.view import Camera, View
 from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.mllm.chains import (
+    ANCHOR_OF,
     NAME,
+    NOT,
+    RELATED,
     Part,
     answer_words,
     is_passed_on,
     kind_word,
+    places_of,
+    relation,
     without_thought,
     write_chain,
 )
@@ -56,6 +65,7 @@ from rsvp_ros.training.mllm.lessons import (
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
 from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images
+from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
 from rsvp_ros.training.mllm.seeing import FIELDS, IGNORED, NOTHING, dense_truth
 from rsvp_ros.training.mllm.tokenizer import FAMILY, answer_ids, make_processor, prompt_parts, system_text
@@ -167,11 +177,101 @@ def test_chain_lists_all_things_from_left_to_right(views: list[View]):
     listed = [w for w, part in zip(chain.words, chain.parts, strict=True) if part is Part.LIST and w.startswith("#")]
     assert listed == [f"#{k}" for k in range(1, len(view.things) + 1)]
     scene = chain.text.partition('"scene": "')[2].partition(";")
-    things = [re.sub(r" (size\d+|fits|reference.*|other.*)$", "", t) for t in "".join(scene).split(";")][: len(listed)]
+    things = [re.sub(r" (size\d|x-?\d|fits|reference|other).*$", "", t) for t in "".join(scene).split(";")][
+        : len(listed)
+    ]
     in_order = sorted(view.things, key=lambda o: o.box.center[0])
     assert [t.endswith(f" {english_name(o.kind)}") for t, o in zip(things, in_order, strict=True)] == [True] * len(
         listed
     )
+
+
+def told_ways(words: Sequence[str], parts: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, str]]:
+    """All ways of a chain from one reference: of the thing's place, the reference's, as told in the list; the way; and
+    how the thing therefore lies."""
+    text = "".join(word for word, part in zip(words, parts, strict=True) if part not in (Part.TARGET, Part.OBJECT))
+    places = {n: np.array((int(x), int(y))) for n, x, y in re.findall(r"#(\d+)\[[^#;]* x(-?\d+) y(-?\d+)", text)}
+    references = re.findall(rf"{ANCHOR_OF}#(\d+)", text)
+    if len(references) != 1:
+        return []
+    found = re.findall(r"#(\d+) x(-?\d+) y(-?\d+)( [a-z]+\d+)", text)
+    return [(places[n], places[references[0]], np.array((int(x), int(y))), how) for n, x, y, how in found]
+
+
+def test_ways_are_the_differences_of_places(views: list[View]):
+    """In the chains, also after the picture was moved."""
+    rng = np.random.default_rng(0)
+    grid = RegionGrid(9, 9, 320, 240)
+    compared = changed = 0
+    for seed, view in enumerate(views):
+        layout = RememberingLayout(view)
+        for q in sample_questions(layout, np.random.default_rng(seed), 18, LANGUAGES, is_training=True):
+            chain = write_chain(q.query, q.answer, layout, "en", grid)
+            other = retold(chain.words, chain.parts, moved(pictures([view])[0], rng), grid)
+            changed += Part.WORK in chain.parts and list(chain.words) != other
+            for words in (chain.words, other):
+                for place, reference, way, how in told_ways(words, chain.parts):
+                    assert (way == place - reference).all() and how == relation(how.strip(" 0123456789"), way)
+                    assert how.strip(" 0123456789") in RELATED
+                    compared += 1
+    assert compared > 100 and changed > 5
+
+
+def test_what_is_not_asked_for_has_its_own_word(views: list[View]):
+    said = 0
+    for seed, view in enumerate(views):
+        layout = RememberingLayout(view)
+        for q in sample_questions(layout, np.random.default_rng(seed), 18, LANGUAGES, is_training=True):
+            what = getattr(q.query, "what", None)
+            if what is not None and what.not_color:
+                words = write_chain(q.query, q.answer, layout, "en", RegionGrid(9, 9, 320, 240)).words
+                assert words[words.index(NOT) + 1] == f" {what.not_color}"
+                said += 1
+    assert said
+
+
+# --- Places -----------------------------------------------------------------------------------------------------------
+
+
+def test_places_are_as_on_a_map(views: list[View]):
+    """Right and ahead of the camera, to scale; the middle of the image is their origin, its width their measure."""
+    for view in views:
+        layout, camera = Layout(view), view.camera
+        places = places_of(layout)
+        true = {o.id: layout.place[o.id] for o in view.things}
+        ids = list(true)
+        away = np.array([offset(places[i], places[ids[0]]) for i in ids])
+        metres = np.array([true[i] - true[ids[0]] for i in ids])
+        step = (metres**2).sum() / (metres * away).sum()
+        assert np.abs(away - metres / step).max() <= 1.01
+        ground = Ground.of(camera)
+        across = np.diff(camera.project(np.array([[*p, 0] for p in ground_points(ground, camera)]))[:, 0])
+        assert np.allclose(across, camera.width / STEPS, rtol=0.02)
+
+
+def ground_points(ground: Ground, camera: Camera) -> np.ndarray:
+    """On the table, world, metres: the image's middle, and what is one step right of it in the image."""
+    (u, v), matrix = camera.center, ground.world_from_image
+    points = np.array([[u, v, 1], [u + camera.width / STEPS, v, 1]]) @ matrix.T
+    points = points[:, :2] / points[:, 2:]
+    assert ground.places(points[:1] * 1000) == [(0, 0)] and ground.places(points[1:] * 1000) == [(1, 0)]
+    return points
+
+
+@given(scale=st.floats(0.7, 1.5), shift=st.tuples(st.floats(-30, 30), st.floats(-30, 30)), mirrored=st.booleans())
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_moved_image_has_moved_places(views: list[View], scale: float, shift: tuple[float, float], mirrored: bool):
+    """What lies in the moved image's middle is at (0, 0), and what is right of it in the image is so on the map."""
+    camera = views[0].camera
+    ground = Ground.of(camera)
+    move = np.array([[-scale if mirrored else scale, 0, shift[0]], [0, scale, shift[1]]])
+    other = ground.moved(move)
+    (u, v), back = camera.center, np.linalg.inv(np.vstack((move, (0, 0, 1))))
+    pixels = np.array([[u, v, 1], [u + 20, v, 1], [u, v - 20, 1]]) @ back.T
+    points = pixels @ ground.world_from_image.T
+    middle, right, up = other.places(points[:, :2] / points[:, 2:] * 1000)
+    assert middle == (0, 0) and right[0] == round(20 / camera.width * STEPS) and up[1] > 0
+    assert ground.places([(1e9, -1e9)])[0] in {(x * FARTHEST, y * FARTHEST) for x in (-1, 1) for y in (-1, 1)}
 
 
 def test_remembering_changes_no_question(views: list[View]):
@@ -284,7 +384,7 @@ def test_dense_truth_is_the_view_s(views: list[View]):
 
     view = views[0]
     ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-    fine, coarse = dense_truth(ids, seen_things(view))
+    fine, coarse = dense_truth(ids, seen_things(view), places_of(Layout(view)))
     kind = list(FIELDS).index("kind")
     assert set(fine[:, kind]) - {IGNORED, NOTHING} == {KIND_NAMES.index(o.kind) for o in view.things}
     rank = list(FIELDS).index("rank")
@@ -294,11 +394,30 @@ def test_dense_truth_is_the_view_s(views: list[View]):
         assert KIND_NAMES[coarse[token, kind]] == in_order[coarse[token, rank]].kind
 
 
+def test_dense_truth_has_the_places(views: list[View]):
+    import cv2
+
+    view = views[0]
+    ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
+    places = places_of(Layout(view))
+    _, coarse = dense_truth(ids, seen_things(view), places)
+    x, y = (coarse[:, list(FIELDS).index(name)] for name in "xy")
+    assert set(zip(x, y, strict=True)) - {(IGNORED, IGNORED)} == {
+        (a + FARTHEST, b + FARTHEST) for a, b in places.values()
+    }
+
+
 # --- Variety ----------------------------------------------------------------------------------------------------------
 
 
 def pictures(views: list[View]) -> list[Picture]:
-    return [Picture(view.image, view.ids, seen_things(view)) for view in views]
+    return [Picture(view.image, view.ids, seen_things(view), Ground.of(view.camera)) for view in views]
+
+
+def test_a_picture_is_kept_with_its_places(material: Material, views: list[View]):
+    for index, view in enumerate(views):
+        kept = Picture.of(material.train[0], index).places()
+        assert {o.id: kept[o.id] for o in view.things} == places_of(Layout(view))
 
 
 def test_an_unchanged_picture_changes_no_answer(material: Material, views: list[View]):

@@ -6,17 +6,18 @@
      "objects": [{"id": "#1", "name": " mug", "attributes": [" red"], "rows": [4,5], "columns": [2,3], "reason": "…"}]}
 
 `target` says the instruction in canonical words, groups as the kinds that belong to them. `scene` lists all things from
-left to right (number, columns, rows, colour, pattern, kind, and where the question compares them a measure), says of
-each whether it is what is sought or what the question goes by, and then goes through what decides: the order, or how
-the others lie to the reference. What stage 2 can find by the words alone ("the blue mug") is passed on to it: no list,
-and the whole image as the region. An answer is a list of words, each one token of the model (`answer_words` holds them
-all), and each word belongs to a `Part`.
+left to right (number, columns, rows, colour, pattern, kind, and where the question compares them a measure or a place),
+says of each whether it is what is sought or what the question goes by, and then goes through what decides: the order,
+or the way from the reference to each of the others. What stage 2 can find by the words alone ("the blue mug") is passed
+on to it: no list, and the whole image as the region. An answer is a list of words, each one token of the model
+(`answer_words` holds them all), and each word belongs to a `Part`.
 """
 
 from __future__ import annotations
 
 import bisect
 import enum
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,6 +45,7 @@ from rsvp_ros.tabletop.queries import (
     Query,
 )
 from rsvp_ros.tabletop.view import ObjectView
+from rsvp_ros.training.mllm.places import FARTHEST, Ground, Place, offset, spot
 from rsvp_ros.training.mllm.views import PATTERN_NAMES, is_lying
 
 MOST_BANDS = 13
@@ -62,7 +64,7 @@ class Part(enum.IntEnum):
     LIST = 2
     """Of the list of things: number, place, looks."""
     MEASURE = 3
-    """Of the list: how large, how near to the edge."""
+    """Of the list: how large, how near to the edge, where on the table."""
     FLAG = 4
     """Of the list: whether it is meant; ends a thing."""
     WORK = 5
@@ -110,10 +112,9 @@ RELATIONS = {
 }  # fmt: skip
 COUNTED = {"left": " from the left:", "right": " from the right:", "front": " nearest:"}
 SUPERLATIVES = {m: f" {m}:" for m in ("largest", "smallest", "longest", "shortest", "tallest")}
-THING, AND, LYING, EDGE, ANCHOR_OF, SO, NONE = (
-    " thing", " and", " lying", " nearest to the edge", " from", " so", " none",
+THING, AND, NOT, LYING, EDGE, ANCHOR_OF, SO, NONE = (
+    " thing", " and", " not", " lying", " nearest to the edge", " from", " so", " none",
 )  # fmt: skip
-NOT_COLOR = {color: f" not {color}" for color in COLORS}
 NOT_KIND = {kind: f" no {english_name(kind)}" for kind in KINDS}
 HANDLE = " handle"
 MATERIALS = {"wood": " wooden", "metal": " metal", "ceramic": " ceramic"}
@@ -142,9 +143,32 @@ RELATED = (*SIDES, "aside", "beside", "far")
 """How a thing may lie to the one that a question goes by."""
 
 
-def relation(how: str, distance: int) -> str:
-    """One of RELATED, and a class of distance."""
-    return f" {how}{min(distance, DISTANCES - 1)}"
+_DISTANCE_EDGES = tuple(4 * 1.28**k for k in range(DISTANCES - 1))
+"""Steps; geometric, as "clearly nearer" is a factor."""
+
+
+def relation(how: str, away: Place) -> str:
+    """One of RELATED, and a class of the distance."""
+    return f" {how}{bisect.bisect(_DISTANCE_EDGES, math.hypot(*away))}"
+
+
+def x_word(steps: int) -> str:
+    return f" x{steps}"
+
+
+def y_word(steps: int) -> str:
+    return f" y{steps}"
+
+
+def told_place(place: Place) -> tuple[str, str]:
+    """A place, or the way from one to another, in words."""
+    return x_word(place[0]), y_word(place[1])
+
+
+@cache
+def place_words() -> tuple[str, ...]:
+    steps = range(-FARTHEST, FARTHEST + 1)
+    return (*map(x_word, steps), *map(y_word, steps))
 
 
 def size(measure: int) -> str:
@@ -161,13 +185,13 @@ def answer_words() -> tuple[str, ...]:
     numbers = [number(k) for k in range(1, MOST_THINGS + 1)]
     spans = [span(a, b) for a in range(1, MOST_BANDS + 1) for b in range(a, MOST_BANDS + 1)]
     measures = [size(k) for k in range(MEASURES)]
-    relations = [relation(how, k) for how in RELATED for k in range(DISTANCES)]
+    relations = [f" {how}{k}" for how in RELATED for k in range(DISTANCES)]
     words = [
         *GLUE, *numbers, *spans, *measures, *relations, " inside", " outside", *FLAGS.values(), ONE, ALL, BUT,
         *RELATIONS.values(), *COUNTED.values(), *SUPERLATIVES.values(), *(f" {o}" for o in ORDINALS), THING, AND,
-        LYING, EDGE, ANCHOR_OF, SO, NONE, *map(kind_word, KINDS), *(f" {c}" for c in COLORS),
-        *(f" {p}" for p in PATTERN_NAMES[1:]), *MATERIALS.values(), HANDLE, *NOT_COLOR.values(),
-        *NOT_KIND.values(), *(text for texts in REASONS.values() for text in texts),
+        NOT, LYING, EDGE, ANCHOR_OF, SO, NONE, *map(kind_word, KINDS), *(f" {c}" for c in COLORS),
+        *(f" {p}" for p in PATTERN_NAMES[1:]), *MATERIALS.values(), HANDLE, *NOT_KIND.values(),
+        *place_words(), *(text for texts in REASONS.values() for text in texts),
     ]  # fmt: skip
     return tuple(dict.fromkeys(words))
 
@@ -217,7 +241,7 @@ def described(what: Description) -> Iterator[str]:
     if what.color:
         yield f" {what.color}"
     if what.not_color:
-        yield NOT_COLOR[what.not_color]
+        yield from (NOT, f" {what.not_color}")
     if what.pattern:
         yield f" {what.pattern}"
     if what.material:
@@ -249,9 +273,17 @@ def left_to_right(things: Iterable[ObjectView]) -> list[ObjectView]:
     return sorted(things, key=lambda o: (o.box.center[0], o.id))
 
 
-_DISTANCE_EDGES = tuple(0.06 * 1.28**k for k in range(DISTANCES - 1))
-"""Metres; geometric, as "clearly nearer" is a factor."""
 _MEASURE_RANGES = {"volume": (np.log(2e-5), np.log(6e-3)), "length": (np.log(0.05), np.log(0.4)), "height": (0.0, 0.3)}
+
+
+_LOCATED = Beside | NextTo | Between
+"""Questions by which places are compared."""
+
+
+def places_of(layout: Layout) -> dict[int, Place]:
+    """Of the things in a view, by their id."""
+    found = Ground.of(layout.view.camera).places([spot(thing) for thing in layout.things])
+    return {thing.id: place for thing, place in zip(layout.things, found, strict=True)}
 
 
 def measure_of(query: Query) -> str:
@@ -282,10 +314,6 @@ def _measure(layout: Layout, thing: ObjectView, measure: str) -> int:
     }[measure]()
     low, high = _MEASURE_RANGES[measure]
     return int(np.clip((value - low) / (high - low) * MEASURES, 0, MEASURES - 1))
-
-
-def distance_class(metres: float) -> int:
-    return bisect.bisect(_DISTANCE_EDGES, metres)
 
 
 class _Writer:
@@ -345,13 +373,17 @@ def write_chain(query: Query, answer: Answer, layout: Layout, language: str, gri
     out.add(Part.GLUE, SCENE)
     references = {id_: k for k, id_ in enumerate(_references(query, layout), 1)}
     measure = measure_of(query)
+    places = places_of(layout)
+    located = any(isinstance(part, _LOCATED) for part in _queries(query))
     for thing in order:
         rows, columns = grid.bands(thing.box)
         out.add(Part.LIST, numbers[thing.id], span(columns[0], columns[-1]), span(rows[0], rows[-1]), *looks(thing))
         if measure:
             out.add(Part.MEASURE, size(_measure(layout, thing, measure)))
+        if located:
+            out.add(Part.MEASURE, *told_place(places[thing.id]))
         out.add(Part.FLAG, FLAGS[_is_sought(query, thing), references.get(thing.id, 0)])
-    _write_work(out, query, answer, layout, numbers)
+    _write_work(out, query, layout, numbers, places)
     meant = [o.id for o in order if o.id in answer.ids]
     out.add(Part.MEANT, SO, *([numbers[i] for i in meant] or [NONE]))
     if not meant:
@@ -449,11 +481,11 @@ def _is_sought(query: Query, thing: ObjectView) -> bool:
     return False
 
 
-def _write_work(out: _Writer, query: Query, answer: Answer, layout: Layout, numbers: dict[int, str]) -> None:
+def _write_work(out: _Writer, query: Query, layout: Layout, numbers: dict[int, str], places: dict[int, Place]) -> None:
     if isinstance(query, Ordinal):
         _count(out, query, layout, numbers)
-    elif isinstance(query, Beside | NextTo | Between):
-        _relate(out, query, layout, numbers)
+    elif isinstance(query, _LOCATED):
+        _relate(out, query, layout, numbers, places)
 
 
 def _count(out: _Writer, query: Ordinal, layout: Layout, numbers: dict[int, str]) -> None:
@@ -463,8 +495,10 @@ def _count(out: _Writer, query: Ordinal, layout: Layout, numbers: dict[int, str]
         out.add(Part.WORK, f" {name}", numbers[id_])
 
 
-def _relate(out: _Writer, query: Beside | NextTo | Between, layout: Layout, numbers: dict[int, str]) -> None:
-    """The references, then how each thing that could be meant lies to them."""
+def _relate(
+    out: _Writer, query: Beside | NextTo | Between, layout: Layout, numbers: dict[int, str], places: dict[int, Place]
+) -> None:
+    """The references, then of each thing that could be meant the way from them to it, and how it therefore lies."""
     anchors: list[ObjectView] = []
     for anchor in _anchors(query):
         if isinstance(anchor, Ordinal):
@@ -479,19 +513,22 @@ def _relate(out: _Writer, query: Beside | NextTo | Between, layout: Layout, numb
             continue
         if not query.what.is_any and query.what.holds(thing) is not True:
             continue
-        out.add(Part.WORK, numbers[thing.id], _relation(query, thing, anchors, layout))
+        ways = [offset(places[thing.id], places[anchor.id]) for anchor in anchors]
+        out.add(Part.WORK, numbers[thing.id], *(word for way in ways for word in told_place(way)))
+        out.add(Part.WORK, _relation(query, thing, anchors, layout, ways[0]))
 
 
-def _relation(query: Beside | NextTo | Between, thing: ObjectView, anchors: list[ObjectView], layout: Layout) -> str:
+def _relation(
+    query: Beside | NextTo | Between, thing: ObjectView, anchors: list[ObjectView], layout: Layout, way: Place
+) -> str:
     if isinstance(query, Between):
         a, b = (layout.place[o.id] for o in anchors)
         along = layout.place[thing.id] - a
         share = float(along @ (b - a)) / float((b - a) @ (b - a))
         aside = float(np.linalg.norm(along - share * (b - a)) / np.linalg.norm(b - a))
         return " inside" if 0.25 <= share <= 0.75 and aside <= 0.2 else " outside"
-    distance = distance_class(layout.distance(thing, anchors[0]))
     if isinstance(query, NextTo):
         gap = max(layout.gap(thing, anchors[0]), layout.seen_gap(thing, anchors[0]))
-        return relation("beside" if gap <= NEXT_GAP else "far", distance)
+        return relation("beside" if gap <= NEXT_GAP else "far", way)
     sides = [side for side in SIDES if layout.is_on_side(thing, side, anchors[0])]
-    return relation(sides[0] if sides else "aside", distance)
+    return relation(sides[0] if sides else "aside", way)

@@ -1,7 +1,7 @@
 """Words that stand in an order begin with vectors that lie in that order.
 
-Bands, numbers, sizes and distances are compared and counted. From random vectors a network would have to learn the
-order of each of them by heart; from smooth ones it learns what "one more" means once.
+Bands, numbers, sizes, places and distances are compared and counted. From random vectors a network would have to learn
+the order of each of them by heart; from smooth ones it learns what "one more" means once.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ from rsvp_ros.training.mllm.chains import (
     ORDINALS,
     RELATED,
     number,
-    relation,
     size,
     span,
+    x_word,
+    y_word,
 )
+from rsvp_ros.training.mllm.places import FARTHEST
 
 OWN_SHARE = 0.4
 """Of a word's vector that is its own; the rest follows from where it stands."""
 _WAVES = (2.0, 4.0, 8.0, 16.0, 32.0)
 """Lengths of the waves whose phases tell a place, in steps of the order."""
+_PLACE_STRETCH = 6.0
+"""… and how many times longer they are for places on the table, of which there are as many more."""
 
 
 @torch.no_grad()
@@ -36,11 +40,11 @@ def put_in_order(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTo
     table = model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(seed)
     width = table.shape[1]
-    axes = torch.randn(4, 2 * len(_WAVES), width, generator=generator)
-    lows, highs, counts, measures = axes / math.sqrt(len(_WAVES))
+    axes = torch.randn(6, 2 * len(_WAVES), width, generator=generator)
+    lows, highs, counts, measures, across, ahead = axes / math.sqrt(len(_WAVES))
 
-    def place(x: float, axis: torch.Tensor) -> torch.Tensor:
-        phases = torch.tensor([2 * math.pi * x / wave for wave in _WAVES])
+    def place(x: float, axis: torch.Tensor, stretch: float = 1.0) -> torch.Tensor:
+        phases = torch.tensor([2 * math.pi * x / (stretch * wave) for wave in _WAVES])
         return torch.cat((phases.cos(), phases.sin())) @ axis
 
     def put(word: str, vector: torch.Tensor) -> None:
@@ -52,6 +56,9 @@ def put_in_order(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTo
     for a in range(1, MOST_BANDS + 1):
         for b in range(a, MOST_BANDS + 1):
             put(span(a, b), place(a, lows) + place(b, highs))
+    for k in range(-FARTHEST, FARTHEST + 1):
+        put(x_word(k), place(k, across, _PLACE_STRETCH))
+        put(y_word(k), place(k, ahead, _PLACE_STRETCH))
     kinds = torch.randn(16, width, generator=generator)
     for k in range(1, MOST_THINGS + 1):
         put(number(k), place(k, counts) + kinds[0])
@@ -61,4 +68,4 @@ def put_in_order(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTo
         put(size(k), place(k, measures) + kinds[2])
     for index, side in enumerate(RELATED):
         for k in range(DISTANCES):
-            put(relation(side, k), place(k, measures) + kinds[3 + index])
+            put(f" {side}{k}", place(k, measures) + kinds[3 + index])

@@ -190,13 +190,11 @@ class Lessons:
             prompt = self._prompt(rng)
             lessons = self.lessons[index]
             chosen = draw(lessons, min(self.rows, len(lessons)), rng)
-            picture = Picture(
-                np.array(self.store.images[index]), np.array(self.store.ids[index]), self.store.things[index]
-            )
+            picture = Picture.of(self.store, index)
             if self.varied:
                 picture = vary(picture, chosen, rng)
             ids = cv2.resize(picture.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-            truth = dense_truth(ids, picture.things)
+            truth = dense_truth(ids, picture.things, picture.places())
             pictures.append(network_image(recolored(picture.image, rng), prompt))
             fine.append(truth[0])
             coarse.append(truth[1])

@@ -13,7 +13,7 @@ from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.mllm.lessons import Lesson, make_lessons, read_lessons, write_lessons
-from rsvp_ros.training.mllm.tokenizer import train_tokenizer
+from rsvp_ros.training.mllm.tokenizer import train_tokenizer, with_answer_words
 from rsvp_ros.training.mllm.views import ViewStore, write_store
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,11 @@ def gather(train: str, held_out: str, folder: Path, vocabulary: int, init: Path 
         name: _part(Path(source).expanduser(), folder / name)
         for name, source in (("train", train), ("held_out", held_out))
     }
-    tokenizer = AutoTokenizer.from_pretrained(init) if init else _tokenizer(parts["train"][1], folder, vocabulary)
+    tokenizer = (
+        with_answer_words(AutoTokenizer.from_pretrained(init))
+        if init
+        else _tokenizer(parts["train"][1], folder, vocabulary)
+    )
     return Material(**parts, tokenizer=tokenizer, folder=folder)
 
 

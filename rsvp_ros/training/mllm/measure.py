@@ -29,7 +29,7 @@ from rsvp_ros.training.mllm.tokenizer import FAMILY, answer_ids
 from rsvp_ros.training.mllm.views import PROMPTS, network_image, to_patches
 
 IMAGES_AT_ONCE = 4
-MOST_TOKENS = 150
+MOST_TOKENS = 220
 FOUND = 0.3
 """IoU of band regions from which on one is taken to mean a thing."""
 _THING = re.compile(r"#(\d+)(\[[\d,]+\])(\[[\d,]+\])([a-z ]+)")
@@ -137,7 +137,7 @@ def _listed(answer: str, grid: RegionGrid) -> Iterator[tuple[Box, str]]:
     """The things of an answer's list: where, and what they are called."""
     _, _, scene = answer.partition(SCENE)
     for _, columns, rows, words in _THING.findall(scene.partition(PRESENT)[0]):
-        name = re.sub(r" (size|fits|reference|other).*", "", words).strip()
+        name = re.sub(r" (size|x|fits|reference|other)\b.*", "", words).strip()
         ids = [[int(k) for k in span.strip("[]").split(",")] for span in (rows, columns)]
         if max(ids[0]) <= grid.rows and max(ids[1]) <= grid.columns:
             yield grid.box(*ids), name

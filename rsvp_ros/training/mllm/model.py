@@ -106,9 +106,16 @@ def build_model(size: MllmSize, tokenizer: PreTrainedTokenizerFast, seed: int) -
 
 
 def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
-    """Take the weights that a training wrote into `folder`. Raises ModelLoadError."""
+    """Take the weights that a training wrote into `folder`; words that it did not know keep the vectors they have here,
+    as long as its own. Raises ModelLoadError.
+    """
     try:
         start = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        known = start.get_input_embeddings().weight
+        new = model.get_input_embeddings().weight.detach()[len(known) :]
+        table = torch.cat((known, new * (known.std() / new.std()) if len(new) else new))
+        start.set_input_embeddings(torch.nn.Embedding.from_pretrained(table, freeze=False))
+        start.tie_weights()
         model.load_state_dict(start.state_dict())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelLoadError(

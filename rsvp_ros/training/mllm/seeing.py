@@ -6,7 +6,8 @@ words alone would need. The heads are thrown away after the training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.training.mllm.model import MERGE, PATCH
+from rsvp_ros.training.mllm.places import FARTHEST, Place
 from rsvp_ros.training.mllm.variety import Picture, moved, repainted
 from rsvp_ros.training.mllm.views import (
     COLOR_NAMES,
@@ -55,14 +57,17 @@ FIELDS = {
     "bottom": GRID,
     "rank": MOST_THINGS,
     "middle": 2,
+    "x": 2 * FARTHEST + 1,
+    "y": 2 * FARTHEST + 1,
 }
 """What is told of each token, and in how many classes."""
 
 
-def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], cell: int) -> np.ndarray:
+def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], places: Mapping[int, Place], cell: int) -> np.ndarray:
     """The classes of FIELDS for each cell of `cell` pixels: int64 rows x columns x fields, IGNORED where unknown.
 
-    ids: uint8 HEIGHT x WIDTH. A thing that is not named is unknown, and what covers little of a cell as well.
+    ids: uint8 HEIGHT x WIDTH; places: of the things, by their id. A thing that is not named is unknown, and what covers
+    little of a cell as well.
     """
     rows, columns = HEIGHT // cell, WIDTH // cell
     truth = np.full((rows, columns, len(FIELDS)), IGNORED, np.int64)
@@ -95,7 +100,7 @@ def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], cell: int) -> np.nd
         values = (
             thing.kind, thing.color, thing.pattern, thing.wooden, thing.lying,
             spanned[1][0] - 1, spanned[1][-1] - 1, spanned[0][0] - 1, spanned[0][-1] - 1,
-            min(ranks[thing.id], MOST_THINGS - 1), 0,
+            min(ranks[thing.id], MOST_THINGS - 1), 0, *(step + FARTHEST for step in places[thing.id]),
         )  # fmt: skip
         truth[here] = values
         truth[here & middles[k], names.index("middle")] = 1
@@ -110,10 +115,12 @@ class DenseTruth:
     merged: torch.Tensor
 
 
-def dense_truth(ids: np.ndarray, things: Sequence[SeenThing]) -> tuple[np.ndarray, np.ndarray]:
+def dense_truth(
+    ids: np.ndarray, things: Sequence[SeenThing], places: Mapping[int, Place]
+) -> tuple[np.ndarray, np.ndarray]:
     """Of one image's patches, in their order, and of its merged tokens."""
-    fine = to_patch_order(cell_truth(ids, things, PATCH))
-    coarse = cell_truth(ids, things, PATCH * MERGE)
+    fine = to_patch_order(cell_truth(ids, things, places, PATCH))
+    coarse = cell_truth(ids, things, places, PATCH * MERGE)
     return fine, coarse.reshape(-1, coarse.shape[-1])
 
 
@@ -167,10 +174,10 @@ def seeing_batch(
     """
     pictures, fine, coarse = [], [], []
     for index in rng.choice(len(store), images, replace=images > len(store)):
-        picture = Picture(np.array(store.images[index]), np.array(store.ids[index]), store.things[index])
+        picture = Picture.of(store, int(index))
         if varied:
             picture = moved(repainted(picture, rng), rng)
-        image, ids = picture.image, picture.ids
+        image, ids, ground = picture.image, picture.ids, picture.ground
         height, width = ids.shape
         if rng.random() < 0.7:
             share = rng.uniform(0.75, 1)
@@ -178,11 +185,14 @@ def seeing_batch(
             y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
             image = cv2.resize(image[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_LINEAR)
             ids = cv2.resize(ids[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+            larger = np.diag((width / w, height / h))
+            ground = ground.moved(np.column_stack((larger, larger @ (0.5 - x, 0.5 - y) - 0.5)))
         if rng.random() < 0.5:
             image, ids = image[:, ::-1].copy(), ids[:, ::-1].copy()
+            ground = ground.moved(np.array([[-1.0, 0, width - 1], [0, 1, 0]]))
         ids = cv2.resize(ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
         pictures.append(network_image(recolored(image, rng), PROMPTS[int(rng.integers(len(PROMPTS)))]))
-        truth = dense_truth(ids, picture.things)
+        truth = dense_truth(ids, picture.things, dataclasses.replace(picture, ground=ground).places())
         fine.append(truth[0])
         coarse.append(truth[1])
     truth = DenseTruth(torch.from_numpy(np.stack(fine)), torch.from_numpy(np.stack(coarse)))

@@ -97,10 +97,19 @@ def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
     )
-    torn = [word for word in answer_words() if len(tokenizer(word)["input_ids"]) != 1]
-    if torn:
+    if torn := _torn(tokenizer):
         raise ValueError(f"a tokenizer of {size} tokens cuts words of the answers, such as {torn[0]!r}: make it larger")
     return tokenizer
+
+
+def with_answer_words(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A tokenizer of an earlier training, and the answers' words that it has not as tokens at its end."""
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in _torn(tokenizer)])
+    return tokenizer
+
+
+def _torn(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    return [word for word in answer_words() if len(tokenizer(word)["input_ids"]) != 1]
 
 
 def _is_plain(word: str) -> bool:

@@ -135,10 +135,9 @@ class Trainer:
         )
         self.tokenizer: PreTrainedTokenizerFast = self.material.tokenizer
         self.model = build_model(config.model, self.tokenizer, config.seed)
+        put_in_order(self.model, self.tokenizer, config.seed)
         if init:
             load_weights(self.model, init)
-        else:
-            put_in_order(self.model, self.tokenizer, config.seed)
         self.heads = SeeingHeads(config.model.vision_hidden, config.model.hidden)
         self.frame = Frame.of(self.model, self.tokenizer)
         self.optimizer = Optimizer([self.model, self.heads], config.learning_rate, config.weight_decay)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import colorsys
 import dataclasses
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,19 +21,27 @@ from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, PAINTED, is_held_out_pair
 from rsvp_ros.tabletop.language import de, en, es, zh
 from rsvp_ros.training.mllm.chains import (
+    ANCHOR_OF,
     ATTRIBUTES,
     COLUMNS,
+    DISTANCES,
     HANDLE,
     MOST_THINGS,
     NAME,
+    NOT,
+    RELATED,
     ROWS,
     THING,
     Part,
     kind_word,
     number,
+    place_words,
+    relation,
     span,
+    told_place,
 )
-from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, SeenThing
+from rsvp_ros.training.mllm.places import Ground, Place, offset
+from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, SeenThing, ViewStore
 
 REPAINTED_SHARE = 0.3
 """Of the things that can be get another colour."""
@@ -45,11 +53,16 @@ _VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, the number of the thing under each pixel, and the things."""
+    """An image, the number of the thing under each pixel, the things, and the table that they lie on."""
 
     image: np.ndarray
     ids: np.ndarray
     things: tuple[SeenThing, ...]
+    ground: Ground
+
+    @classmethod
+    def of(cls, store: ViewStore, index: int) -> Picture:
+        return cls(np.array(store.images[index]), np.array(store.ids[index]), store.things[index], store.grounds[index])
 
     def boxes(self) -> dict[int, Box]:
         """Of what is seen of each thing."""
@@ -64,6 +77,11 @@ class Picture:
         """The named things from left to right, as the chains number them."""
         boxes = self.boxes()
         return sorted((t.id for t in self.things if t.named and t.id in boxes), key=lambda i: (boxes[i].center[0], i))
+
+    def places(self) -> dict[int, Place]:
+        """Where each thing is on the table."""
+        found = self.ground.places([(thing.x, thing.y) for thing in self.things])
+        return {thing.id: place for thing, place in zip(self.things, found, strict=True)}
 
 
 def moved(picture: Picture, rng: np.random.Generator) -> Picture:
@@ -81,13 +99,13 @@ def moved(picture: Picture, rng: np.random.Generator) -> Picture:
     matrix = np.column_stack((linear, middle - linear @ middle + shift))
     size = width, height
     ids = cv2.warpAffine(picture.ids, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
-    there = Picture(picture.image, ids, picture.things)
+    there = Picture(picture.image, ids, picture.things, picture.ground.moved(matrix))
     named = [t.id for t in picture.things if t.named]
     areas = np.bincount(picture.ids.ravel(), minlength=256), np.bincount(ids.ravel(), minlength=256)
     if any(areas[1][i] < 0.9 * scale**2 * areas[0][i] for i in named) or there.order() != picture.order():
         return picture
     image = cv2.warpAffine(picture.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return Picture(image, ids, picture.things)
+    return dataclasses.replace(there, image=image)
 
 
 def repainted(picture: Picture, rng: np.random.Generator, spoken_of: Collection[str] = ()) -> Picture:
@@ -103,7 +121,7 @@ def repainted(picture: Picture, rng: np.random.Generator, spoken_of: Collection[
             if painted is not None:
                 image, thing = painted, dataclasses.replace(thing, color=COLOR_NAMES.index(new))
         things.append(thing)
-    return Picture(image, picture.ids, tuple(things))
+    return dataclasses.replace(picture, image=image, things=tuple(things))
 
 
 def _repaint(image: np.ndarray, mask: np.ndarray, old: str, new: str, rng: np.random.Generator) -> np.ndarray | None:
@@ -136,14 +154,15 @@ def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
 
 
 def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: RegionGrid) -> list[str]:
-    """A chain about a picture that was moved and repainted: bands and colours as they are now."""
-    boxes, order = picture.boxes(), picture.order()[:MOST_THINGS]
+    """A chain about a picture that was moved and repainted: bands, places and colours as they are now."""
+    boxes, order, places = picture.boxes(), picture.order()[:MOST_THINGS], picture.places()
     colors = {t.id: f" {COLOR_NAMES[t.color]}" for t in picture.things}
     facts = {}
     for k, id_ in enumerate(order, 1):
         rows, columns = grid.bands(boxes[id_])
         facts[number(k)] = span(rows[0], rows[-1]), span(columns[0], columns[-1]), colors[id_]
-    told = list(words)
+    there = {number(k): places[id_] for k, id_ in enumerate(order, 1)}
+    told = _relocated(words, parts, there)
     current, since = None, 0
     for k, (word, part) in enumerate(zip(words, parts, strict=True)):
         since += 1
@@ -156,6 +175,31 @@ def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: R
         elif part == Part.OBJECT and words[k - 1] in (ROWS, COLUMNS, ATTRIBUTES):
             told[k] = {ROWS: current[0], COLUMNS: current[1], ATTRIBUTES: current[2]}[words[k - 1]]
     return told
+
+
+def _relocated(words: Sequence[str], parts: Sequence[int], there: Mapping[str, Place]) -> list[str]:
+    """A chain with other places of its things, by their numbers: its list, the ways from references, the distances."""
+    told = list(words)
+    references: list[Place] = []
+    ways: list[Place] = []
+    steps: Iterator[str] = iter(())
+    for k, (word, part) in enumerate(zip(words, parts, strict=True)):
+        if part == Part.LIST and word in there:
+            steps = iter(told_place(there[word]))
+        elif part == Part.WORK and word in there:
+            if words[k - 1] == ANCHOR_OF:
+                references.append(there[word])
+            ways = [offset(there[word], reference) for reference in references]
+            steps = iter([step for way in ways for step in told_place(way)])
+        elif part in (Part.MEASURE, Part.WORK) and word in _PLACE_WORDS:
+            told[k] = next(steps)
+        elif part == Part.WORK and word in _HOW:
+            told[k] = relation(_HOW[word], ways[0])
+    return told
+
+
+_PLACE_WORDS = frozenset(place_words())
+_HOW = {f" {how}{k}": how for how in RELATED for k in range(DISTANCES)}
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
@@ -209,7 +253,7 @@ def with_unknown_noun(
     for k in target[:-1]:
         color, kind = words[k], _KINDS_BY_WORD.get(words[k + 1])
         one_kind = k + 2 not in target or words[k + 2] not in _KINDS_BY_WORD
-        if color.strip() not in COLORS or kind is None or not one_kind:
+        if color.strip() not in COLORS or words[k - 1] == NOT or kind is None or not one_kind:
             continue
         listed = [i for i, part in enumerate(parts) if part == Part.LIST and words[i] == color]
         if HANDLE in words and Part.LIST not in parts:

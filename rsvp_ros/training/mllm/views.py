@@ -15,6 +15,7 @@ from rsvp_ros.tabletop.descriptions import is_named_wooden, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
 from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.training.mllm.model import MERGE, PATCH
+from rsvp_ros.training.mllm.places import Ground, spot
 
 KIND_NAMES = tuple(KINDS)
 COLOR_NAMES = tuple(COLORS)
@@ -37,6 +38,9 @@ class SeenThing:
     lying: bool
     named: bool
     """Whether enough of it is seen to be named."""
+    x: int
+    """Of its middle on the table, world, millimetres."""
+    y: int
 
 
 def is_lying(thing: ObjectView) -> bool:
@@ -50,7 +54,7 @@ def seen_things(view: View) -> tuple[SeenThing, ...]:
     return tuple(
         SeenThing(
             o.id, KIND_NAMES.index(o.kind), COLOR_NAMES.index(o.color), PATTERN_NAMES.index(o.pattern),
-            is_named_wooden(o), is_lying(o), o.id in named,
+            is_named_wooden(o), is_lying(o), o.id in named, *spot(o),
         )
         for o in view.objects if o.box is not None
     )  # fmt: skip
@@ -92,7 +96,7 @@ def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class ViewStore:
-    """Views in a folder, memory-mapped: images (uint8 N x H x W x 3), ids (uint8 N x H x W) and their things."""
+    """Views in a folder, memory-mapped: images (uint8 N x H x W x 3) and ids (uint8 N x H x W); things and grounds."""
 
     def __init__(self, folder: Path) -> None:
         self.images = np.load(folder / "images.npy", mmap_mode="r")
@@ -102,6 +106,9 @@ class ViewStore:
         self.things: list[tuple[SeenThing, ...]] = [
             tuple(SeenThing(*map(int, row[1:])) for row in rows[a:b]) for a, b in itertools.pairwise(starts)
         ]
+        height, width = self.images.shape[1:3]
+        center = (width - 1) / 2, (height - 1) / 2
+        self.grounds = [Ground(matrix, center, width) for matrix in np.load(folder / "grounds.npy")]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -111,10 +118,11 @@ def write_store(folder: Path, views: Sequence[View]) -> None:
     """Write views of one size. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named)
+        (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y)
         for index, view in enumerate(views)
         for t in seen_things(view)
     ]
     np.save(folder / "images.npy", np.stack([view.image for view in views]))
     np.save(folder / "ids.npy", np.stack([view.ids for view in views]))
-    np.save(folder / "things.npy", np.array(rows, np.int16).reshape(-1, 8))
+    np.save(folder / "things.npy", np.array(rows, np.int16).reshape(-1, 10))
+    np.save(folder / "grounds.npy", np.stack([Ground.of(view.camera).world_from_image for view in views]))
