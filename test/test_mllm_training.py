@@ -15,6 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional
+from transformers import AutoTokenizer
 
 from rsvp_ros.errors import ConfigurationError, ModelLoadError, ParseError
 from rsvp_ros.geometry import Box, RegionGrid
@@ -38,6 +40,7 @@ from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, View
 from rsvp_ros.tabletop.view_files import read_view
+from rsvp_ros.training.mllm import tokenizer as tokenizer_module
 from rsvp_ros.training.mllm.chains import (
     ANCHOR_OF,
     NAME,
@@ -47,11 +50,13 @@ from rsvp_ros.training.mllm.chains import (
     answer_words,
     is_passed_on,
     kind_word,
+    place_words,
     places_of,
     relation,
     without_thought,
     write_chain,
 )
+from rsvp_ros.training.mllm.embeddings import put_in_order
 from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, row_hidden, rows_of, write_rows
 from rsvp_ros.training.mllm.lessons import (
     TAUGHT_OFTEN,
@@ -64,11 +69,19 @@ from rsvp_ros.training.mllm.lessons import (
 )
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
-from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images
+from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images, load_weights
 from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
 from rsvp_ros.training.mllm.seeing import FIELDS, IGNORED, NOTHING, dense_truth
-from rsvp_ros.training.mllm.tokenizer import FAMILY, answer_ids, make_processor, prompt_parts, system_text
+from rsvp_ros.training.mllm.tokenizer import (
+    FAMILY,
+    answer_ids,
+    make_processor,
+    prompt_parts,
+    system_text,
+    train_tokenizer,
+    with_answer_words,
+)
 from rsvp_ros.training.mllm.trainer import MllmTrainConfig, Trainer, train
 from rsvp_ros.training.mllm.variety import (
     Picture,
@@ -648,6 +661,34 @@ def test_training_goes_on_from_weights(scenes: Path, material: Material, tmp_pat
         Trainer(config(scenes, tmp_path / "other", init=start, model=MllmSize()), material)
     with pytest.raises(ModelLoadError, match="there is no model folder"):
         Trainer(config(scenes, tmp_path / "other", init=str(tmp_path / "nowhere")), material)
+
+
+def test_weights_that_know_fewer_words_are_gone_on_from(monkeypatch, tmp_path: Path):
+    """The words that have come are added at the end, with vectors in their order and as long as the others."""
+    fewer = [word for word in answer_words() if word not in place_words()]
+    monkeypatch.setattr(tokenizer_module, "answer_words", lambda: fewer)
+    old = train_tokenizer(["the red mug", "the blue bowl"], 1200)
+    first = build_model(TINY, old, 0)
+    first.save_pretrained(tmp_path)
+    old.save_pretrained(tmp_path)
+    monkeypatch.undo()
+    new = with_answer_words(AutoTokenizer.from_pretrained(tmp_path))
+    assert all(len(new(word)["input_ids"]) == 1 for word in answer_words())
+    assert {word: new.get_vocab()[word] for word in old.get_vocab()} == old.get_vocab()
+    assert len(new) == len(old) + len(place_words())
+    model = build_model(TINY, new, 1)
+    put_in_order(model, new, 1)
+    load_weights(model, tmp_path)
+    table, known = model.get_input_embeddings().weight, first.get_input_embeddings().weight
+    assert torch.equal(table[: len(old)], known) and model.lm_head.weight is table
+    added = table[len(old) :]
+    assert torch.isclose(added.std(), known.std(), rtol=0.01)
+    steps = added[: len(place_words()) // 2]
+    near, far = (functional.cosine_similarity(steps[:-k], steps[k:]).mean() for k in (1, 20))
+    assert near > far + 0.1
+    model.save_pretrained(tmp_path / "more")
+    with pytest.raises(ModelLoadError, match="vocabulary"):
+        load_weights(build_model(TINY, old, 0), tmp_path / "more")
 
 
 def test_judging_knows_right_from_wrong(views: list[View]):
