@@ -207,7 +207,8 @@ def told_ways(words: Sequence[str], parts: Sequence[int]) -> list[tuple[np.ndarr
     references = re.findall(rf"{ANCHOR_OF}#(\d+)", text)
     if len(references) != 1:
         return []
-    found = re.findall(r"#(\d+) x(-?\d+) y(-?\d+)( [a-z]+\d+)", text)
+    assert [int(s) for s in re.search(rf"{ANCHOR_OF}#\d+ x(-?\d+) y(-?\d+)", text).groups()] == [*places[references[0]]]
+    found = re.findall(r"#(\d+) x(-?\d+)#\1 y(-?\d+)( [a-z]+\d+)", text)
     return [(places[n], places[references[0]], np.array((int(x), int(y))), how) for n, x, y, how in found]
 
 

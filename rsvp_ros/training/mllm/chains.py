@@ -504,9 +504,10 @@ def _relate(
         if isinstance(anchor, Ordinal):
             _count(out, anchor, layout, numbers)
         ids = anchor.answer(layout).ids
-        out.add(Part.WORK, ANCHOR_OF, numbers[ids[0]] if ids else NONE)
         if not ids:
+            out.add(Part.WORK, ANCHOR_OF, NONE)
             return
+        out.add(Part.WORK, ANCHOR_OF, numbers[ids[0]], *told_place(places[ids[0]]))
         anchors.append(layout.view.object(ids[0]))
     for thing in left_to_right(layout.things):
         if thing.id not in numbers or thing in anchors:
@@ -514,7 +515,10 @@ def _relate(
         if not query.what.is_any and query.what.holds(thing) is not True:
             continue
         ways = [offset(places[thing.id], places[anchor.id]) for anchor in anchors]
-        out.add(Part.WORK, numbers[thing.id], *(word for way in ways for word in told_place(way)))
+        for step in (step for way in ways for step in told_place(way)):
+            out.add(
+                Part.WORK, numbers[thing.id], step
+            )  # the number each time: a step follows from it and the reference
         out.add(Part.WORK, _relation(query, thing, anchors, layout, ways[0]))
 
 

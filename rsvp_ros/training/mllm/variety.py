@@ -183,12 +183,15 @@ def _relocated(words: Sequence[str], parts: Sequence[int], there: Mapping[str, P
     references: list[Place] = []
     ways: list[Place] = []
     steps: Iterator[str] = iter(())
+    compared = ""
     for k, (word, part) in enumerate(zip(words, parts, strict=True)):
         if part == Part.LIST and word in there:
             steps = iter(told_place(there[word]))
-        elif part == Part.WORK and word in there:
-            if words[k - 1] == ANCHOR_OF:
-                references.append(there[word])
+        elif part == Part.WORK and words[k - 1] == ANCHOR_OF and word in there:
+            references.append(there[word])
+            steps = iter(told_place(there[word]))
+        elif part == Part.WORK and word in there and word != compared:
+            compared = word
             ways = [offset(there[word], reference) for reference in references]
             steps = iter([step for way in ways for step in told_place(way)])
         elif part in (Part.MEASURE, Part.WORK) and word in _PLACE_WORDS:
