@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import shutil
@@ -43,6 +44,7 @@ from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.mllm import tokenizer as tokenizer_module
 from rsvp_ros.training.mllm.chains import (
     ANCHOR_OF,
+    FLAGS,
     NAME,
     NOT,
     RELATED,
@@ -50,6 +52,7 @@ from rsvp_ros.training.mllm.chains import (
     answer_words,
     is_passed_on,
     kind_word,
+    left_to_right,
     place_words,
     places_of,
     relation,
@@ -231,17 +234,22 @@ def test_ways_are_the_differences_of_places(views: list[View]):
     assert compared > 100 and changed > 5
 
 
-def test_what_is_not_asked_for_has_its_own_word(views: list[View]):
-    said = 0
+def test_what_is_excluded_is_told_from_what_is_sought(views: list[View]):
+    excluded = 0
     for seed, view in enumerate(views):
         layout = RememberingLayout(view)
         for q in sample_questions(layout, np.random.default_rng(seed), 18, LANGUAGES, is_training=True):
             what = getattr(q.query, "what", None)
-            if what is not None and what.not_color:
-                words = write_chain(q.query, q.answer, layout, "en", RegionGrid(9, 9, 320, 240)).words
-                assert words[words.index(NOT) + 1] == f" {what.not_color}"
-                said += 1
-    assert said
+            if what is None or not what.not_color:
+                continue
+            chain = write_chain(q.query, q.answer, layout, "en", RegionGrid(9, 9, 320, 240))
+            assert chain.words[chain.words.index(NOT) + 1] == f" {what.not_color}"
+            flags = [word for word, part in zip(chain.words, chain.parts, strict=True) if part is Part.FLAG]
+            for thing, flag in zip(left_to_right(layout.things), flags, strict=True):
+                unless = dataclasses.replace(what, not_color=None).holds(thing) is True
+                assert flag == FLAGS[what.holds(thing) is True, int(unless and thing.color == what.not_color)]
+                excluded += " reference;" in flag
+    assert excluded
 
 
 # --- Places -----------------------------------------------------------------------------------------------------------

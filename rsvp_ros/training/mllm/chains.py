@@ -19,7 +19,7 @@ import bisect
 import enum
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -104,7 +104,8 @@ FLAGS = {
     (False, 2): " other reference;",
     (True, 2): " other reference, fits;",
 }
-"""By whether a thing is what is sought, and by which reference it is."""
+"""By whether a thing is what is sought, and by which reference it is. What the words exclude is a reference: "not the
+red one" is so told from "the red one" by another word for the same thing, not by the opposite of a word for each."""
 ONE, ALL, BUT = " one:", " all:", " all but:"
 RELATIONS = {
     "left": " left of", "right": " right of", "front": " in front of", "behind": " behind",
@@ -382,7 +383,8 @@ def write_chain(query: Query, answer: Answer, layout: Layout, language: str, gri
             out.add(Part.MEASURE, size(_measure(layout, thing, measure)))
         if located:
             out.add(Part.MEASURE, *told_place(places[thing.id]))
-        out.add(Part.FLAG, FLAGS[_is_sought(query, thing), references.get(thing.id, 0)])
+        reference = 1 if _is_excluded(query, thing) else references.get(thing.id, 0)
+        out.add(Part.FLAG, FLAGS[_is_sought(query, thing), reference])
     _write_work(out, query, layout, numbers, places)
     meant = [o.id for o in order if o.id in answer.ids]
     out.add(Part.MEANT, SO, *([numbers[i] for i in meant] or [NONE]))
@@ -479,6 +481,14 @@ def _is_sought(query: Query, thing: ObjectView) -> bool:
         if chosen_from and what.holds(thing) is True:
             return True
     return False
+
+
+def _is_excluded(query: Query, thing: ObjectView) -> bool:
+    """Whether a thing would be sought but for what the words exclude."""
+    what = getattr(query, "what", None)
+    if what is None or not (what.not_color or what.not_kind):
+        return False
+    return not what.holds(thing) and replace(what, not_color=None, not_kind=None).holds(thing) is True
 
 
 def _write_work(out: _Writer, query: Query, layout: Layout, numbers: dict[int, str], places: dict[int, Place]) -> None:

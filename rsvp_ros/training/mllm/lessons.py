@@ -57,7 +57,7 @@ WEIGHTS = {
 }  # fmt: skip
 """Of the words' losses."""
 TAUGHT_OFTEN = {
-    InstructionKind.RELATION: 3.0, InstructionKind.TWO_STEP: 3.0, InstructionKind.NEGATION: 2.0,
+    InstructionKind.RELATION: 2.0, InstructionKind.TWO_STEP: 2.0, InstructionKind.NEGATION: 4.0,
     InstructionKind.SIZE: 2.0,
 }  # fmt: skip
 """How much more often than others the kinds of questions are asked that are learned last."""
