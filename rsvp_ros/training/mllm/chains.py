@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import bisect
 import enum
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -525,10 +526,9 @@ def _relate(
         if not query.what.is_any and query.what.holds(thing) is not True:
             continue
         ways = [offset(places[thing.id], places[anchor.id]) for anchor in anchors]
-        for step in (step for way in ways for step in told_place(way)):
-            out.add(
-                Part.WORK, numbers[thing.id], step
-            )  # the number each time: a step follows from it and the reference
+        for step in itertools.chain.from_iterable(map(told_place, ways)):
+            # The number each time: a step follows from it and from the reference
+            out.add(Part.WORK, numbers[thing.id], step)
         out.add(Part.WORK, _relation(query, thing, anchors, layout, ways[0]))
 
 
