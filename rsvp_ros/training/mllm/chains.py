@@ -375,8 +375,8 @@ def write_chain(query: Query, answer: Answer, layout: Layout, language: str, gri
     out.add(Part.GLUE, SCENE)
     references = {id_: k for k, id_ in enumerate(_references(query, layout), 1)}
     measure = measure_of(query)
-    places = places_of(layout)
     located = any(isinstance(part, _LOCATED) for part in _queries(query))
+    places = places_of(layout) if located else {}
     for thing in order:
         rows, columns = grid.bands(thing.box)
         out.add(Part.LIST, numbers[thing.id], span(columns[0], columns[-1]), span(rows[0], rows[-1]), *looks(thing))
