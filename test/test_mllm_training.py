@@ -41,6 +41,7 @@ from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, View
 from rsvp_ros.tabletop.view_files import read_view
+from rsvp_ros.training.mllm import lessons as lessons_module
 from rsvp_ros.training.mllm import tokenizer as tokenizer_module
 from rsvp_ros.training.mllm.chains import (
     ANCHOR_OF,
@@ -75,7 +76,7 @@ from rsvp_ros.training.mllm.measure import judge
 from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images, load_weights
 from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
-from rsvp_ros.training.mllm.seeing import FIELDS, IGNORED, NOTHING, dense_truth
+from rsvp_ros.training.mllm.seeing import FIELDS, NOTHING, dense_truth
 from rsvp_ros.training.mllm.tokenizer import (
     FAMILY,
     answer_ids,
@@ -90,6 +91,7 @@ from rsvp_ros.training.mllm.variety import (
     Picture,
     mentioned_colors,
     moved,
+    recast,
     repainted,
     retold,
     with_unknown_noun,
@@ -100,6 +102,7 @@ from rsvp_ros.training.mllm.views import (
     HEIGHT,
     KIND_NAMES,
     PROMPTS,
+    UNTOLD,
     WIDTH,
     network_image,
     seen_things,
@@ -408,7 +411,7 @@ def test_dense_truth_is_the_view_s(views: list[View]):
     ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
     fine, coarse = dense_truth(ids, seen_things(view), places_of(Layout(view)))
     kind = list(FIELDS).index("kind")
-    assert set(fine[:, kind]) - {IGNORED, NOTHING} == {KIND_NAMES.index(o.kind) for o in view.things}
+    assert set(fine[:, kind]) - {UNTOLD, NOTHING} == {KIND_NAMES.index(o.kind) for o in view.things}
     rank = list(FIELDS).index("rank")
     middle = list(FIELDS).index("middle")
     in_order = sorted(view.things, key=lambda o: o.box.center[0])
@@ -424,7 +427,7 @@ def test_dense_truth_has_the_places(views: list[View]):
     places = places_of(Layout(view))
     _, coarse = dense_truth(ids, seen_things(view), places)
     x, y = (coarse[:, list(FIELDS).index(name)] for name in "xy")
-    assert set(zip(x, y, strict=True)) - {(IGNORED, IGNORED)} == {
+    assert set(zip(x, y, strict=True)) - {(UNTOLD, UNTOLD)} == {
         (a + FARTHEST, b + FARTHEST) for a, b in places.values()
     }
 
@@ -494,6 +497,44 @@ def test_a_repainted_thing_has_its_new_colour(views: list[View]):
         assert (other.image[same] == picture.image[same]).all()
     assert painted > 15
     assert near > 0.8 * painted
+
+
+def test_a_recast_picture_teaches_all_but_colours(material: Material):
+    store, rng = material.train[0], np.random.default_rng(0)
+    whole = single = 0
+    for index in range(len(store)):
+        before = Picture.of(store, index)
+        after = recast(before, rng)
+        assert after.is_recast and not before.is_recast
+        assert np.array_equal(after.ids, before.ids) and after.image.dtype == np.uint8
+        changed = np.abs(after.image.astype(int) - before.image).max(-1) > 3
+        assert changed[after.ids > 0].mean() > 0.5
+        single += changed[after.ids == 0].mean() < 0.01
+        whole += changed[after.ids == 0].mean() > 0.5
+        for ours, theirs in zip(*(dense_truth(p.ids, p.things, p.places()) for p in (after, before)), strict=True):
+            color = list(FIELDS).index("color")
+            assert (ours[..., color] == UNTOLD).all()
+            ours[..., color] = theirs[..., color]
+            assert np.array_equal(ours, theirs)
+    assert whole and single
+
+
+def test_about_recast_pictures_lists_are_taught_but_no_colours(monkeypatch, material: Material):
+    monkeypatch.setattr(lessons_module, "RECAST_SHARE", 1.0)
+    frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
+    lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 4, 0, varied=True)
+    colors = {answer_ids(material.tokenizer, [f" {color}"])[0] for color in COLOR_NAMES}
+    kinds = {answer_ids(material.tokenizer, [kind_word(kind)])[0] for kind in KIND_NAMES}
+    told: list[int] = []
+    for step in range(4):
+        batch = lessons.batch(step)
+        taught = batch.weights > 0
+        assert set(batch.parts[taught].tolist()) <= {Part.GLUE, Part.TARGET, Part.LIST, Part.MEASURE}
+        in_list = batch.targets[taught & (batch.parts == Part.LIST)].tolist()
+        assert not (colors - kinds) & set(in_list), "an orange may be told, a colour not"
+        assert len(kinds & set(in_list)) > 2
+        told += [i for i in batch.targets[~taught & (batch.targets >= 0)].tolist() if i in colors]
+    assert len(set(told)) > 6, "colours drawn by lot"
 
 
 def test_a_question_s_colours_are_known(material: Material):
@@ -630,6 +671,18 @@ def test_a_folder_without_scenes_is_refused(tmp_path: Path):
         gather(str(tmp_path), str(tmp_path), tmp_path / "material", 1000)
 
 
+@pytest.mark.parametrize("name", ["grounds.npy", "things.npy"])
+def test_material_of_another_version_is_refused(scenes: Path, material: Material, tmp_path: Path, name: str):
+    folder = shutil.copytree(material.folder, tmp_path / "material")
+    values = np.load(folder / "held_out" / name)
+    if name == "grounds.npy":
+        (folder / "held_out" / name).unlink()
+    else:
+        np.save(folder / "held_out" / name, values[:, :-2])
+    with pytest.raises(ConfigurationError, match="held_out is damaged, or of another version.*delete it"):
+        gather(str(scenes), str(scenes), folder, 1200)
+
+
 def test_trained_weights_answer_through_the_reasoner(
     scenes: Path, material: Material, views: list[View], tmp_path: Path
 ):
@@ -698,6 +751,23 @@ def test_weights_that_know_fewer_words_are_gone_on_from(monkeypatch, tmp_path: P
     model.save_pretrained(tmp_path / "more")
     with pytest.raises(ModelLoadError, match="vocabulary"):
         load_weights(build_model(TINY, old, 0), tmp_path / "more")
+
+
+def test_weights_with_fewer_layers_are_gone_on_from(material: Material, tmp_path: Path):
+    """The tower that has become deeper computes the same, and its new layers learn."""
+    first = build_model(dataclasses.replace(TINY, vision_layers=2), material.tokenizer, 0)
+    first.save_pretrained(tmp_path)
+    deeper = build_model(dataclasses.replace(TINY, vision_layers=5), material.tokenizer, 1)
+    load_weights(deeper, tmp_path)
+    image = torch.from_numpy(to_patches(np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3), np.uint8)))
+    _, wanted = encode_images(first.model.visual, image, ROWS, COLUMNS)
+    _, merged = encode_images(deeper.model.visual, image, ROWS, COLUMNS)
+    assert torch.allclose(merged, wanted, atol=1e-6)
+    merged.square().mean().backward()
+    assert all(block.mlp.linear_fc2.weight.grad.abs().max() > 0 for block in deeper.model.visual.blocks)
+    deeper.save_pretrained(tmp_path / "deeper")
+    with pytest.raises(ModelLoadError, match="of this size"):
+        load_weights(first, tmp_path / "deeper")
 
 
 def test_judging_knows_right_from_wrong(views: list[View]):

@@ -14,7 +14,8 @@ from rsvp_ros.tabletop.view_files import ViewFiles, write_view
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.dataset import MixedDataset, Shares, collate
 from rsvp_ros.training.prompts import PromptKind, Sample
-from rsvp_ros.training.tabletop_scenes import tabletop_scenes, to_scene
+from rsvp_ros.training.tabletop_scenes import recast, tabletop_scenes, to_scene
+from rsvp_ros.training.texts import NOUNS, SHADES
 
 rendered = pytest.mark.usefixtures("headless_gl")
 
@@ -106,6 +107,29 @@ def test_instructions_are_among_the_prompts(monkeypatch):
     assert len(said) > 3 and any(not sample.text.isascii() for sample in said)
 
 
+@rendered
+def test_in_colours_without_a_name_only_kinds_are_asked_for(monkeypatch):
+    monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.RECAST_SHARE", 1.0)
+    said: list[str] = []
+    for scene, samples in tabletop_scenes(np.random.default_rng(2), (240, 320), 12, 6):
+        assert not any(thing.color or thing.foreign or thing.description for thing in scene.things + scene.doubtful)
+        for sample in samples:
+            if sample.targets and sample.kind is not PromptKind.UNKNOWN_TEXT:
+                said.append(sample.text)
+                continue
+            region = sample.box
+            inside = [t for t in scene.things if t.box.intersection(region) > 0.03 * t.box.area]
+            others = {name for t in inside for name in NOUNS[t.kind]}
+            assert (
+                sample.kind is not PromptKind.ABSENT
+                or " striped" in sample.text
+                or not any(sample.text in (name, f"the {name}") for name in others)
+            )
+    assert len(set(said)) > 8
+    words = set(" ".join(said).replace(",", "").split())
+    assert not words & ({shade for names in SHADES.values() for shade in names} - {"orange", "metal", "silver"})
+
+
 # --- batches
 
 
@@ -124,6 +148,16 @@ def test_batches_of_tabletops_follow_from_seed_and_number():
         w and bool(text) and judged for w, text, judged in zip(whole, one.texts, one.judged.tolist(), strict=True)
     ]
     assert 0 < one.exhaustive.sum() < len(whole)
+
+
+@rendered
+def test_the_table_alone_is_called_so_where_colours_have_no_name(view):
+    scene = recast(to_scene(view, (0, 0, 640, 480)), np.random.default_rng(0))
+    box = Box(0, 0, 640, 480)
+    sample = Sample(PromptKind.WHOLE_TEXT, box, scene.things[0].kind, (scene.things[0].id,))
+    batch = collate(np.random.default_rng(0), [(scene, [sample])], (240, 320), 32)
+    assert set(batch.grounding.unique().tolist()) == {-1, len(batch.vocabulary)}
+    assert not batch.vocabulary
 
 
 def test_masks_lie_over_their_regions():

@@ -29,13 +29,16 @@ from rsvp_ros.training.mllm.questions import RememberingLayout
 from rsvp_ros.training.mllm.seeing import DenseTruth, dense_truth, seeing_batch
 from rsvp_ros.training.mllm.tokenizer import answer_ids, prompt_parts
 from rsvp_ros.training.mllm.variety import (
+    UNTAUGHT,
     Picture,
     mentioned_colors,
     moved,
+    recast,
     repainted,
     retold,
     with_unknown_noun,
     with_unknown_words,
+    without_colors,
 )
 from rsvp_ros.training.mllm.views import HEIGHT, PROMPTS, WIDTH, ViewStore, network_image, recolored, to_patches
 
@@ -47,6 +50,8 @@ USUAL_SHARE = 0.8
 """Of the images carry the usual visual prompt, 9 x 9; the others one of those that the ablations ask about."""
 UNKNOWN_NOUNS = 0.3
 """Of the instructions that get unknown words have one for a kind, where their answer can do without it."""
+RECAST_SHARE = 0.2
+"""Of the images are in colours that are not told; about them the rows only list what is there."""
 WINDOW = 200
 """Views with about as many things, from which a batch is drawn: its rows are then about as long."""
 BLIND = Part.LIST, Part.MEASURE
@@ -191,7 +196,11 @@ class Lessons:
             lessons = self.lessons[index]
             chosen = draw(lessons, min(self.rows, len(lessons)), rng)
             picture = Picture.of(self.store, index)
-            if self.varied:
+            listing = [lesson for lesson in chosen if str(int(Part.LIST)) in lesson.parts]
+            is_recast = self.varied and self.chain_of_thought and bool(listing) and rng.random() < RECAST_SHARE
+            if is_recast:
+                chosen, picture = listing, moved(recast(picture, rng), rng)
+            elif self.varied:
                 picture = vary(picture, chosen, rng)
             ids = cv2.resize(picture.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
             truth = dense_truth(ids, picture.things, picture.places())
@@ -229,6 +238,9 @@ class Lessons:
         if picture is not None:
             height, width = picture.ids.shape
             words = retold(words, parts, picture, RegionGrid(prompt.rows, prompt.columns, width, height))
+            if picture.is_recast:
+                words, parts = without_colors(words, parts, rng)
+                return request, answer_ids(self.tokenizer, words)[:-1], parts
         if not self.chain_of_thought:
             words, parts = without_thought(words, parts)
         return request, answer_ids(self.tokenizer, words), [*parts, Part.GLUE]
@@ -259,10 +271,10 @@ def _collate(patches: torch.Tensor, truth: DenseTruth, rows: list) -> LessonBatc
         whole = torch.tensor(request + answer)
         ids[r, : len(whole) - 1] = whole[:-1]
         here = slice(len(request) - 1, len(whole) - 1)
-        taught = [0.0 if blind and part in BLIND else WEIGHTS[Part(part)] for part in kinds]
+        taught = [UNTAUGHT if blind and part in BLIND else part for part in kinds]
         targets[r, here] = torch.tensor(answer)
-        weights[r, here] = torch.tensor(taught)
-        parts[r, here] = torch.tensor([-1 if blind and part in BLIND else int(part) for part in kinds])
+        weights[r, here] = torch.tensor([0.0 if part == UNTAUGHT else WEIGHTS[Part(part)] for part in taught])
+        parts[r, here] = torch.tensor(taught)
     return LessonBatch(
         patches, truth, torch.tensor([row[0] for row in rows]), torch.tensor([row[1] for row in rows]),
         ids, targets, weights, parts,

@@ -64,7 +64,13 @@ def _part(source: Path, folder: Path) -> Part:
                 lessons.append(list(make_lessons(view, np.random.default_rng([index, 2]))))
             write_store(folder, views)
             write_lessons(questions, lessons)  # last: where it is, all is
-    return ViewStore(folder), read_lessons(questions)
+    try:
+        store = ViewStore(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"{folder} is damaged, or of another version of this package ({error}): delete it, and it is made again"
+        ) from error
+    return store, read_lessons(questions)
 
 
 def _tokenizer(lessons: list[list[Lesson]], folder: Path, vocabulary: int) -> PreTrainedTokenizerFast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class MllmSize:
     """How large the network is. Raises ConfigurationError for sizes that do not fit together."""
 
     vision_hidden: int = 192
-    vision_layers: int = 6
+    vision_layers: int = 8
     vision_heads: int = 4
     vision_intermediate: int = 512
     hidden: int = 256
@@ -107,10 +108,11 @@ def build_model(size: MllmSize, tokenizer: PreTrainedTokenizerFast, seed: int) -
 
 def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
     """Take the weights that a training wrote into `folder`; words that it did not know keep the vectors they have here,
-    as long as its own. Raises ModelLoadError.
+    as long as its own, and layers that its vision tower lacks begin by passing on what they get. Raises ModelLoadError.
     """
     try:
         start = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        start.model.visual.blocks = _deepened(start.model.visual.blocks, len(model.model.visual.blocks))
         known = start.get_input_embeddings().weight
         new = model.get_input_embeddings().weight.detach()[len(known) :]
         table = torch.cat((known, new * (known.std() / new.std()) if len(new) else new))
@@ -121,6 +123,23 @@ def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
         raise ModelLoadError(
             f"{folder} holds no weights of a model of this size and vocabulary, as `rsvp train mllm` writes: {error}"
         ) from error
+
+
+@torch.no_grad()
+def _deepened(blocks: torch.nn.ModuleList, layers: int) -> torch.nn.ModuleList:
+    """A tower of at least as many layers that computes the same: the new ones, spread evenly, add nothing at first."""
+    known, more = len(blocks), max(0, layers - len(blocks))
+    doubled = [max(0, (k + 1) * known // (more + 1) - 1) for k in range(more)]
+    deeper = []
+    for index, block in enumerate(blocks):
+        deeper.append(block)
+        for _ in range(doubled.count(index)):
+            new = copy.deepcopy(block)
+            for last in (new.attn.proj, new.mlp.linear_fc2):
+                last.weight.zero_()
+                last.bias.zero_()
+            deeper.append(new)
+    return torch.nn.ModuleList(deeper)
 
 
 @torch.no_grad()

@@ -19,13 +19,14 @@ from torch.nn import functional
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.training.mllm.model import MERGE, PATCH
 from rsvp_ros.training.mllm.places import FARTHEST, Place
-from rsvp_ros.training.mllm.variety import Picture, moved, repainted
+from rsvp_ros.training.mllm.variety import Picture, moved, recast, repainted
 from rsvp_ros.training.mllm.views import (
     COLOR_NAMES,
     HEIGHT,
     KIND_NAMES,
     PATTERN_NAMES,
     PROMPTS,
+    UNTOLD,
     WIDTH,
     SeenThing,
     ViewStore,
@@ -35,12 +36,13 @@ from rsvp_ros.training.mllm.views import (
     to_patches,
 )
 
-IGNORED = -100
 GRID = 9
 """Bands in each direction in which the heads tell where a thing is."""
 MOST_THINGS = 12
 NOTHING = len(KIND_NAMES)
 """Class of a token that no thing covers."""
+RECAST_SHARE = 0.5
+"""Of the varied images are in colours that are not told."""
 MIN_COVER = 0.15
 """Share of a token that a thing must cover to be what is seen there; where several do, the largest, but first what has
 its middle there."""
@@ -64,13 +66,13 @@ FIELDS = {
 
 
 def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], places: Mapping[int, Place], cell: int) -> np.ndarray:
-    """The classes of FIELDS for each cell of `cell` pixels: int64 rows x columns x fields, IGNORED where unknown.
+    """The classes of FIELDS for each cell of `cell` pixels: int64 rows x columns x fields, UNTOLD where unknown.
 
     ids: uint8 HEIGHT x WIDTH; places: of the things, by their id. A thing that is not named is unknown, and what covers
     little of a cell as well.
     """
     rows, columns = HEIGHT // cell, WIDTH // cell
-    truth = np.full((rows, columns, len(FIELDS)), IGNORED, np.int64)
+    truth = np.full((rows, columns, len(FIELDS)), UNTOLD, np.int64)
     names = list(FIELDS)
     grid = RegionGrid(GRID, GRID, WIDTH, HEIGHT)
     boxes = {}
@@ -147,7 +149,7 @@ def _loss(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, dict
     right = {}
     for index, (name, part) in enumerate(zip(FIELDS, scores.float().split(list(FIELDS.values()), -1), strict=True)):
         target = truth[..., index].flatten()
-        known = target != IGNORED
+        known = target != UNTOLD
         if not bool(known.any()):
             continue
         flat, target = part.reshape(-1, part.shape[-1])[known], target[known]
@@ -170,13 +172,14 @@ def seeing_batch(
 ) -> tuple[torch.Tensor, DenseTruth]:
     """Views, or parts of them, half of them mirrored: what a thing is does not change by that.
 
-    varied: moved and with things in other colours, too.
+    varied: moved and in other colours, too.
     """
     pictures, fine, coarse = [], [], []
     for index in rng.choice(len(store), images, replace=images > len(store)):
         picture = Picture.of(store, int(index))
         if varied:
-            picture = moved(repainted(picture, rng), rng)
+            change = recast if rng.random() < RECAST_SHARE else repainted
+            picture = moved(change(picture, rng), rng)
         image, ids, ground = picture.image, picture.ids, picture.ground
         height, width = ids.shape
         if rng.random() < 0.7:

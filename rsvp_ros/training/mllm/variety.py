@@ -41,8 +41,11 @@ from rsvp_ros.training.mllm.chains import (
     told_place,
 )
 from rsvp_ros.training.mllm.places import Ground, Place, offset
-from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, SeenThing, ViewStore
+from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, UNTOLD, SeenThing, ViewStore
+from rsvp_ros.training.recasting import recast_colors
 
+UNTAUGHT = -1
+"""In place of the Part of a word that is not taught."""
 REPAINTED_SHARE = 0.3
 """Of the things that can be get another colour."""
 HUE_RANGE = 30
@@ -59,6 +62,11 @@ class Picture:
     ids: np.ndarray
     things: tuple[SeenThing, ...]
     ground: Ground
+
+    @property
+    def is_recast(self) -> bool:
+        """Whether its colours are not told."""
+        return any(thing.color == UNTOLD for thing in self.things)
 
     @classmethod
     def of(cls, store: ViewStore, index: int) -> Picture:
@@ -147,6 +155,12 @@ def _repaint(image: np.ndarray, mask: np.ndarray, old: str, new: str, rng: np.ra
     return image
 
 
+def recast(picture: Picture, rng: np.random.Generator) -> Picture:
+    """In colours that are not told (recasting.py)."""
+    things = tuple(dataclasses.replace(thing, color=UNTOLD) for thing in picture.things)
+    return dataclasses.replace(picture, image=recast_colors(picture.image, picture.ids, rng), things=things)
+
+
 def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
     """The colours that a question speaks of, by its target's words."""
     said = {word.rpartition(" ")[2] for word, part in zip(words, parts, strict=True) if part == Part.TARGET}
@@ -156,11 +170,11 @@ def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
 def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: RegionGrid) -> list[str]:
     """A chain about a picture that was moved and repainted: bands, places and colours as they are now."""
     boxes, order, places = picture.boxes(), picture.order()[:MOST_THINGS], picture.places()
-    colors = {t.id: f" {COLOR_NAMES[t.color]}" for t in picture.things}
+    colors = {t.id: f" {COLOR_NAMES[t.color]}" for t in picture.things if t.color != UNTOLD}
     facts = {}
     for k, id_ in enumerate(order, 1):
         rows, columns = grid.bands(boxes[id_])
-        facts[number(k)] = span(rows[0], rows[-1]), span(columns[0], columns[-1]), colors[id_]
+        facts[number(k)] = span(rows[0], rows[-1]), span(columns[0], columns[-1]), colors.get(id_)
     there = {number(k): places[id_] for k, id_ in enumerate(order, 1)}
     told = _relocated(words, parts, there)
     current, since = None, 0
@@ -171,10 +185,23 @@ def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: R
         elif current is None:
             continue
         elif part == Part.LIST and 1 <= since <= 3:
-            told[k] = (current[1], current[0], current[2])[since - 1]
+            told[k] = (current[1], current[0], current[2])[since - 1] or word
         elif part == Part.OBJECT and words[k - 1] in (ROWS, COLUMNS, ATTRIBUTES):
-            told[k] = {ROWS: current[0], COLUMNS: current[1], ATTRIBUTES: current[2]}[words[k - 1]]
+            told[k] = {ROWS: current[0], COLUMNS: current[1], ATTRIBUTES: current[2]}[words[k - 1]] or word
     return told
+
+
+def without_colors(words: Sequence[str], parts: Sequence[int], rng: np.random.Generator) -> tuple[list[str], list[int]]:
+    """A chain up to the end of its list with colours drawn by lot, of which all but the colours is taught.
+
+    About a picture that was recast: from the word for a colour that is rare for a kind no other kind must follow.
+    """
+    end = 1 + max(k for k, part in enumerate(parts) if part == Part.LIST)
+    told, taught = list(words[:end]), [UNTAUGHT if part == Part.FLAG else part for part in parts[:end]]
+    for k in range(end):
+        if parts[k] == Part.LIST and words[k].startswith("#"):
+            told[k + 3], taught[k + 3] = f" {rng.choice(COLOR_NAMES)}", UNTAUGHT
+    return told, taught
 
 
 def _relocated(words: Sequence[str], parts: Sequence[int], there: Mapping[str, Place]) -> list[str]:

@@ -19,6 +19,8 @@ from rsvp_ros.training.mllm.places import Ground, spot
 
 KIND_NAMES = tuple(KINDS)
 COLOR_NAMES = tuple(COLORS)
+UNTOLD = -100
+"""Class of what is not taught."""
 PATTERN_NAMES = ("plain", "striped", "dotted", "checked")
 HEIGHT, WIDTH = 256, 320
 """Of the images that the network sees, pixels: whole merged tokens of a 4:3 image."""
@@ -33,6 +35,7 @@ class SeenThing:
     kind: int
     """Index in KIND_NAMES; the others likewise."""
     color: int
+    """UNTOLD: in no colour that has a name."""
     pattern: int
     wooden: bool
     lying: bool
