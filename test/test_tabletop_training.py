@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -111,23 +113,24 @@ def test_instructions_are_among_the_prompts(monkeypatch):
 def test_in_colours_without_a_name_only_kinds_are_asked_for(monkeypatch):
     monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.RECAST_SHARE", 1.0)
     said: list[str] = []
-    for scene, samples in tabletop_scenes(np.random.default_rng(2), (240, 320), 12, 6):
+    absent: list[str] = []
+    shades = {shade for names in SHADES.values() for shade in names}
+    for scene, samples in tabletop_scenes(np.random.default_rng(2), (240, 320), 24, 8):
         assert not any(thing.color or thing.foreign or thing.description for thing in scene.things + scene.doubtful)
         for sample in samples:
-            if sample.targets and sample.kind is not PromptKind.UNKNOWN_TEXT:
+            if sample.kind is PromptKind.ABSENT:
+                inside = [t for t in scene.things if t.box.intersection(sample.box) > 0.03 * t.box.area]
+                names = {name for thing in inside for name in NOUNS[thing.kind]}
+                told = set(re.findall(r"\w+", sample.text))
+                assert sample.text.removeprefix("the ") not in names
+                assert not (told & shades - {"orange"} and told & names), "a mug of any colour may be that red mug"
+                absent.append(sample.text)
+            elif sample.kind is not PromptKind.UNKNOWN_TEXT:
                 said.append(sample.text)
-                continue
-            region = sample.box
-            inside = [t for t in scene.things if t.box.intersection(region) > 0.03 * t.box.area]
-            others = {name for t in inside for name in NOUNS[t.kind]}
-            assert (
-                sample.kind is not PromptKind.ABSENT
-                or " striped" in sample.text
-                or not any(sample.text in (name, f"the {name}") for name in others)
-            )
-    assert len(set(said)) > 8
-    words = set(" ".join(said).replace(",", "").split())
-    assert not words & ({shade for names in SHADES.values() for shade in names} - {"orange", "metal", "silver"})
+    words, of_absent = (set(" ".join(texts).replace(",", "").split()) for texts in (said, absent))
+    assert len(words) > 8 and len(of_absent) > 8
+    assert not words & (shades - {"orange", "metal", "silver"})
+    assert not of_absent & {"one", "thing", "object"}, "which colours are not there nobody knows"
 
 
 # --- batches
