@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -16,8 +14,7 @@ from rsvp_ros.tabletop.view_files import ViewFiles, write_view
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.dataset import MixedDataset, Shares, collate
 from rsvp_ros.training.prompts import PromptKind, Sample
-from rsvp_ros.training.tabletop_scenes import recast, tabletop_scenes, to_scene
-from rsvp_ros.training.texts import NOUNS, SHADES
+from rsvp_ros.training.tabletop_scenes import tabletop_scenes, to_scene
 
 rendered = pytest.mark.usefixtures("headless_gl")
 
@@ -109,30 +106,6 @@ def test_instructions_are_among_the_prompts(monkeypatch):
     assert len(said) > 3 and any(not sample.text.isascii() for sample in said)
 
 
-@rendered
-def test_in_colours_without_a_name_only_kinds_are_asked_for(monkeypatch):
-    monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.RECAST_SHARE", 1.0)
-    said: list[str] = []
-    absent: list[str] = []
-    shades = {shade for color in set(SHADES) - {"orange", "silver"} for shade in SHADES[color]}
-    for scene, samples in tabletop_scenes(np.random.default_rng(2), (240, 320), 24, 8):
-        assert not any(thing.color or thing.foreign or thing.description for thing in scene.things + scene.doubtful)
-        for sample in samples:
-            if sample.kind is PromptKind.ABSENT:
-                inside = [t for t in scene.things if t.box.intersection(sample.box) > 0.03 * t.box.area]
-                names = {name for thing in inside for name in NOUNS[thing.kind]}
-                told = set(re.findall(r"\w+", sample.text))
-                assert sample.text.removeprefix("the ") not in names
-                assert not (told & shades and told & names), "a mug of any colour may be that red mug"
-                absent.append(sample.text)
-            elif sample.kind is not PromptKind.UNKNOWN_TEXT:
-                said.append(sample.text)
-    words, of_absent = (set(" ".join(texts).replace(",", "").split()) for texts in (said, absent))
-    assert len(words) > 8 and len(of_absent) > 8
-    assert not words & shades
-    assert not of_absent & {"one", "thing", "object"}, "which colours are not there nobody knows"
-
-
 # --- batches
 
 
@@ -151,16 +124,6 @@ def test_batches_of_tabletops_follow_from_seed_and_number():
         w and bool(text) and judged for w, text, judged in zip(whole, one.texts, one.judged.tolist(), strict=True)
     ]
     assert 0 < one.exhaustive.sum() < len(whole)
-
-
-@rendered
-def test_the_table_alone_is_called_so_where_colours_have_no_name(view):
-    scene = recast(to_scene(view, (0, 0, 640, 480)), np.random.default_rng(0))
-    box = Box(0, 0, 640, 480)
-    sample = Sample(PromptKind.WHOLE_TEXT, box, scene.things[0].kind, (scene.things[0].id,))
-    batch = collate(np.random.default_rng(0), [(scene, [sample])], (240, 320), 32)
-    assert set(batch.grounding.unique().tolist()) == {-1, len(batch.vocabulary)}
-    assert not batch.vocabulary
 
 
 def test_masks_lie_over_their_regions():

@@ -81,7 +81,7 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
     cells on each side of a region.
     """
     height, width = size
-    pairs = sorted({(t.kind, t.color) for scene, _ in scenes for t in scene.things if t.kind and t.color})
+    pairs = sorted({(t.kind, t.color) for scene, _ in scenes for t in scene.things if t.kind})
     absent = confused_pairs(rng, pairs)
     number = {pair: i for i, pair in enumerate(pairs)}
     images, boxes, regions, pixels, masks, known, cells, grounding, exhaustive = [], [], [], [], [], [], [], [], []

@@ -39,7 +39,7 @@ class Thing:
     kind: str
     """A key of KINDS; empty in dead leaves."""
     color: str
-    """A key of COLORS; empty in dead leaves, and where it has no name."""
+    """A key of COLORS; empty in dead leaves."""
     box: Box
     """Around what is visible of it."""
     area: int

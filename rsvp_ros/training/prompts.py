@@ -13,7 +13,6 @@ from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Scene, Thing, is_held_
 from rsvp_ros.training.texts import (
     CONFUSABLE,
     NOUNS,
-    SHADES,
     attribute_text,
     color_text,
     description,
@@ -130,7 +129,7 @@ def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> S
 def _absent_word(rng: np.random.Generator, scene: Scene, others: list[Thing], vocabulary: Vocabulary) -> str | None:
     """A kind without its colour, a colour without a kind, or a kind and what only another thing is ("striped mug")."""
     form = rng.random()
-    if form < 0.65 or (form < 0.8 and not all(t.color for t in others)):
+    if form < 0.65:
         kinds = [kind for kind in vocabulary.kinds if all(t.kind != kind for t in others)]
         return kind_text(rng, kinds[rng.integers(len(kinds))]) if kinds else None
     if form < 0.8:
@@ -160,16 +159,10 @@ def _absent_pair(rng: np.random.Generator, scene: Scene, others: list[Thing], vo
         color = one.color
     elif choice < 0.97:
         kind, color = one.kind, one.color  # perhaps in the image, not in the region
-    color = color or vocabulary.pair(rng)[1]
-    rivals = {(t.kind, c) for t in others for c in _colors(t)}
+    rivals = {(t.kind, c) for t in others for c in (t.color, *CONFUSABLE.get(t.color, ()))}
     if vocabulary.is_held_out(kind, color) or (kind, color) in rivals:
         return None
     return pair_text(rng, kind, color)
-
-
-def _colors(thing: Thing) -> tuple[str, ...]:
-    """What nobody would call wrong for a thing's colour; where that has no name, any."""
-    return (thing.color, *CONFUSABLE.get(thing.color, ())) if thing.color else tuple(SHADES)
 
 
 def prompt_box(rng: np.random.Generator, scene: Scene, kind: PromptKind, target: Thing) -> Box | None:

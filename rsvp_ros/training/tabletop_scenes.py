@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.drawn_scenes import Scene, Thing
 from rsvp_ros.training.prompts import PromptKind, Sample, Vocabulary, sample_prompts
-from rsvp_ros.training.recasting import recast_colors
 
 TABLETOP = Vocabulary(
     tuple("block" if kind == "cube" else kind for kind in TRAINING_KINDS),
@@ -40,8 +38,6 @@ VIEWS = 2
 """Of a scene, at most."""
 WHOLE_SHARE = 0.7
 """Of the scenes are shown whole; the others are cut to a part, so that things come in all sizes."""
-RECAST_SHARE = 0.3
-"""Of the scenes are in colours that have no name."""
 INSTRUCTION_SHARE = 0.06
 """Of the prompts about whole images are what a person says."""
 
@@ -103,15 +99,6 @@ def _part(rng: np.random.Generator, view: View, size: tuple[int, int]) -> tuple[
     return x0, y0, x0 + int(wide), y0 + int(tall)
 
 
-def recast(scene: Scene, rng: np.random.Generator) -> Scene:
-    """In other colours (recasting.py), its things without a name for theirs."""
-    things, doubtful = (
-        tuple(replace(thing, color="", description="", foreign=()) for thing in some)
-        for some in (scene.things, scene.doubtful)
-    )
-    return Scene(recast_colors(scene.image, scene.ids, rng), scene.ids, things, doubtful)
-
-
 def instruction_sample(view: View, instruction: Instruction) -> Sample:
     """The whole image and what a person says."""
     box = Box(0, 0, view.ids.shape[1], view.ids.shape[0])
@@ -155,10 +142,7 @@ def _prompted(
     scene = to_scene(view, (0, 0, width, height) if whole else _part(rng, view, size))
     if not scene.things:
         return None
-    is_recast = rng.random() < RECAST_SHARE
-    if is_recast:
-        scene = recast(scene, rng)
-    said = int(rng.binomial(prompts, INSTRUCTION_SHARE)) if whole and not is_recast else 0
+    said = int(rng.binomial(prompts, INSTRUCTION_SHARE)) if whole else 0
     samples = sample_prompts(rng, scene, prompts - said, TABLETOP)
     if said:
         spoken = sample_instructions(view, rng, said, is_training=split.known, kinds=READABLE)

@@ -107,7 +107,7 @@ def confused_pairs(rng: np.random.Generator, pairs: Sequence[tuple[str, str]]) -
 
 def related(rng: np.random.Generator, text: str, target: Thing, others: Sequence[Thing]) -> str:
     """A description and where the thing is beside another one, as an MLLM may add it."""
-    neighbours = [t for t in others if t.kind and t.color and (t.kind, t.color) != (target.kind, target.color)]
+    neighbours = [t for t in others if t.kind and (t.kind, t.color) != (target.kind, target.color)]
     if not neighbours:
         return text
     other = neighbours[rng.integers(len(neighbours))]
@@ -136,15 +136,9 @@ def description(rng: np.random.Generator, target: Thing, others: list[Thing]) ->
         own = [a for a in target.attributes if all(a not in t.attributes for t in twins)]
         if not own:
             return None
-        also = own[rng.integers(len(own))]
-        if not target.color:
-            return attribute_text(rng, target.kind, also)
         name, shade = _one_of(rng, NOUNS[target.kind]), _one_of(rng, SHADES[target.color])
+        also = own[rng.integers(len(own))]
         return (f"{name}, {shade}, {also}", f"the {also} {shade} {name}", f"{also} {name}, {shade}")[rng.integers(3)]
-    if not target.color:
-        if target.attributes and rng.random() < 0.2:
-            return attribute_text(rng, target.kind, target.attributes[rng.integers(len(target.attributes))])
-        return kind_text(rng, target.kind)
     form = rng.random()
     # Without a colour the kind itself must be seen
     if form < 0.4 and all(t.kind != target.kind for t in others):

@@ -41,8 +41,8 @@ from rsvp_ros.training.mllm.chains import (
     told_place,
 )
 from rsvp_ros.training.mllm.places import Ground, Place, offset
+from rsvp_ros.training.mllm.recasting import recast_colors
 from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, UNTOLD, SeenThing, ViewStore
-from rsvp_ros.training.recasting import recast_colors
 
 UNTAUGHT = -1
 """In place of the Part of a word that is not taught."""
