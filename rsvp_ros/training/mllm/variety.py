@@ -168,7 +168,10 @@ def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
 
 
 def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: RegionGrid) -> list[str]:
-    """A chain about a picture that was moved and repainted: bands, places and colours as they are now."""
+    """A chain about a picture that was moved and repainted: bands, places and colours as they are now.
+
+    Colours that are not told stay as they were: `without_colors` is for those.
+    """
     boxes, order, places = picture.boxes(), picture.order()[:MOST_THINGS], picture.places()
     colors = {t.id: f" {COLOR_NAMES[t.color]}" for t in picture.things if t.color != UNTOLD}
     facts = {}
@@ -194,7 +197,7 @@ def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: R
 def without_colors(words: Sequence[str], parts: Sequence[int], rng: np.random.Generator) -> tuple[list[str], list[int]]:
     """A chain up to the end of its list with colours drawn by lot, of which all but the colours is taught.
 
-    About a picture that was recast: from the word for a colour that is rare for a kind no other kind must follow.
+    About a picture that was recast: that a colour is rare for a kind must not speak for another kind.
     """
     end = 1 + max(k for k, part in enumerate(parts) if part == Part.LIST)
     told, taught = list(words[:end]), [UNTAUGHT if part == Part.FLAG else part for part in parts[:end]]
