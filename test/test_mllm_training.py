@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 import shutil
@@ -76,12 +77,14 @@ from rsvp_ros.training.mllm.measure import judge
 from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images, load_weights
 from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
+from rsvp_ros.training.mllm.resurfacing import resurface
 from rsvp_ros.training.mllm.seeing import FIELDS, NOTHING, dense_truth
 from rsvp_ros.training.mllm.tokenizer import (
     FAMILY,
     answer_ids,
     make_processor,
     prompt_parts,
+    request_text,
     system_text,
     train_tokenizer,
     with_answer_words,
@@ -91,6 +94,7 @@ from rsvp_ros.training.mllm.variety import (
     Picture,
     mentioned_colors,
     moved,
+    pieces,
     recast,
     repainted,
     retold,
@@ -519,6 +523,33 @@ def test_a_recast_picture_teaches_all_but_colours(material: Material):
     assert whole and single
 
 
+def test_on_another_ground_things_stay_as_they_are(views: list[View]):
+    rng, grounds = np.random.default_rng(0), []
+    for view in views:
+        other = resurface(view.image, view.ids, rng)
+        assert other.dtype == np.uint8
+        assert np.array_equal(other[view.ids > 0], view.image[view.ids > 0])
+        changed = np.abs(other.astype(int) - view.image)[view.ids == 0].max(-1) > 3
+        assert changed.mean() > 0.8
+        grounds.append(np.median(other[view.ids == 0], 0))
+    assert np.std(grounds, 0).min() > 10, "each time another"
+    view = views[0]
+    again = [resurface(view.image, view.ids, np.random.default_rng(3)) for _ in range(2)]
+    assert np.array_equal(*again)
+    everywhere = np.ones_like(view.ids)
+    assert np.array_equal(resurface(view.image, everywhere, rng), view.image)
+
+
+def test_shadows_stay_on_another_ground():
+    image = np.full((60, 80, 3), 200, np.uint8)
+    image[:, 40:] = 100
+    ids = np.zeros((60, 80), np.uint8)
+    ids[20:30, 20:30] = 1
+    rng = np.random.default_rng(0)
+    darker = [np.mean(out[:, 50:]) < np.mean(out[:, :15]) for out in (resurface(image, ids, rng) for _ in range(20))]
+    assert np.mean(darker) > 0.8
+
+
 def test_about_recast_pictures_lists_are_taught_but_no_colours(monkeypatch, material: Material):
     monkeypatch.setattr(lessons_module, "RECAST_SHARE", 1.0)
     frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
@@ -555,6 +586,42 @@ def test_unknown_words_come_in_addition_or_in_place(said: str):
     assert any(len(text.split()) == count and not text.endswith(said[-6:]) for text in in_place)
     compounds = [with_unknown_words(said, np.random.default_rng(k), replace=False) for k in seeds]
     assert any(len(text.split()) == count for text in compounds), "written together with the next word"
+
+
+@given(st.text(), st.integers(0, 99))
+def test_pieces_are_the_whole_text_cut_within_words(said: str, seed: int):
+    cut = pieces(said, np.random.default_rng(seed))
+    assert "".join(cut) == said
+    for before, after in itertools.pairwise(cut):
+        assert before[-1].isalpha() and after[0].isalpha()
+
+
+def test_words_in_pieces_are_other_tokens(material: Material):
+    """Which no uncut word shows, and without them a tokenizer knows one token for a word and nothing of its parts."""
+    frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
+    said = "Give me the thing to the right of the bottle."
+    usual = request_ids(material.tokenizer, frame, PROMPTS[0], said)
+    in_pieces = request_ids(material.tokenizer, frame, PROMPTS[0], "Give me the thing to the ri", "ght of the bottle.")
+    assert material.tokenizer.decode(in_pieces) == material.tokenizer.decode(usual)
+    assert len(in_pieces) > len(usual)
+    text = request_text(said, PROMPTS[0]).split("<|vision_end|>")[1]
+    assert usual == material.tokenizer(text)["input_ids"], "as the chat template writes it"
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_only_varied_instructions_are_cut(material: Material, monkeypatch, varied: bool):
+    monkeypatch.setattr(lessons_module, "CUT_SHARE", 1.0)
+    frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
+    lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 4, 2, varied)
+    whole = {
+        tuple(request_ids(material.tokenizer, frame, prompt, text))
+        for of_view in material.train[1] for lesson in of_view for texts in lesson.texts.values() for text in texts
+        for prompt in PROMPTS
+    }  # fmt: skip
+    rows = lessons.batch(0).ids.tolist()
+    longest = max(map(len, whole))
+    found = sum(any(tuple(row[:n]) in whole for n in range(1, longest + 1)) for row in rows)
+    assert found == len(rows) if not varied else found < len(rows) / 2
 
 
 def test_an_unknown_noun_is_a_thing_of_its_colour(material: Material):

@@ -33,8 +33,10 @@ from rsvp_ros.training.mllm.variety import (
     Picture,
     mentioned_colors,
     moved,
+    pieces,
     recast,
     repainted,
+    resurfaced,
     retold,
     with_unknown_noun,
     with_unknown_words,
@@ -50,6 +52,8 @@ USUAL_SHARE = 0.8
 """Of the images carry the usual visual prompt, 9 x 9; the others one of those that the ablations ask about."""
 UNKNOWN_NOUNS = 0.3
 """Of the instructions that get unknown words have one for a kind, where their answer can do without it."""
+CUT_SHARE = 0.5
+"""Of the instructions that are varied are cut within some words."""
 RECAST_SHARE = 0.2
 """Of the images are in colours that are not told; about them the rows only list what is there."""
 WINDOW = 200
@@ -151,9 +155,10 @@ def spoken_words(lesson: Lesson, bands: int, language: str) -> list[str]:
     return words
 
 
-def request_ids(tokenizer: PreTrainedTokenizerFast, frame: Frame, prompt: VisualPrompt, text: str) -> list[int]:
-    """A row's tokens from the image to where the answer begins."""
-    return [*tokenizer(prompt_parts(prompt)[0] + text)["input_ids"], *frame.after]
+def request_ids(tokenizer: PreTrainedTokenizerFast, frame: Frame, prompt: VisualPrompt, *text: str) -> list[int]:
+    """A row's tokens from the image to where the answer begins; text: the instruction, whole or in pieces."""
+    spoken = [token for piece in text for token in tokenizer(piece)["input_ids"]]
+    return [*tokenizer(prompt_parts(prompt)[0])["input_ids"], *spoken, *frame.after]
 
 
 class Lessons:
@@ -199,7 +204,7 @@ class Lessons:
             listing = [lesson for lesson in chosen if str(int(Part.LIST)) in lesson.parts]
             is_recast = self.varied and self.chain_of_thought and bool(listing) and rng.random() < RECAST_SHARE
             if is_recast:
-                chosen, picture = listing, moved(recast(picture, rng), rng)
+                chosen, picture = listing, moved(resurfaced(recast(picture, rng), rng), rng)
             elif self.varied:
                 picture = vary(picture, chosen, rng)
             ids = cv2.resize(picture.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -234,7 +239,8 @@ class Lessons:
             noun = with_unknown_noun(text, words, parts, language, rng) if rng.random() < UNKNOWN_NOUNS else None
             # What a blind row cannot see it could only guess at
             text, words = noun or (with_unknown_words(text, rng, replace=picture is not None), words)
-        request = request_ids(self.tokenizer, self.frame, prompt, text)
+        is_cut = self.varied and rng.random() < CUT_SHARE
+        request = request_ids(self.tokenizer, self.frame, prompt, *(pieces(text, rng) if is_cut else (text,)))
         if picture is not None:
             height, width = picture.ids.shape
             words = retold(words, parts, picture, RegionGrid(prompt.rows, prompt.columns, width, height))
@@ -253,12 +259,12 @@ def draw(lessons: Sequence[Lesson], count: int, rng: np.random.Generator) -> lis
 
 
 def vary(picture: Picture, lessons: Sequence[Lesson], rng: np.random.Generator) -> Picture:
-    """Move and repaint a picture such that some questions about it keep their answers."""
+    """Move, repaint and resurface a picture such that some questions about it keep their answers."""
     spoken_of: set[str] = set()
     for lesson in lessons:
         words = [answer_words()[k] for k in next(iter(lesson.chains.values()))]
         spoken_of |= mentioned_colors(words, [int(part) for part in lesson.parts])
-    return moved(repainted(picture, rng, spoken_of), rng)
+    return moved(resurfaced(repainted(picture, rng, spoken_of), rng), rng)
 
 
 def _collate(patches: torch.Tensor, truth: DenseTruth, rows: list) -> LessonBatch:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.training.mllm.model import MERGE, PATCH
 from rsvp_ros.training.mllm.places import FARTHEST, Place
-from rsvp_ros.training.mllm.variety import Picture, moved, recast, repainted
+from rsvp_ros.training.mllm.variety import Picture, moved, recast, repainted, resurfaced
 from rsvp_ros.training.mllm.views import (
     COLOR_NAMES,
     HEIGHT,
@@ -172,14 +172,14 @@ def seeing_batch(
 ) -> tuple[torch.Tensor, DenseTruth]:
     """Views, or parts of them, half of them mirrored: what a thing is does not change by that.
 
-    varied: moved and in other colours, too.
+    varied: moved, in other colours and on other grounds, too.
     """
     pictures, fine, coarse = [], [], []
     for index in rng.choice(len(store), images, replace=images > len(store)):
         picture = Picture.of(store, int(index))
         if varied:
             change = recast if rng.random() < RECAST_SHARE else repainted
-            picture = moved(change(picture, rng), rng)
+            picture = moved(resurfaced(change(picture, rng), rng), rng)
         image, ids, ground = picture.image, picture.ids, picture.ground
         height, width = ids.shape
         if rng.random() < 0.7:

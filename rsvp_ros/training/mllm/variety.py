@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,12 +43,15 @@ from rsvp_ros.training.mllm.chains import (
 )
 from rsvp_ros.training.mllm.places import Ground, Place, offset
 from rsvp_ros.training.mllm.recasting import recast_colors
+from rsvp_ros.training.mllm.resurfacing import resurface
 from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, UNTOLD, SeenThing, ViewStore
 
 UNTAUGHT = -1
 """In place of the Part of a word that is not taught."""
 REPAINTED_SHARE = 0.3
 """Of the things that can be get another colour."""
+RESURFACED_SHARE = 0.5
+"""Of the pictures get another ground."""
 HUE_RANGE = 30
 """Degrees around a colour's hue in which a pixel counts as of that colour."""
 _VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
@@ -161,6 +165,13 @@ def recast(picture: Picture, rng: np.random.Generator) -> Picture:
     return dataclasses.replace(picture, image=recast_colors(picture.image, picture.ids, rng), things=things)
 
 
+def resurfaced(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Some on another ground (resurfacing.py)."""
+    if rng.random() >= RESURFACED_SHARE:
+        return picture
+    return dataclasses.replace(picture, image=resurface(picture.image, picture.ids, rng))
+
+
 def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
     """The colours that a question speaks of, by its target's words."""
     said = {word.rpartition(" ")[2] for word, part in zip(words, parts, strict=True) if part == Part.TARGET}
@@ -243,6 +254,10 @@ _STARTS = (
 )  # fmt: skip
 _VOWELS = ("a", "e", "i", "o", "u", "ä", "ie", "ou", "ei")
 _ENDS = ("", "", "n", "r", "l", "s", "st", "ck", "t", "ng", "do", "ra")
+CUTS = 0.06
+"""Of the places between two letters in `pieces` are cut."""
+CHINESE_CUTS = 0.25
+"""As well: a character is more than a letter."""
 COMPOUNDS = 0.3
 """Of the unknown words that are put in are written together with the next one."""
 
@@ -271,6 +286,16 @@ def with_unknown_words(text: str, rng: np.random.Generator, replace: bool = True
         rest = text[b:] if puts else joint + text[a:]
         text = text[:a] + word + rest
     return text
+
+
+def pieces(text: str, rng: np.random.Generator) -> list[str]:
+    """An instruction cut within some of its words, for a tokenizer that is to get one piece after the other.
+
+    A word that is always one token teaches nothing about its parts, of which another form of it may be made.
+    """
+    letters = [k for k in range(1, len(text)) if text[k - 1].isalpha() and text[k].isalpha()]
+    cuts = [k for k in letters if rng.random() < (CHINESE_CUTS if "\u4e00" <= text[k] <= "\u9fff" else CUTS)]
+    return [text[a:b] for a, b in itertools.pairwise((0, *cuts, len(text)))]
 
 
 def with_unknown_noun(
