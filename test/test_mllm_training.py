@@ -93,6 +93,7 @@ from rsvp_ros.training.mllm.trainer import MllmTrainConfig, Trainer, train
 from rsvp_ros.training.mllm.variety import (
     Picture,
     mentioned_colors,
+    misread,
     moved,
     pieces,
     recast,
@@ -566,6 +567,23 @@ def test_about_recast_pictures_lists_are_taught_but_no_colours(monkeypatch, mate
         assert len(kinds & set(in_list)) > 2
         told += [i for i in batch.targets[~taught & (batch.targets >= 0)].tolist() if i in colors]
     assert len(set(told)) > 6, "colours drawn by lot"
+
+
+def test_a_misread_list_teaches_what_is_meant_and_no_wrong_word(material: Material):
+    rng, wrong, meant = np.random.default_rng(0), Counter(), 0
+    for lesson in (lesson for of_view in material.train[1] for lesson in of_view):
+        words, parts = spoken_words(lesson, 9, "en"), [int(part) for part in lesson.parts]
+        told, taught = misread(words, parts, rng)
+        for k, (word, part) in enumerate(zip(words, parts, strict=True)):
+            if told[k] != word:
+                assert part == Part.LIST and taught[k] == lessons_module.UNTAUGHT
+                kinds = {word in map(kind_word, KINDS), told[k] in map(kind_word, KINDS)}
+                assert len(kinds) == 1 or " orange" in (word, told[k]), "a kind for a kind, a colour for a colour"
+                wrong[kinds.pop()] += 1
+            elif taught[k] != part:
+                assert taught[k] == lessons_module.UNTAUGHT and part in (Part.LIST, Part.OBJECT)
+            meant += part in (Part.FLAG, Part.MEANT) and told != words
+    assert min(wrong.values()) > 10 and meant > 20
 
 
 def test_a_question_s_colours_are_known(material: Material):

@@ -32,6 +32,7 @@ from rsvp_ros.training.mllm.variety import (
     UNTAUGHT,
     Picture,
     mentioned_colors,
+    misread,
     moved,
     pieces,
     recast,
@@ -54,6 +55,8 @@ UNKNOWN_NOUNS = 0.3
 """Of the instructions that get unknown words have one for a kind, where their answer can do without it."""
 CUT_SHARE = 0.5
 """Of the instructions that are varied are cut within some words."""
+MISREAD_SHARE = 0.5
+"""Of the lists that are varied have wrong words."""
 RECAST_SHARE = 0.2
 """Of the images are in colours that are not told; about them the rows only list what is there."""
 WINDOW = 200
@@ -247,6 +250,8 @@ class Lessons:
             if picture.is_recast:
                 words, parts = without_colors(words, parts, rng)
                 return request, answer_ids(self.tokenizer, words)[:-1], parts
+            if self.varied and self.chain_of_thought and rng.random() < MISREAD_SHARE:
+                words, parts = misread(words, parts, rng)
         if not self.chain_of_thought:
             words, parts = without_thought(words, parts)
         return request, answer_ids(self.tokenizer, words), [*parts, Part.GLUE]

@@ -52,6 +52,8 @@ REPAINTED_SHARE = 0.3
 """Of the things that can be get another colour."""
 RESURFACED_SHARE = 0.5
 """Of the pictures get another ground."""
+MISREAD_WORDS = 0.1
+"""Of the colours and kinds in a list that is `misread` are wrong."""
 HUE_RANGE = 30
 """Degrees around a colour's hue in which a pixel counts as of that colour."""
 _VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
@@ -218,6 +220,29 @@ def without_colors(words: Sequence[str], parts: Sequence[int], rng: np.random.Ge
     return told, taught
 
 
+def misread(words: Sequence[str], parts: Sequence[int], rng: np.random.Generator) -> tuple[list[str], list[int]]:
+    """A chain whose list calls some things by wrong colours or kinds, which are not taught; what they are for is.
+
+    Of its own lists a network gets one word in ten wrong. Where the lists that it learns from are always right, it goes
+    by their words alone, and says that there is none where one of them was misread.
+    """
+    told, taught, wrong = list(words), list(parts), set()
+    colors = [f" {name}" for name in COLOR_NAMES]
+    for k, word in enumerate(words):
+        if parts[k] == Part.LIST and word.startswith("#"):
+            for place, names in ((k + 3, colors), (_kind_place(words, parts, k), list(_KINDS_BY_WORD))):
+                if rng.random() < MISREAD_WORDS:
+                    told[place], taught[place] = str(rng.choice(names)), UNTAUGHT
+                    wrong.add(word)
+    current = ""
+    for k, word in enumerate(words):
+        if parts[k] == Part.OBJECT and word.startswith("#"):
+            current = word
+        elif parts[k] == Part.OBJECT and current in wrong and (word in colors or word in _KINDS_BY_WORD):
+            taught[k] = UNTAUGHT  # to copy it would be wrong, and to tell it anew is not to copy
+    return told, taught
+
+
 def _relocated(words: Sequence[str], parts: Sequence[int], there: Mapping[str, Place]) -> list[str]:
     """A chain with other places of its things, by their numbers: its list, the ways from references, the distances."""
     told = list(words)
@@ -316,7 +341,7 @@ def with_unknown_noun(
         listed = [i for i, part in enumerate(parts) if part == Part.LIST and words[i] == color]
         if HANDLE in words and Part.LIST not in parts:
             continue  # whether it has one only the kind would tell
-        if Part.LIST in parts and (len(listed) != 1 or _listed_kind(words, parts, listed[0]) != words[k + 1]):
+        if Part.LIST in parts and (len(listed) != 1 or words[_kind_place(words, parts, listed[0])] != words[k + 1]):
             continue
         noun = _noun_pattern(language, kind).search(text)
         if noun is None:
@@ -332,11 +357,11 @@ _KINDS_BY_WORD = {kind_word(kind): kind for kind in KINDS}
 _NOUNS = {"en": en.NOUNS, "es": es.NOUNS, "de": de.NOUNS, "zh": zh.NOUNS}
 
 
-def _listed_kind(words: Sequence[str], parts: Sequence[int], index: int) -> str:
-    """What the thing is called of which one word in the list is given."""
+def _kind_place(words: Sequence[str], parts: Sequence[int], index: int) -> int:
+    """Where in the list the kind of the thing stands of which one word there is given."""
     while parts[index + 1] == Part.LIST and not words[index + 1].startswith("#"):
         index += 1
-    return words[index]
+    return index
 
 
 @cache
