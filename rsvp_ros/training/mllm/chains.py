@@ -331,12 +331,13 @@ class _Writer:
 
 
 def is_passed_on(query: Query) -> bool:
-    """Whether a question asks for one thing by no more than its looks, which stage 2 reads."""
+    """Whether a question asks for one thing by its colour, pattern or material, with its kind or without: that is what
+    stage 2 reads best. By a kind alone it finds less than the list of things tells."""
     if not isinstance(query, Only):
         return False
     what = query.what
     needs_thought = what.not_color or what.not_kind or what.hazard or len(_known(what)) > 1
-    return not needs_thought and next(described(what)) != THING
+    return not needs_thought and bool(what.color or what.pattern or what.material)
 
 
 def pass_on(query: Only, language: str, grid: RegionGrid) -> Chain:
