@@ -69,8 +69,10 @@ from rsvp_ros.training.mllm.lessons import (
     Lessons,
     draw,
     make_lessons,
+    read_lessons,
     request_ids,
     spoken_words,
+    write_lessons,
 )
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
@@ -768,6 +770,20 @@ def test_material_of_another_version_is_refused(scenes: Path, material: Material
         np.save(folder / "held_out" / name, values[:, :-2])
     with pytest.raises(ConfigurationError, match="held_out is damaged, or of another version.*delete it"):
         gather(str(scenes), str(scenes), folder, 1200)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "another version"), ('{"words": 1}\n', "another version"), ("{head}\n[{}]\n", "damaged")],
+)
+def test_questions_of_other_words_are_refused(material: Material, tmp_path: Path, content: str, message: str):
+    path = tmp_path / "questions.jsonl"
+    write_lessons(path, material.train[1])
+    assert read_lessons(path) == material.train[1]
+    head = path.read_text(encoding="utf-8").splitlines()[0]
+    path.write_text(content.replace("{head}", head), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=f"{message}.*delete it"):
+        read_lessons(path)
 
 
 def test_trained_weights_answer_through_the_reasoner(

@@ -7,6 +7,7 @@ and are given the list of things: from those reasoning alone is learned, at half
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,17 +107,26 @@ def make_lessons(view: View, rng: np.random.Generator, is_training: bool = True)
         yield Lesson(q.kind.value, texts, chains, "".join(str(int(part)) for part in chain.parts))
 
 
+def _words_checksum() -> int:
+    """By which lessons whose indices mean other words are told."""
+    return zlib.crc32("\n".join(answer_words()).encode())
+
+
 def write_lessons(path: Path, lessons: Sequence[Sequence[Lesson]]) -> None:
-    """One line of JSON a view. Raises OSError."""
+    """A line of JSON about the words that the chains' indices mean, then one a view. Raises OSError."""
     with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"words": _words_checksum()}) + "\n")
         for of_view in lessons:
             file.write(json.dumps([vars(lesson) for lesson in of_view], ensure_ascii=False) + "\n")
 
 
 def read_lessons(path: Path) -> list[list[Lesson]]:
-    """Raises OSError, ConfigurationError where it is damaged."""
+    """Raises OSError, ConfigurationError where it is damaged or of another version."""
+    head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    if head != json.dumps({"words": _words_checksum()}):
+        raise ConfigurationError(f"{path} is of another version of this package: delete it, and it is made again")
     lessons = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines:
         try:
             found = json.loads(line)
             for one in found:
