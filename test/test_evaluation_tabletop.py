@@ -38,6 +38,8 @@ from rsvp_ros.reasoning.mllm.base import Generation
 from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.tabletop.instruction import ChainStep, Instruction, InstructionKind
 from rsvp_ros.tabletop.kinds import KINDS
+from rsvp_ros.tabletop.scenes import sample_scene
+from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 from rsvp_ros.types import Prediction
 
@@ -335,7 +337,7 @@ ANSWERS = [
     an_answer(0, 300, right=False, boxes=0.0, errors_mm=(None,), language="de", novel=("kind", "words")),
     an_answer(0, 100, right=False, boxes=0.0, errors_mm=(None,), found=0, objects=9),
     an_answer(50, 100, targets=2, found=2, boxes=0.5, errors_mm=(10.0, 30.0), kind="all"),
-    an_answer(targets=0, found=0, boxes=1.0, errors_mm=(), objects=12),
+    an_answer(targets=0, found=0, boxes=1.0, errors_mm=(), objects=12, top="terrazzo"),
     an_answer(0, 60, targets=0, right=False, boxes=0.0, errors_mm=()),
     an_answer(0, 1, targets=0, found=0, right=False, boxes=1.0, errors_mm=(), problem="gibberish"),
 ]
@@ -367,6 +369,7 @@ def test_groups():
         "things in sight": {"4-6": 5, "7-9": 1, "10+": 1},
         "targets": {"absent": 3, "one": 3, "several": 1},
         "novelty": {"none": 5, "kind": 2, "words": 1},
+        "table top": {"terrazzo": 1},
         "shape": {"thin": 1, "other": 3},
     }
     assert table["shape"]["thin"].giou == pytest.approx(0.8)
@@ -544,6 +547,9 @@ def test_the_command_with_oracles_is_right_about_everything(headless_gl, tmp_pat
     assert scores["answers"] >= 6
     assert (scores["giou_present"], scores["boxes"], scores["right"], scores["near"]) == (1, 1, 1, 1)
     assert {a["scene"] for a in content["answers"]} == {3, 4}
+    tops = {seed: sample_scene(Split.TEST, seed).table.style for seed in (3, 4)}
+    assert all(a["top"] == tops[a["scene"]] for a in content["answers"])
+    assert set(content["scores"]["table top"]) == set(tops.values())
     assert content["clips"]["box"]["both"] > 0.9
     assert content["clips"]["box"]["targets"] >= 2
     assert content["complete"]

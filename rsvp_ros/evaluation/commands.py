@@ -223,12 +223,14 @@ def _ask(
 ) -> None:
     from rsvp_ros.evaluation.tabletop import answer
     from rsvp_ros.tabletop.export import instructions_about
+    from rsvp_ros.tabletop.scenes import sample_scene
     from rsvp_ros.tabletop.world import render_scene
 
     for seed in _counted("scene", options.seed, options.count):
         (view,) = render_scene(scenes.split, seed, size=scenes.size, full_masks=False)
+        top = sample_scene(scenes.split, seed).table.style
         for instruction in instructions_about(view, scenes, seed):
-            results.add(answer(system, seed, view, instruction))
+            results.add(answer(system, seed, view, instruction, top))
             check()
 
 

@@ -120,6 +120,7 @@ GROUPS: dict[str, Callable[[Answer], list[str]]] = {
     "things in sight": _objects,
     "targets": _targets,
     "novelty": lambda answer: list(answer.novel) or ["none"],
+    "table top": lambda answer: [answer.top] if answer.top else [],
     "shape": lambda answer: ["thin" if answer.thin else "other"] if answer.targets else [],
 }
 """By what answers are grouped: the groups that one belongs to."""

@@ -65,6 +65,8 @@ class Answer:
     scores: tuple[float, ...]
     """Of each that was found: the segmenter's estimate of the mask."""
     presences: tuple[float, ...]
+    top: str = ""
+    """What the table's top is, one of `backgrounds.TOPS`; empty: not known."""
     problem: str = ""
     """Why there is no answer: the MLLM's could not be understood."""
     reason_s: float = 0.0
@@ -291,8 +293,8 @@ class _WithoutWords:
 # --- Instructions about images ----------------------------------------------------------------------------------------
 
 
-def answer(system: System, scene: int, view: View, instruction: Instruction) -> Case:
-    """Ask one instruction, about an image that the system sees for the first time.
+def answer(system: System, scene: int, view: View, instruction: Instruction, top: str = "") -> Case:
+    """Ask one instruction, about an image that the system sees for the first time; `scene`, `top`: see Answer.
 
     An MLLM's answer that cannot be understood (ParseError) is a wrong answer; any other RsvpError is raised.
     """
@@ -328,6 +330,7 @@ def answer(system: System, scene: int, view: View, instruction: Instruction) -> 
         errors_mm=tuple(_best_error(masks, truth, view) for truth in truths),
         scores=tuple(target.score for target in predicted),
         presences=tuple(target.presence for target in predicted),
+        top=top,
         problem=problem,
         reason_s=reasoning.duration_s,
         segment_s=system.segment_s - before,
