@@ -37,7 +37,7 @@ from rsvp_ros.tabletop.instructions import (
     sought,
     visible_attributes,
 )
-from rsvp_ros.tabletop.kinds import COLORS, KINDS, is_held_out_pair
+from rsvp_ros.tabletop.kinds import COLORS, KINDS, TRAINING_KINDS, is_held_out_pair
 from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, View
@@ -584,6 +584,8 @@ def test_a_misread_list_teaches_what_is_meant_and_no_wrong_word(material: Materi
                 wrong[kinds.pop()] += 1
             elif taught[k] != part:
                 assert taught[k] == lessons_module.UNTAUGHT and part in (Part.LIST, Part.OBJECT)
+            if told[k] != word and told[k] in map(kind_word, KINDS) and told[k].strip() not in COLORS:
+                assert told[k] in map(kind_word, TRAINING_KINDS)
             meant += part in (Part.FLAG, Part.MEANT) and told != words
     assert min(wrong.values()) > 10 and meant > 20
 
@@ -617,7 +619,7 @@ def test_pieces_are_the_whole_text_cut_within_words(said: str, seed: int):
 
 
 def test_words_in_pieces_are_other_tokens(material: Material):
-    """Which no uncut word shows, and without them a tokenizer knows one token for a word and nothing of its parts."""
+    """Of the same text; and an instruction in one piece is what the chat template makes of it."""
     frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
     said = "Give me the thing to the right of the bottle."
     usual = request_ids(material.tokenizer, frame, PROMPTS[0], said)

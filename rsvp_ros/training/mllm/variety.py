@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.geometry import Box, RegionGrid
-from rsvp_ros.tabletop.kinds import COLORS, KINDS, PAINTED, is_held_out_pair
+from rsvp_ros.tabletop.kinds import COLORS, KINDS, PAINTED, TRAINING_KINDS, is_held_out_pair
 from rsvp_ros.tabletop.language import de, en, es, zh
 from rsvp_ros.training.mllm.chains import (
     ANCHOR_OF,
@@ -223,14 +223,14 @@ def without_colors(words: Sequence[str], parts: Sequence[int], rng: np.random.Ge
 def misread(words: Sequence[str], parts: Sequence[int], rng: np.random.Generator) -> tuple[list[str], list[int]]:
     """A chain whose list calls some things by wrong colours or kinds, which are not taught; what they are for is.
 
-    Of its own lists a network gets one word in ten wrong. Where the lists that it learns from are always right, it goes
-    by their words alone, and says that there is none where one of them was misread.
+    A network gets some words of its own lists wrong. Where the lists that it learns from are always right, it goes by
+    their words alone, and says that there is none where one of them was misread.
     """
     told, taught, wrong = list(words), list(parts), set()
-    colors = [f" {name}" for name in COLOR_NAMES]
+    colors, kinds = [f" {name}" for name in COLOR_NAMES], [kind_word(kind) for kind in TRAINING_KINDS]
     for k, word in enumerate(words):
         if parts[k] == Part.LIST and word.startswith("#"):
-            for place, names in ((k + 3, colors), (_kind_place(words, parts, k), list(_KINDS_BY_WORD))):
+            for place, names in ((k + 3, colors), (_kind_place(words, parts, k), kinds)):
                 if rng.random() < MISREAD_WORDS:
                     told[place], taught[place] = str(rng.choice(names)), UNTAUGHT
                     wrong.add(word)
