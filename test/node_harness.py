@@ -18,6 +18,7 @@ import numpy as np
 import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Log
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -129,6 +130,14 @@ class Robot:
         self.find_target = ActionClient(self.node, FindTarget, "find_target")
         self.clear = self.node.create_client(Trigger, "clear")
         self.enable = self.node.create_client(SetBool, "enable")
+        # Last: whoever's latched messages come here has heard of everything above
+        self._heard_from: set[str] = set()
+        self.node.create_subscription(
+            Log,
+            "/rosout",
+            lambda message: self._heard_from.add(message.name),
+            QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+        )
         self._picture: Image | CompressedImage | None = None
         self._depth_picture: Image | None = None
         self._info: CameraInfo | None = None
@@ -145,6 +154,11 @@ class Robot:
             thread.join()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+    def wait_until_known(self) -> None:
+        """Wait for the node to have discovered this robot: the answer to a goal that comes earlier may be dropped."""
+        name = f"{self.node.get_namespace().strip('/').replace('/', '.')}.rsvp_node"
+        until(lambda: name in self._heard_from, f"log message of {name}")
 
     def listen(self, message_type: type, topic: str) -> list:
         """Everything that is published on a topic from now on."""
@@ -235,7 +249,11 @@ def running(namespace: str, parameters: dict, active: bool = True, **options) ->
         try:
             if active:
                 node.wait_for_log("Active: images from")
+                robot.wait_until_known()
             yield node, robot
+        except BaseException:
+            print(node.log)  # pytest shows it beside what failed
+            raise
         finally:
             robot.close()
     finally:
