@@ -457,6 +457,30 @@ def test_closed_while_it_answers(connect):
         mllm.generate(conversation())
 
 
+def test_closed_although_a_cancellation_was_lost(connect):
+    """As `asyncio.wait_for` of Python 3.11 loses one that comes together with what it waits for."""
+    waiting = threading.Event()
+
+    async def lose_one() -> None:
+        for last in (False, True):
+            waiting.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if last:
+                    raise
+
+    with RecordedServer(Reply(ANSWER)) as server:
+        mllm = connect(server)
+        call = asyncio.run_coroutine_threadsafe(lose_one(), mllm._loop)
+        assert waiting.wait(30)
+        closer = threading.Thread(target=mllm.close, daemon=True)
+        closer.start()
+        closer.join(30)
+        assert not closer.is_alive()
+        assert call.cancelled()
+
+
 @pytest.mark.parametrize(
     "options",
     [

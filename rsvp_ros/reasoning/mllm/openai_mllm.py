@@ -181,9 +181,10 @@ class OpenAiMllm:
 
     async def _shut_down(self) -> None:
         calls = asyncio.all_tasks() - {asyncio.current_task()}
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
+        while calls:  # Python 3.11's wait_for loses a cancellation that comes together with what it waits for
+            for call in calls:
+                call.cancel()
+            _, calls = await asyncio.wait(calls, timeout=_CANCEL_POLL_S)
         await self._client.close()
 
     def _next(self, pieces: queue.Queue, cancel: threading.Event | None) -> str | None:
