@@ -73,7 +73,7 @@ class NodeProcess:
 
     @property
     def log(self) -> str:
-        return self._log.read_text(errors="replace")
+        return self._log.read_text(errors="replace") if self._ended is None else self._ended[1]
 
     def wait_for_log(self, text: str, deadline_s: float = DEADLINE_S) -> None:
         def found() -> bool:
@@ -94,6 +94,7 @@ class NodeProcess:
             self._ended = self.process.wait(20), self.log
             return self._ended
         except subprocess.TimeoutExpired:
+            self._ended = -signal.SIGKILL, self.log
             raise AssertionError(f"SIGINT did not end the node:\n{self.log[-4000:]}") from None
         finally:
             if self.process.poll() is None:
