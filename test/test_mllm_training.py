@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from rsvp_ros.errors import ConfigurationError, ModelLoadError, ParseError
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.reasoning.families import FAMILIES
+from rsvp_ros.reasoning.mllm.images import shrink
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig, TransformersMllm
 from rsvp_ros.reasoning.parsing import parse_answer
 from rsvp_ros.reasoning.prompts import Prompts
@@ -356,6 +357,14 @@ def test_the_processor_gives_what_is_taught(material: Material, views: list[View
     assert len(taught) - frame.ids.shape[1] < 45  # the prompt's thousand words are a few tokens
     patches = torch.from_numpy(to_patches(network_image(image, prompt)[None]))[0]
     assert (patches - inputs["pixel_values"]).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("size", [(160, 120), (320, 240), (640, 480), (1280, 960), (1000, 750)])
+def test_an_image_of_any_size_is_scaled_to_the_one_that_is_taught(material: Material, size):
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    shrunk = Image.fromarray(shrink(image, HEIGHT * WIDTH))
+    grid = make_processor(material.tokenizer).image_processor(shrunk)["image_grid_thw"]
+    assert grid.tolist() == [[1, ROWS, COLUMNS]]
 
 
 def test_the_prompts_are_known_to_the_tokenizer(material: Material):
@@ -903,7 +912,7 @@ def test_the_embedded_model_reasons(headless_gl):
     """
     from rsvp_ros.tabletop.world import render_scene
 
-    mllm = TransformersMllm(TransformersConfig("embedded", device="cpu", max_pixels=76800, max_new_tokens=320))
+    mllm = TransformersMllm(TransformersConfig("embedded", device="cpu", max_pixels=110592, max_new_tokens=320))
     reasoner = Reasoner(mllm, ReasonerConfig(reask=0))
     assert mllm.name == "mllm_embedded (qwen3_vl)"
     right, asked, passed_on, steps = 0, 0, 0, []

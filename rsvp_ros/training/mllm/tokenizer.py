@@ -119,7 +119,7 @@ def _is_plain(word: str) -> bool:
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
     """Qwen3-VL's own, for images as large as the network sees them."""
-    size = {"shortest_edge": HEIGHT * WIDTH * 3 // 4, "longest_edge": HEIGHT * WIDTH}
+    size = {"shortest_edge": HEIGHT * WIDTH * 15 // 16, "longest_edge": HEIGHT * WIDTH}
     options = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 1}
     normal = {"image_mean": [MEAN] * 3, "image_std": [STD] * 3}
     return Qwen3VLProcessor(

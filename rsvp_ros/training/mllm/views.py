@@ -22,8 +22,9 @@ COLOR_NAMES = tuple(COLORS)
 UNTOLD = -100
 """Class of what is not taught."""
 PATTERN_NAMES = ("plain", "striped", "dotted", "checked")
-HEIGHT, WIDTH = 256, 320
-"""Of the images that the network sees, pixels: whole merged tokens of a 4:3 image."""
+HEIGHT, WIDTH = 288, 384
+"""Of the images that the network sees, pixels: whole merged tokens of a 4:3 image. A camera's smaller one is scaled up:
+small things cover more patches so."""
 MEAN = STD = 0.5
 
 
