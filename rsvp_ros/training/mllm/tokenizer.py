@@ -119,6 +119,8 @@ def _is_plain(word: str) -> bool:
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
     """Qwen3-VL's own, for images as large as the network sees them."""
+    # A smaller image is scaled up to the least size and rounded up to whole tokens: from exactly all pixels, a rounding
+    # error would make it one more.
     size = {"shortest_edge": HEIGHT * WIDTH * 15 // 16, "longest_edge": HEIGHT * WIDTH}
     options = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 1}
     normal = {"image_mean": [MEAN] * 3, "image_std": [STD] * 3}
