@@ -63,7 +63,16 @@ from rsvp_ros.training.mllm.chains import (
     write_chain,
 )
 from rsvp_ros.training.mllm.embeddings import put_in_order
-from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, row_hidden, rows_of, write_rows
+from rsvp_ros.training.mllm.language import (
+    COLUMNS,
+    IMAGE_TOKENS,
+    ROWS,
+    Frame,
+    read_frames,
+    row_hidden,
+    rows_of,
+    write_rows,
+)
 from rsvp_ros.training.mllm.lessons import (
     TAUGHT_OFTEN,
     Lesson,
@@ -413,7 +422,7 @@ def test_a_blind_row_does_not_see(material: Material):
         outputs = [
             row_hidden(text, frame, read_frames(text, frame, merged), ids, torch.tensor([blind]))
             for blind in (True, False)
-            for merged in (torch.zeros(1, 80, TINY.hidden), torch.ones(1, 80, TINY.hidden))
+            for merged in (torch.zeros(1, IMAGE_TOKENS, TINY.hidden), torch.ones(1, IMAGE_TOKENS, TINY.hidden))
         ]
     assert not torch.allclose(outputs[2], outputs[3])
     # What follows the image is written after looking at it, all else is not
@@ -436,16 +445,23 @@ def test_dense_truth_is_the_view_s(views: list[View]):
 
 
 def test_dense_truth_has_the_places(views: list[View]):
+    """Of all things in the patches; in merged tokens of each that nothing larger shares all of its tokens with."""
     import cv2
 
     view = views[0]
     ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
     places = places_of(Layout(view))
-    _, coarse = dense_truth(ids, seen_things(view), places)
-    x, y = (coarse[:, list(FIELDS).index(name)] for name in "xy")
-    assert set(zip(x, y, strict=True)) - {(UNTOLD, UNTOLD)} == {
-        (a + FARTHEST, b + FARTHEST) for a, b in places.values()
-    }
+
+    def told(truth: np.ndarray) -> set[tuple[int, int]]:
+        x, y = (truth[:, list(FIELDS).index(name)] for name in "xy")
+        return set(zip(x, y, strict=True)) - {(UNTOLD, UNTOLD)}
+
+    meant = {id_: (x + FARTHEST, y + FARTHEST) for id_, (x, y) in places.items()}
+    fine, coarse = dense_truth(ids, seen_things(view), places)
+    assert told(fine) == set(meant.values()) >= told(coarse)
+    for id_, place in meant.items():
+        fine, coarse = dense_truth(np.where(ids == id_, ids, 0), seen_things(view), places)
+        assert told(fine) == told(coarse) == {place}
 
 
 # --- Variety ----------------------------------------------------------------------------------------------------------
