@@ -20,6 +20,7 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoTokenizer
 
+from rsvp_ros.config import load as load_config
 from rsvp_ros.errors import ConfigurationError, ModelLoadError, ParseError
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.reasoning.families import FAMILIES
@@ -86,7 +87,7 @@ from rsvp_ros.training.mllm.lessons import (
 )
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
-from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images, load_weights
+from rsvp_ros.training.mllm.model import MERGE, PATCH, MllmSize, build_model, encode_images, load_weights
 from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
 from rsvp_ros.training.mllm.resurfacing import resurface
@@ -445,7 +446,7 @@ def test_dense_truth_is_the_view_s(views: list[View]):
 
 
 def test_dense_truth_has_the_places(views: list[View]):
-    """Of all things in the patches; in merged tokens of each that nothing larger shares all of its tokens with."""
+    """Of all things in the patches; in merged tokens at least of each whose middle lies alone in its token."""
     import cv2
 
     view = views[0]
@@ -457,8 +458,13 @@ def test_dense_truth_has_the_places(views: list[View]):
         return set(zip(x, y, strict=True)) - {(UNTOLD, UNTOLD)}
 
     meant = {id_: (x + FARTHEST, y + FARTHEST) for id_, (x, y) in places.items()}
+    side = MERGE * PATCH * view.camera.width / WIDTH
+    middles = {thing.id: tuple(int(c // side) for c in thing.box.center) for thing in view.things}
+    crowds = Counter(middles.values())
+    alone = {meant[id_] for id_, token in middles.items() if crowds[token] == 1}
     fine, coarse = dense_truth(ids, seen_things(view), places)
-    assert told(fine) == set(meant.values()) >= told(coarse)
+    assert alone <= told(coarse) <= set(meant.values()) == told(fine)
+    assert alone
     for id_, place in meant.items():
         fine, coarse = dense_truth(np.where(ids == id_, ids, 0), seen_things(view), places)
         assert told(fine) == told(coarse) == {place}
@@ -928,8 +934,10 @@ def test_the_embedded_model_reasons(headless_gl):
     """
     from rsvp_ros.tabletop.world import render_scene
 
-    mllm = TransformersMllm(TransformersConfig("embedded", device="cpu", max_pixels=110592, max_new_tokens=320))
-    reasoner = Reasoner(mllm, ReasonerConfig(reask=0))
+    shipped = load_config(Path(__file__).parents[1] / "config" / "embedded.yaml")
+    assert shipped.mllm.transformers.max_pixels == HEIGHT * WIDTH
+    mllm = TransformersMllm(dataclasses.replace(shipped.mllm.transformers, device="cpu"))
+    reasoner = Reasoner(mllm, shipped.reasoner)
     assert mllm.name == "mllm_embedded (qwen3_vl)"
     right, asked, passed_on, steps = 0, 0, 0, []
     try:
