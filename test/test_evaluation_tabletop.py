@@ -556,6 +556,19 @@ def test_the_command_with_oracles_is_right_about_everything(headless_gl, tmp_pat
     assert "J&F" in capsys.readouterr().out
 
 
+def test_the_command_s_scenes_have_as_many_things_as_asked_for(headless_gl, tmp_path):
+    options = ["--count", 2, "--objects", 2, 2, "--out", tmp_path]
+    assert evaluate(*options, "--reasoner", "oracle", "--segmenter", "oracle") == 0
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["settings"]["things in a scene"] == "2 to 2"
+    assert content["answers"] and all(1 <= answer["objects"] <= 2 for answer in content["answers"])
+    assert content["scores"]["all"]["all"]["right"] == 1
+    assert evaluate(*options, "--prompts") == 0
+    content = json.loads((tmp_path / "prompts.json").read_text())
+    assert content["settings"]["things in a scene"] == "2 to 2"
+    assert 1 <= content["prompts"]["tight box + text"]["replies"] <= 4
+
+
 def test_the_command_with_the_embedded_segmenter(headless_gl, tmp_path):
     """Boxes say where, so the figures are far from chance; two runs agree."""
     contents = []
@@ -576,7 +589,7 @@ def test_the_command_asks_the_segmenter_alone(headless_gl, tmp_path, capsys):
     content = json.loads((tmp_path / "prompts.json").read_text())
     assert content["complete"] and content["scenes_asked_about"] == 2
     settings = {"segmenter": "vlsm (embedded)", "split": "test", "first seed": 0, "scenes": 2, "size": "320x240"}
-    assert content["settings"] == {**settings, "parameters": "all default"}
+    assert content["settings"] == {**settings, "things in a scene": "3 to 12", "parameters": "all default"}
     prompts = content["prompts"]
     assert prompts["tight box + text"]["iou"] > 0.5
     assert prompts["tight box + text"]["right"] > 0.8
@@ -713,6 +726,8 @@ def test_the_table_is_printed_also_where_it_cannot_be_written(headless_gl, tmp_p
         (["--count", 0], "nothing is asked"),
         (["--count", 0, "--prompts"], "nothing is asked"),
         (["--instructions", 0], "nothing is asked"),
+        (["--objects", 8, 3], "no scene with 8 to 3 things"),
+        (["--objects", 3, 25], "give --objects LEAST MOST, up to 24"),
     ],
 )
 def test_what_would_say_nothing_is_refused(tmp_path, capsys, options, words):

@@ -16,6 +16,7 @@ from rsvp_ros.arguments import not_negative, positive
 from rsvp_ros.evaluation.interrupt import interrupt_checked
 from rsvp_ros.tabletop.commands import image_size
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
+from rsvp_ros.tabletop.scenes import MOST, OBJECTS
 from rsvp_ros.tabletop.splits import Split
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--count", type=not_negative, default=100, help="scenes (default: %(default)s)")
     parser.add_argument("--seed", type=not_negative, default=0, help="of the first scene and clip (default: 0)")
+    parser.add_argument(
+        "--objects",
+        nargs=2,
+        type=positive,
+        default=OBJECTS,
+        metavar=("LEAST", "MOST"),
+        help="how many things a scene has (default: {} {})".format(*OBJECTS),
+    )
     parser.add_argument(
         "--size",
         type=image_size,
@@ -171,6 +180,10 @@ def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
             parser.error(f"--prompts measures the segmenter alone: leave out {names}")
     if not (options.clips or (options.count and (options.instructions or options.prompts))):
         parser.error("nothing is asked: give --count and --instructions, or --clips, more than 0")
+    if not options.objects[0] <= options.objects[1] <= MOST:
+        parser.error(
+            "there is no scene with {} to {} things: give --objects LEAST MOST, up to {}".format(*options.objects, MOST)
+        )
     config = configuration.load_changed(options.config, options.set)
     scenes = SceneOptions(
         Split(options.split), options.size, instructions=options.instructions, languages=tuple(options.languages)
@@ -183,6 +196,7 @@ def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         "split": options.split,
         "first seed": options.seed,
         "scenes": options.count,
+        "things in a scene": "{} to {}".format(*options.objects),
         "size": "{}x{}".format(*options.size),
         "instructions a scene": options.instructions,
         "languages": ", ".join(options.languages),
@@ -227,8 +241,8 @@ def _ask(
     from rsvp_ros.tabletop.world import render_scene
 
     for seed in _counted("scene", options.seed, options.count):
-        (view,) = render_scene(scenes.split, seed, size=scenes.size, full_masks=False)
-        top = sample_scene(scenes.split, seed).table.style
+        (view,) = render_scene(scenes.split, seed, size=scenes.size, objects=options.objects, full_masks=False)
+        top = sample_scene(scenes.split, seed, options.objects).table.style
         for instruction in instructions_about(view, scenes, seed):
             results.add(answer(system, seed, view, instruction, top))
             check()
@@ -269,12 +283,14 @@ def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, 
     from rsvp_ros.tabletop.world import render_scene
 
     segmenter = load_segmenter(config.segmenter)
-    settings = {name: asked[name] for name in ("split", "first seed", "scenes", "size", "parameters")}
+    settings = {
+        name: asked[name] for name in ("split", "first seed", "scenes", "things in a scene", "size", "parameters")
+    }
     results = PromptResults({"segmenter": segmenter.name, **settings}, config.tracker.min_presence)
     try:
         with interrupt_checked() as check:
             for seed in _counted("scene", options.seed, options.count):
-                (view,) = render_scene(scenes.split, seed, size=scenes.size, full_masks=False)
+                (view,) = render_scene(scenes.split, seed, size=scenes.size, objects=options.objects, full_masks=False)
                 results.replies += ask(segmenter, view, list(questions(view, scenes.split.generator(seed, "prompts"))))
                 results.scenes += 1
                 check()

@@ -45,7 +45,9 @@ RECAST_SHARE = 0.5
 """Of the varied images are in colours that are not told."""
 MIN_COVER = 0.15
 """Share of a token that a thing must cover to be what is seen there; where several do, the largest, but first what has
-its middle there."""
+its middle there, and of several of those the smallest: a larger one shows elsewhere, too."""
+MIDDLE_WEIGHT = 3.0
+"""Of the token that has a thing's middle, which for a small thing is the only one, others being 1."""
 
 FIELDS = {
     "kind": len(KIND_NAMES) + 1,
@@ -89,7 +91,8 @@ def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], places: Mapping[int
         x, y = boxes[thing.id].center
         middles[k, min(int(y / cell), rows - 1), min(int(x / cell), columns - 1)] = True
     total = covers.sum(0)
-    score = np.where(covers[:-1] >= MIN_COVER, covers[:-1], 0) + (covers[:-1] > 0) * middles
+    sizes = np.array([boxes[thing.id].area for thing in seen]).reshape(-1, 1, 1)
+    score = np.where((covers[:-1] > 0) & middles, 1 + 1 / sizes, np.where(covers[:-1] >= MIN_COVER, covers[:-1], 0))
     best = score.argmax(0) if seen else np.zeros((rows, columns), int)
     top = score.max(0) if seen else np.zeros((rows, columns))
     truth[..., names.index("kind")][total < 0.03] = NOTHING
@@ -147,6 +150,7 @@ class SeeingHeads(nn.Module):
 def _loss(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
     total = scores.new_zeros((), dtype=torch.float32)
     right = {}
+    middle = truth[..., list(FIELDS).index("middle")].flatten() == 1
     for index, (name, part) in enumerate(zip(FIELDS, scores.float().split(list(FIELDS.values()), -1), strict=True)):
         target = truth[..., index].flatten()
         known = target != UNTOLD
@@ -155,6 +159,7 @@ def _loss(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, dict
         flat, target = part.reshape(-1, part.shape[-1])[known], target[known]
         # Most tokens show the bare table: they weigh less, or nothing else would be learned at first
         weights = torch.where(target == (NOTHING if name == "kind" else -1), 0.3, 1.0)
+        weights = torch.where(middle[known], MIDDLE_WEIGHT, weights)
         losses = functional.cross_entropy(flat, target, reduction="none")
         total = total + (losses * weights).sum() / weights.sum()
         hit = flat.argmax(-1) == target
