@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import email.utils
 import subprocess
 import sys
@@ -166,6 +167,25 @@ def test_cancel_from_within_the_stream(connect):
     with RecordedServer(ANSWER) as server, pytest.raises(CancelledError):
         connect(server).generate(conversation(), on_text, cancel)
     assert pieces == [ANSWER[:4]]
+
+
+def test_cancel_although_a_cancellation_was_lost(connect, monkeypatch):
+    """As `asyncio.wait_for` of Python 3.11 loses one that comes together with what it waits for."""
+
+    async def wait_for(work, timeout):
+        task = asyncio.ensure_future(work)
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                return await asyncio.shield(task)
+        raise asyncio.CancelledError
+
+    cancel = threading.Event()
+    with RecordedServer(Reply(ANSWER * 100, piece_delay_s=0.05)) as server:
+        mllm = connect(server)
+        monkeypatch.setattr(asyncio, "wait_for", wait_for)
+        with pytest.raises(CancelledError):
+            mllm.generate(conversation(), lambda _: cancel.set(), cancel)
+        assert server.hung_up.wait(30), "the server was left generating for nobody"
 
 
 def test_cancel_while_connecting(connect):

@@ -155,7 +155,14 @@ class OpenAiMllm:
         if cancel is not None and cancel.is_set():
             raise CancelledError("cancelled before the MLLM server was asked")
         pieces: queue.Queue[str | None] = queue.Queue()
-        answer = asyncio.run_coroutine_threadsafe(self._answer(chat, pieces.put), self._loop)
+        left = threading.Event()
+
+        def emit(piece: str) -> None:
+            if left.is_set():  # the cancellation was lost: see _shut_down
+                raise asyncio.CancelledError
+            pieces.put(piece)
+
+        answer = asyncio.run_coroutine_threadsafe(self._answer(chat, emit), self._loop)
         answer.add_done_callback(lambda _: pieces.put(None))
         text = []
         try:
@@ -164,6 +171,7 @@ class OpenAiMllm:
                 if on_text is not None:
                     on_text(piece)
         finally:
+            left.set()
             answer.cancel()  # no effect on an answer that is complete
         try:
             return "".join(text), answer.result()
