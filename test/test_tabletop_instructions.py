@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import itertools
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -635,6 +638,57 @@ def test_training_never_says_held_out_words_or_kinds(views):
                 assert not re.search(rf"\b{noun}\b" if made.language != "zh" else noun, everything), made
             said += 1
     assert said > 400
+
+
+def said_in(language: str) -> tuple[set[str], set[str]]:
+    """All strings of a language's source that are said by all, and those that are held out."""
+    nodes = list(ast.walk(ast.parse(inspect.getsource({"en": en, "es": es, "de": de, "zh": zh}[language]))))
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    constants = (node for node in nodes if isinstance(node, ast.Constant) and node not in docstrings)
+    texts = {node.value for node in constants if isinstance(node.value, str)}
+    held = {text for text in texts if text.startswith("~")}
+    return texts - held, {text[1:] for text in held}
+
+
+def parts_of(texts: Iterable[str], language: str) -> set[str]:
+    """The words in them, joint ones also in parts; of Chinese, which has no spaces, characters and pairs of them."""
+    text = " ".join(re.sub(r"\{[^}]*\}", " ", text.lower()) for text in texts)
+    if language != "zh":
+        return {*re.findall(r"[^\W\d_]+", text), *re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)+", text)}
+    words = re.findall(r"[\u4e00-\u9fff]+", text)
+    return {word[i : i + n] for word in words for n in (1, 2) for i in range(len(word) - n + 1)}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_paraphrases_of_training_have_no_word_that_is_held_out(language):
+    grammar = GRAMMARS[language]
+    paraphrases = [text for texts in grammar.PARAPHRASES.values() for text in texts]
+    if language == "de":
+        paraphrases += [text for pairs in de.TRAINING_USES.values() for pair in pairs for text in pair]
+    known, held = said_in(language)
+    assert len(set(paraphrases)) > 300
+    assert not parts_of(paraphrases, language) & (parts_of(held, language) - parts_of(known, language))
+    held_nouns = {re.sub(r"^\w ", "", form) for text in held if "|" in text for form in text.split("|") if form}
+    for noun in held_nouns:
+        pattern = re.compile(rf"\b{re.escape(noun)}\b", re.IGNORECASE)
+        assert pattern.search(" ".join(known)) or not any(map(pattern.search, paraphrases)), noun
+    names = {grammar(None, True).noun(kind).lower() for kind, of in KINDS.items() if of.held_out}
+    assert not names & (parts_of(paraphrases, language) | {text.partition(" ")[2] for text in paraphrases})
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_paraphrases_fit_where_they_are_said(language):
+    """Each stands for an entry of a table, with the same slots and the same marks of gender, number or measure."""
+    known, _ = said_in(language)
+
+    def form(text: str) -> tuple:
+        has_gender = language in ("de", "es") and re.match(r"[mfn] ", text) is not None
+        return sorted(re.findall(r"\{(\w*)", text)), text.count("|") - text.count("["), has_gender
+
+    for entry, texts in GRAMMARS[language].PARAPHRASES.items():
+        assert entry in known
+        for text in texts:
+            assert form(text) == form(entry) and text.startswith(" ") == entry.startswith(" "), text
 
 
 def test_held_out_frames_are_said_and_named_outside_training(views, novel_views):

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from rsvp_ros.tabletop.descriptions import HANDLED, Description
 from rsvp_ros.tabletop.language.grammar import ChainWords, Grammar, Phrase
+from rsvp_ros.tabletop.language.training_de import PARAPHRASES
+from rsvp_ros.tabletop.language.training_de import USES as TRAINING_USES
 from rsvp_ros.tabletop.queries import Beside, Between, Every, Except, Extreme, NearestEdge, NextTo, Only, Ordinal, Query
 from rsvp_ros.tabletop.view import ObjectView
 
@@ -203,6 +205,7 @@ SUPERLATIVES = {
 
 class German(Grammar):
     language = "de"
+    PARAPHRASES = PARAPHRASES
     GIVE = (
         "gib mir {x:acc}.",
         "reich mir bitte {x:acc}.",
@@ -497,6 +500,8 @@ class German(Grammar):
 
     def _use(self, what: Description) -> tuple[str, str]:
         pairs = dict(USES[what.use])
+        if self.is_training:
+            pairs |= TRAINING_USES.get(next(iter(pairs)), ())
         purpose = self.pick(tuple(pairs))
         return purpose, pairs.get(purpose) or pairs["~" + purpose]
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from rsvp_ros.tabletop.descriptions import HANDLED, Description
 from rsvp_ros.tabletop.language.grammar import ChainWords, Grammar, Phrase
+from rsvp_ros.tabletop.language.training_en import PARAPHRASES
 from rsvp_ros.tabletop.queries import Beside, Between, Every, Except, Extreme, NearestEdge, NextTo, Only, Ordinal, Query
 from rsvp_ros.tabletop.view import ObjectView
 
@@ -108,6 +109,7 @@ SUPERLATIVES = {
 
 class English(Grammar):
     language = "en"
+    PARAPHRASES = PARAPHRASES
     GIVE = (
         "give me {x}.",
         "please hand me {x}.",

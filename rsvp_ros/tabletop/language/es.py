@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from rsvp_ros.tabletop.descriptions import HANDLED, Description
 from rsvp_ros.tabletop.language.grammar import ChainWords, Grammar, Phrase
+from rsvp_ros.tabletop.language.training_es import PARAPHRASES
 from rsvp_ros.tabletop.queries import Beside, Between, Every, Except, Extreme, NearestEdge, NextTo, Only, Ordinal, Query
 from rsvp_ros.tabletop.view import ObjectView
 
@@ -142,6 +143,7 @@ SUPERLATIVES = {
 
 class Spanish(Grammar):
     language = "es"
+    PARAPHRASES = PARAPHRASES
     GIVE = (
         "dame {x}.",
         "por favor, pásame {x}.",

@@ -1,6 +1,7 @@
 """What the four languages share: choosing among paraphrases, filling frames, writing the chain of thought.
 
-In the tables of a language, "~" before an entry marks words that the training split never says. In a frame,
+In the tables of a language, "~" before an entry marks words that the training split never says; what it alone says
+besides is in `PARAPHRASES` of `training_XX.py`, by a table's first entry. In a frame,
 `{x}` is what is meant, `{place}` where it is, `[is|are]` agrees with its number.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -97,6 +98,8 @@ class Grammar(ABC):
     """… and about all."""
     ALL: tuple[str, ...]
     """Frames for several."""
+    PARAPHRASES: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What only training says besides, of each table, by its first entry."""
 
     def __init__(self, rng: np.random.Generator | None, is_training: bool, count: int = 1) -> None:
         """
@@ -139,7 +142,8 @@ class Grammar(ABC):
     def pick(self, options: Sequence[str]) -> str:
         """One of some paraphrases."""
         if self.is_training:
-            options = [o for o in options if not o.startswith("~")]
+            known = (o for o in options if not o.startswith("~"))
+            options = [said for o in known for said in (o, *self.PARAPHRASES.get(o, ()))]
         choice = options[0 if self.rng is None else int(self.rng.integers(len(options)))]
         self.novel |= choice.startswith("~")
         return choice.removeprefix("~")

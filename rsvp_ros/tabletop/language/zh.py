@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from rsvp_ros.tabletop.descriptions import HANDLED, Description
 from rsvp_ros.tabletop.language.grammar import ChainWords, Grammar, Phrase
+from rsvp_ros.tabletop.language.training_zh import PARAPHRASES
 from rsvp_ros.tabletop.queries import Beside, Between, Every, Except, Extreme, NearestEdge, NextTo, Only, Ordinal, Query
 from rsvp_ros.tabletop.view import ObjectView
 
@@ -117,6 +118,7 @@ SUPERLATIVES = {
 
 class Chinese(Grammar):
     language = "zh"
+    PARAPHRASES = PARAPHRASES
     GIVE = (
         "给我{x:one}。",
         "请把{x:the}递给我。",
