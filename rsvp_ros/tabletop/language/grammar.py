@@ -1,8 +1,8 @@
 """What the four languages share: choosing among paraphrases, filling frames, writing the chain of thought.
 
-In the tables of a language, "~" before an entry marks words that the training split never says; what only that split
-says is in `PARAPHRASES` of `training_XX.py`. In a frame, `{x}` is what is meant, `{place}` where it is, `[is|are]` agrees
-with its number.
+In the tables of a language, "~" before an entry marks words that training never says; what only training says is in
+`PARAPHRASES` of `training_XX.py`. In a frame, `{x}` is what is meant, `{place}` where it is, `[is|are]` agrees with its
+number.
 """
 
 from __future__ import annotations
