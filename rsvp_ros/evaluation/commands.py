@@ -59,7 +59,7 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
         type=positive,
         default=OBJECTS,
         metavar=("LEAST", "MOST"),
-        help="how many things a scene has (default: {} {})".format(*OBJECTS),
+        help="how many things a scene has, but not a clip (default: {} {})".format(*OBJECTS),
     )
     parser.add_argument(
         "--size",

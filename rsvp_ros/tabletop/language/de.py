@@ -501,7 +501,7 @@ class German(Grammar):
     def _use(self, what: Description) -> tuple[str, str]:
         pairs = dict(USES[what.use])
         if self.is_training:
-            pairs |= TRAINING_USES.get(next(iter(pairs)), ())
+            pairs |= TRAINING_USES.get(what.use, ())
         purpose = self.pick(tuple(pairs))
         return purpose, pairs.get(purpose) or pairs["~" + purpose]
 

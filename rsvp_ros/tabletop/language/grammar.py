@@ -99,7 +99,7 @@ class Grammar(ABC):
     ALL: tuple[str, ...]
     """Frames for several."""
     PARAPHRASES: ClassVar[Mapping[str, tuple[str, ...]]]
-    """What only training says besides, of each table, by its first entry."""
+    """What only training says besides, of each table, by one of its entries: all of them stand beside that one."""
 
     def __init__(self, rng: np.random.Generator | None, is_training: bool, count: int = 1) -> None:
         """

@@ -295,9 +295,9 @@ PARAPHRASES = {
         "welche Sachen sind zu scharf für Kinder?",
     ),
 }
-"""Of each table, by its first entry."""
+"""Of each table, by one of its entries."""
 USES = {
-    "zum Durchschneiden des Seils": (
+    "cut": (
         ("zum Schneiden", "womit ich etwas schneiden kann"),
         ("zum Zerschneiden von Papier", "womit ich Papier zerschneiden kann"),
         ("zum Kappen der Leine", "womit ich die Leine kappen kann"),
@@ -305,108 +305,108 @@ USES = {
         ("zum Abschneiden eines Bands", "womit ich ein Band abschneiden kann"),
         ("zum Durchtrennen der Kordel", "womit sich die Kordel durchtrennen lässt"),
     ),
-    "zum Teetrinken": (
+    "drink": (
         ("zum Trinken", "woraus ich trinken kann"),
         ("zum Trinken von Kakao", "woraus ich heißen Kakao trinken kann"),
         ("zum Wassertrinken", "woraus ich Wasser trinken kann"),
         ("für einen heißen Tee", "woraus ich einen heißen Tee trinken kann"),
     ),
-    "zum Einschenken": (
+    "pour": (
         ("zum Eingießen", "womit ich etwas zu trinken eingießen kann"),
         ("zum Ausschenken", "woraus ich den Gästen etwas ausschenken kann"),
         ("zum Nachschenken", "woraus ich nachschenken kann"),
     ),
-    "zum Suppeessen": (
+    "eat_soup": (
         ("zum Löffeln der Suppe", "womit ich Suppe löffeln kann"),
         ("zum Umrühren von Tee", "womit ich den Tee umrühren kann"),
         ("zum Essen von Pudding", "womit ich meinen Pudding essen kann"),
         ("zum Rühren", "womit ich rühren kann"),
     ),
-    "zum Aufdrehen der Spaghetti": (
+    "spear": (
         ("zum Nudelessen", "womit ich Nudeln aufdrehen kann"),
         ("zum Aufspießen von Fleisch", "womit ich ein Stück Fleisch aufspießen kann"),
         ("zum Aufpicken der Kartoffeln", "womit ich Kartoffeln aufpicken kann"),
     ),
-    "zum Einschlagen eines Nagels": (
+    "drive_nail": (
         ("zum Hämmern", "womit ich hämmern kann"),
         ("zum Klopfen auf Nägel", "womit ich auf Nägel klopfen kann"),
         ("zum Einklopfen von Nägeln", "womit sich Nägel einklopfen lassen"),
         ("für den Nagel in der Wand", "womit ich den Nagel tiefer in die Wand schlagen kann"),
     ),
-    "zum Festziehen einer Schraube": (
+    "turn_screw": (
         ("zum Schrauben", "womit ich Schrauben drehen kann"),
         ("zum Anziehen der Schrauben", "womit ich die Schrauben anziehen kann"),
         ("zum Lösen von Schrauben", "womit ich Schrauben lösen kann"),
         ("für lockere Schrauben", "womit ich lockere Schrauben festdrehen kann"),
     ),
-    "zum Schreiben": (
+    "write": (
         ("zum Aufschreiben", "womit ich etwas aufschreiben kann"),
         ("zum Ausfüllen des Formulars", "womit ich das Formular ausfüllen kann"),
         ("zum Malen auf Papier", "womit ich auf Papier schreiben kann"),
         ("zum Signieren", "womit ich einen Brief unterschreiben kann"),
     ),
-    "zum Lesen": (
+    "read": (
         ("zum Lesen vor dem Schlafen", "worin ich vor dem Schlafen lesen kann"),
         ("zum Blättern und Lesen", "worin ich blättern und lesen kann"),
         ("mit Geschichten für Kinder", "woraus ich den Kindern vorlesen kann"),
     ),
-    "zum Telefonieren": (
+    "call": (
         ("zum Anrufen beim Arzt", "womit ich den Arzt anrufen kann"),
         ("zum Schreiben einer SMS", "womit ich eine SMS schicken kann"),
         ("für einen Anruf", "womit ich jemanden anrufen kann"),
         ("zum Simsen", "womit ich meine Schwester anrufen kann"),
     ),
-    "zum Einschalten des Fernsehers": (
+    "switch_tv": (
         ("zum Ausschalten des Fernsehers", "womit ich den Fernseher ausschalten kann"),
         ("zum Umschalten", "womit ich den Kanal wechseln kann"),
         ("für den Fernseher", "womit ich den Fernseher bedienen kann"),
         ("zum Leiserstellen des Fernsehers", "womit ich den Fernseher leiser stellen kann"),
     ),
-    "Gesundes zum Naschen": (
+    "snack": (
         ("Süßes und Gesundes", "was süß und gesund ist"),
         ("Gesundes zum Essen", "was ich als gesunden Snack essen kann"),
     ),
-    "zum Betreiben der Wanduhr": (
+    "power": (
         ("mit Strom für die Uhr", "womit die Uhr wieder läuft"),
         ("für die leere Taschenlampe", "womit die Taschenlampe wieder leuchtet"),
         ("mit Energie für den Wecker", "womit der Wecker wieder geht"),
     ),
-    "zum Abwischen des Tisches": (
+    "wipe": (
         ("zum Wischen", "womit ich wischen kann"),
         ("zum Putzen des Tisches", "womit ich den Tisch putzen kann"),
         ("zum Aufsaugen der Milch", "womit ich verschüttete Milch aufsaugen kann"),
         ("zum Abspülen", "womit ich Teller abwaschen kann"),
     ),
-    "zum Werfen und Fangen": (
+    "throw": (
         ("zum Werfen", "was ich werfen und fangen kann"),
         ("zum Hin- und Herwerfen", "was wir uns zuwerfen können"),
         ("zum Apportieren für den Hund", "was ich dem Hund werfen kann"),
     ),
-    "zum Zusammenkleben von zwei Blättern": (
+    "stick": (
         ("zum Kleben", "womit ich kleben kann"),
         ("zum Verschließen des Pakets", "womit ich das Paket verschließen kann"),
         ("zum Kleben der Seite", "womit ich eine gerissene Seite kleben kann"),
         ("für das offene Paket", "womit ich ein offenes Paket zukleben kann"),
     ),
-    "zum Aufschließen der Tür": (
+    "unlock": (
         ("zum Aufsperren der Tür", "womit ich die Tür aufsperren kann"),
         ("zum Abschließen", "womit ich abschließen kann"),
         ("für das Türschloss", "womit ich in das abgeschlossene Haus komme"),
     ),
-    "zum Servieren der Suppe": (
+    "serve_soup": (
         ("für die Suppe", "worin ich die Suppe servieren kann"),
         ("für Cornflakes mit Milch", "woraus ich Cornflakes essen kann"),
         ("für den Salat", "worin ich den Salat servieren kann"),
     ),
-    "zum Braten eines Spiegeleis": (
+    "fry": (
         ("zum Braten", "worin ich etwas braten kann"),
         ("zum Backen von Pfannkuchen", "worin ich Pfannkuchen backen kann"),
         ("zum Anbraten von Fleisch", "worin ich Fleisch anbraten kann"),
     ),
-    "zum Teekochen": (
+    "make_tea": (
         ("für eine Runde Tee", "worin ich Tee für alle machen kann"),
         ("zum Ziehenlassen des Tees", "worin der Tee ziehen kann"),
         ("zum Teemachen", "worin ich grünen Tee aufgießen kann"),
     ),
 }
-"""Purposes and clauses, likewise."""
+"""Of each use, as `de.USES`."""

@@ -594,4 +594,4 @@ PARAPHRASES = {
         "keep all sharp things away from the children.",
     ),
 }
-"""Of each table, by its first entry."""
+"""Of each table, by one of its entries."""

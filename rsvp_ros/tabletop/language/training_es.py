@@ -638,4 +638,4 @@ PARAPHRASES = {
         "busca todas las cosas con las que un niño podría cortarse.",
     ),
 }
-"""Of each table, by its first entry."""
+"""Of each table, by one of its entries."""

@@ -508,4 +508,4 @@ PARAPHRASES = {
         "帮我把所有会割到孩子的东西拿走。",
     ),
 }
-"""Of each table, by its first entry."""
+"""Of each table, by one of its entries."""
