@@ -41,6 +41,7 @@ from rsvp_ros.tabletop.instructions import (
 )
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, TRAINING_KINDS, is_held_out_pair
 from rsvp_ros.tabletop.layout import Layout
+from rsvp_ros.tabletop.queries import Extreme, NearestEdge
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 from rsvp_ros.tabletop.view_files import read_view
@@ -51,12 +52,14 @@ from rsvp_ros.training.mllm.chains import (
     FLAGS,
     NAME,
     NOT,
+    PRESENT,
     RELATED,
     Part,
     answer_words,
     is_passed_on,
     kind_word,
     left_to_right,
+    measure_told,
     place_words,
     places_of,
     relation,
@@ -87,6 +90,7 @@ from rsvp_ros.training.mllm.lessons import (
 )
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
+from rsvp_ros.training.mllm.measures import CLASSES, Measure, measure_class, millimetres
 from rsvp_ros.training.mllm.model import MERGE, PATCH, MllmSize, build_model, encode_images, load_weights
 from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
@@ -273,6 +277,66 @@ def test_what_is_excluded_is_told_from_what_is_sought(views: list[View]):
     assert excluded
 
 
+def told_sizes(words: Sequence[str], parts: Sequence[int]) -> tuple[dict[str, int], list[tuple[int, str]]]:
+    """Of the things in a chain's list, by their numbers, and each that is singled out by its size, with its number."""
+    listed, singled, current = {}, [], ""
+    for k, (word, part) in enumerate(zip(words, parts, strict=True)):
+        if part == Part.LIST and word.startswith("#"):
+            current = word
+        elif word.startswith(" size"):
+            if part == Part.MEASURE:
+                listed[current] = int(word[5:])
+            else:
+                singled.append((int(word[5:]), words[k + 2]))
+    return listed, singled
+
+
+def test_what_is_compared_is_singled_out_by_its_measure(views: list[View]):
+    """In the chains, also after the picture was moved: the least or the greatest of what is sought, and hardly ever is
+    another told as the same."""
+    rng = np.random.default_rng(0)
+    grid = RegionGrid(9, 9, 320, 240)
+    compared = changed = 0
+    ties = []
+    for view in views:
+        layout = RememberingLayout(view)
+        for kinds in ((InstructionKind.SIZE,), (InstructionKind.HAZARD,)) * 4:
+            for q in sample_questions(layout, rng, 4, LANGUAGES, is_training=True, kinds=kinds):
+                if not isinstance(q.query, Extreme | NearestEdge) or not q.answer.ids:
+                    continue
+                chain = write_chain(q.query, q.answer, layout, "en", grid)
+                picture = moved(pictures([view])[0], rng)
+                other = retold(chain.words, chain.parts, picture, grid)
+                changed += other[: other.index(PRESENT)] != list(chain.words[: other.index(PRESENT)])
+                few = isinstance(q.query, NearestEdge) or q.query.measure in ("smallest", "shortest")
+                for words, ground in ((chain.words, Ground.of(view.camera)), (other, picture.ground)):
+                    listed, ((singled, who),) = told_sizes(words, chain.parts)
+                    assert listed[who] == singled and f"so{who}" in "".join(words)
+                    order = dict(zip(listed, left_to_right(layout.things), strict=True))
+                    wanted = [n for n, thing in order.items() if thing.id in q.answer.candidates]
+                    assert singled == (min if few else max)(listed[n] for n in wanted)
+                    ties.append(sum(listed[n] == singled for n in wanted) > 1)
+                    measure = measure_told(words)
+                    for n, thing in order.items():
+                        value = millimetres(layout, thing)[measure]
+                        assert listed[n] == measure_class(measure, value, ground.step)
+                    compared += 1
+    assert compared > 40 and changed > 10
+    assert np.mean(ties) < 0.05
+
+
+def test_measures_grow_with_the_picture():
+    """What is twice as long looks as long in a picture that shows twice as much of the table."""
+    for measure in (Measure.VOLUME, Measure.LENGTH, Measure.HEIGHT):
+        classes = [measure_class(measure, value, 0.1) for value in range(1, 4000)]
+        assert classes == sorted(classes) and set(classes) == set(range(CLASSES))
+        assert measure_class(measure, 100, 0.01) == measure_class(measure, 200, 0.02)
+        assert measure_class(measure, 115, 0.01) > measure_class(measure, 100, 0.01)
+    assert [measure_class(Measure.EDGE, value, 0.01) for value in (-300, -80, 0, 10, 30, 9000)] == [
+        0, 0, 8, 9, 11, CLASSES - 1,
+    ]  # fmt: skip
+
+
 # --- Places -----------------------------------------------------------------------------------------------------------
 
 
@@ -435,7 +499,7 @@ def test_dense_truth_is_the_view_s(views: list[View]):
 
     view = views[0]
     ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-    fine, coarse = dense_truth(ids, seen_things(view), places_of(Layout(view)))
+    fine, coarse = dense_truth(ids, seen_things(view), Ground.of(view.camera))
     kind = list(FIELDS).index("kind")
     assert set(fine[:, kind]) - {UNTOLD, NOTHING} == {KIND_NAMES.index(o.kind) for o in view.things}
     rank = list(FIELDS).index("rank")
@@ -451,7 +515,7 @@ def test_dense_truth_has_the_places(views: list[View]):
 
     view = views[0]
     ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-    places = places_of(Layout(view))
+    places, ground = places_of(Layout(view)), Ground.of(view.camera)
 
     def told(truth: np.ndarray) -> set[tuple[int, int]]:
         x, y = (truth[:, list(FIELDS).index(name)] for name in "xy")
@@ -463,10 +527,10 @@ def test_dense_truth_has_the_places(views: list[View]):
     for thing in sorted(view.things, key=lambda thing: -thing.box.area):
         smallest[tuple(int(c // side) for c in thing.box.center)] = thing
     assert len(smallest) < len(view.things)  # a screwdriver shares its token with a larger bottle
-    fine, coarse = dense_truth(ids, seen_things(view), places)
+    fine, coarse = dense_truth(ids, seen_things(view), ground)
     assert {meant[thing.id] for thing in smallest.values()} <= told(coarse) <= set(meant.values()) == told(fine)
     for id_, place in meant.items():
-        fine, coarse = dense_truth(np.where(ids == id_, ids, 0), seen_things(view), places)
+        fine, coarse = dense_truth(np.where(ids == id_, ids, 0), seen_things(view), ground)
         assert told(fine) == told(coarse) == {place}
 
 
@@ -549,7 +613,7 @@ def test_a_recast_picture_teaches_all_but_colours(material: Material):
         assert changed[after.ids > 0].mean() > 0.5
         single += changed[after.ids == 0].mean() < 0.01
         whole += changed[after.ids == 0].mean() > 0.5
-        for ours, theirs in zip(*(dense_truth(p.ids, p.things, p.places()) for p in (after, before)), strict=True):
+        for ours, theirs in zip(*(dense_truth(p.ids, p.things, p.ground) for p in (after, before)), strict=True):
             color = list(FIELDS).index("color")
             assert (ours[..., color] == UNTOLD).all()
             ours[..., color] = theirs[..., color]

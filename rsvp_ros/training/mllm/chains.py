@@ -46,12 +46,12 @@ from rsvp_ros.tabletop.queries import (
     Query,
 )
 from rsvp_ros.tabletop.view import ObjectView
+from rsvp_ros.training.mllm.measures import CLASSES, Measure, measure_class, millimetres
 from rsvp_ros.training.mllm.places import FARTHEST, Ground, Place, offset, spot
 from rsvp_ros.training.mllm.views import PATTERN_NAMES, is_lying
 
 MOST_BANDS = 13
 MOST_THINGS = 12
-MEASURES = 12
 DISTANCES = 12
 SIDES = ("left", "right", "front", "behind")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -186,7 +186,7 @@ def answer_words() -> tuple[str, ...]:
     """All words that answers are made of, sorted into runs of like ones: numbers, spans, measures, …"""
     numbers = [number(k) for k in range(1, MOST_THINGS + 1)]
     spans = [span(a, b) for a in range(1, MOST_BANDS + 1) for b in range(a, MOST_BANDS + 1)]
-    measures = [size(k) for k in range(MEASURES)]
+    measures = [size(k) for k in range(CLASSES)]
     relations = [f" {how}{k}" for how in RELATED for k in range(DISTANCES)]
     words = [
         *GLUE, *numbers, *spans, *measures, *relations, " inside", " outside", *FLAGS.values(), ONE, ALL, BUT,
@@ -275,27 +275,25 @@ def left_to_right(things: Iterable[ObjectView]) -> list[ObjectView]:
     return sorted(things, key=lambda o: (o.box.center[0], o.id))
 
 
-_MEASURE_RANGES = {"volume": (np.log(2e-5), np.log(6e-3)), "length": (np.log(0.05), np.log(0.4)), "height": (0.0, 0.3)}
-
-
-_LOCATED = Beside | NextTo | Between
-"""Questions by which places are compared."""
-
-
 def places_of(layout: Layout) -> dict[int, Place]:
     """Of the things in a view, by their id."""
     found = Ground.of(layout.view.camera).places([spot(thing) for thing in layout.things])
     return {thing.id: place for thing, place in zip(layout.things, found, strict=True)}
 
 
-def measure_of(query: Query) -> str:
-    """By what things are compared anywhere in a question; empty: by nothing."""
-    for part in _queries(query):
-        if isinstance(part, Extreme):
-            return {"largest": "volume", "smallest": "volume", "tallest": "height"}.get(part.measure, "length")
-        if isinstance(part, NearestEdge):
-            return "edge"
-    return ""
+def measure_told(target: Iterable[str]) -> Measure | None:
+    """By what things are compared, by the words of the target; None: by nothing."""
+    return next((_MEASURES[word] for word in target if word in _MEASURES), None)
+
+
+_MEASURES = {
+    SUPERLATIVES["largest"]: Measure.VOLUME,
+    SUPERLATIVES["smallest"]: Measure.VOLUME,
+    SUPERLATIVES["longest"]: Measure.LENGTH,
+    SUPERLATIVES["shortest"]: Measure.LENGTH,
+    SUPERLATIVES["tallest"]: Measure.HEIGHT,
+    EDGE: Measure.EDGE,
+}
 
 
 def _queries(query: Query) -> Iterator[Query]:
@@ -306,16 +304,23 @@ def _queries(query: Query) -> Iterator[Query]:
             yield from _queries(getattr(query, name))
 
 
-def _measure(layout: Layout, thing: ObjectView, measure: str) -> int:
-    if measure == "edge":
-        return int(np.clip(layout.edge_distance(thing) / 0.025, 0, MEASURES - 1))
-    value = {
-        "volume": lambda: np.log(thing.volume),
-        "length": lambda: np.log(thing.length),
-        "height": lambda: float(np.ptp(layout.corners[thing.id][:, 2])),
-    }[measure]()
-    low, high = _MEASURE_RANGES[measure]
-    return int(np.clip((value - low) / (high - low) * MEASURES, 0, MEASURES - 1))
+@dataclass(frozen=True)
+class _Told:
+    """What the list tells of each thing, by its id; empty where the question does not ask for it."""
+
+    numbers: dict[int, str]
+    sizes: dict[int, str]
+    places: dict[int, Place]
+
+    @classmethod
+    def by_id(cls, query: Query, layout: Layout, order: Sequence[ObjectView]) -> _Told:
+        numbers = {o.id: number(k) for k, o in enumerate(order, 1)}
+        measure, step = measure_told(target_words(query)), Ground.of(layout.view.camera).step
+        sizes = {}
+        if measure is not None:
+            sizes = {o.id: size(measure_class(measure, millimetres(layout, o)[measure], step)) for o in order}
+        located = any(isinstance(part, Beside | NextTo | Between) for part in _queries(query))
+        return cls(numbers, sizes, places_of(layout) if located else {})
 
 
 class _Writer:
@@ -369,25 +374,23 @@ def write_chain(query: Query, answer: Answer, layout: Layout, language: str, gri
     if is_passed_on(query):
         return pass_on(query, language, grid)
     order = left_to_right(layout.things)[:MOST_THINGS]
-    numbers = {o.id: number(k) for k, o in enumerate(order, 1)}
+    told = _Told.by_id(query, layout, order)
+    numbers = told.numbers
     out = _Writer()
     out.add(Part.GLUE, START)
     out.add(Part.TARGET, *target_words(query))
     out.add(Part.GLUE, SCENE)
     references = {id_: k for k, id_ in enumerate(_references(query, layout), 1)}
-    measure = measure_of(query)
-    located = any(isinstance(part, _LOCATED) for part in _queries(query))
-    places = places_of(layout) if located else {}
     for thing in order:
         rows, columns = grid.bands(thing.box)
         out.add(Part.LIST, numbers[thing.id], span(columns[0], columns[-1]), span(rows[0], rows[-1]), *looks(thing))
-        if measure:
-            out.add(Part.MEASURE, size(_measure(layout, thing, measure)))
-        if located:
-            out.add(Part.MEASURE, *told_place(places[thing.id]))
+        if told.sizes:
+            out.add(Part.MEASURE, told.sizes[thing.id])
+        if told.places:
+            out.add(Part.MEASURE, *told_place(told.places[thing.id]))
         reference = 1 if _is_excluded(query, thing) else references.get(thing.id, 0)
         out.add(Part.FLAG, FLAGS[_is_sought(query, thing), reference])
-    _write_work(out, query, layout, numbers, places)
+    _write_work(out, query, layout, told)
     meant = [o.id for o in order if o.id in answer.ids]
     out.add(Part.MEANT, SO, *([numbers[i] for i in meant] or [NONE]))
     if not meant:
@@ -493,43 +496,51 @@ def _is_excluded(query: Query, thing: ObjectView) -> bool:
     return not what.holds(thing) and replace(what, not_color=None, not_kind=None).holds(thing) is True
 
 
-def _write_work(out: _Writer, query: Query, layout: Layout, numbers: dict[int, str], places: dict[int, Place]) -> None:
-    if isinstance(query, Ordinal):
-        _count(out, query, layout, numbers)
-    elif isinstance(query, _LOCATED):
-        _relate(out, query, layout, numbers, places)
+def _write_work(out: _Writer, query: Query, layout: Layout, told: _Told) -> None:
+    match query:
+        case Ordinal():
+            _count(out, query, layout, told)
+        case Extreme() | NearestEdge():
+            _compare(out, query, layout, told)
+        case Beside() | NextTo() | Between():
+            _relate(out, query, layout, told)
 
 
-def _count(out: _Writer, query: Ordinal, layout: Layout, numbers: dict[int, str]) -> None:
+def _compare(out: _Writer, query: Extreme | NearestEdge, layout: Layout, told: _Told) -> None:
+    """The measure of the one that is meant: whose it is, is a look-up then."""
+    out.add(Part.WORK, *(told.sizes[id_] for id_ in query.answer(layout).ids))
+
+
+def _count(out: _Writer, query: Ordinal, layout: Layout, told: _Told) -> None:
     """The candidates in the order in which they are counted, up to the one that is meant."""
     counted = Ordinal(query.what, query.side, 99).answer(layout).candidates
     for name, id_ in zip(ORDINALS[: query.n], counted, strict=False):
-        out.add(Part.WORK, f" {name}", numbers[id_])
+        out.add(Part.WORK, f" {name}", told.numbers[id_])
 
 
-def _relate(
-    out: _Writer, query: Beside | NextTo | Between, layout: Layout, numbers: dict[int, str], places: dict[int, Place]
-) -> None:
+def _relate(out: _Writer, query: Beside | NextTo | Between, layout: Layout, told: _Told) -> None:
     """The references, then of each thing that could be meant the way from them to it, and how it therefore lies."""
     anchors: list[ObjectView] = []
     for anchor in _anchors(query):
         if isinstance(anchor, Ordinal):
-            _count(out, anchor, layout, numbers)
+            _count(out, anchor, layout, told)
+        elif isinstance(anchor, Extreme):
+            _compare(out, anchor, layout, told)
         ids = anchor.answer(layout).ids
         if not ids:
             out.add(Part.WORK, ANCHOR_OF, NONE)
             return
-        out.add(Part.WORK, ANCHOR_OF, numbers[ids[0]], *told_place(places[ids[0]]))
+        out.add(Part.WORK, ANCHOR_OF, told.numbers[ids[0]], *told_place(told.places[ids[0]]))
         anchors.append(layout.view.object(ids[0]))
     for thing in left_to_right(layout.things):
-        if thing.id not in numbers or thing in anchors:
+        if thing.id not in told.numbers or thing in anchors:
             continue
         if not query.what.is_any and query.what.holds(thing) is not True:
             continue
-        ways = [offset(places[thing.id], places[anchor.id]) for anchor in anchors]
+        ways = [offset(told.places[thing.id], told.places[anchor.id]) for anchor in anchors]
         for step in itertools.chain.from_iterable(map(told_place, ways)):
             # The number each time: a step follows from it and from the reference
-            out.add(Part.WORK, numbers[thing.id], step)
+            out.add(Part.WORK, told.numbers[thing.id], step)
         out.add(Part.WORK, _relation(query, thing, anchors, layout, ways[0]))
 
 

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneratio
 
 from rsvp_ros.training.mllm.chains import (
     DISTANCES,
-    MEASURES,
     MOST_BANDS,
     MOST_THINGS,
     ORDINALS,
@@ -24,6 +23,7 @@ from rsvp_ros.training.mllm.chains import (
     x_word,
     y_word,
 )
+from rsvp_ros.training.mllm.measures import CLASSES
 from rsvp_ros.training.mllm.places import FARTHEST
 
 OWN_SHARE = 0.4
@@ -64,7 +64,7 @@ def put_in_order(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTo
         put(number(k), place(k, counts) + kinds[0])
     for k, word in enumerate(ORDINALS, 1):
         put(f" {word}", place(k, counts) + kinds[1])
-    for k in range(MEASURES):
+    for k in range(CLASSES):
         put(size(k), place(k, measures) + kinds[2])
     for index, side in enumerate(RELATED):
         for k in range(DISTANCES):

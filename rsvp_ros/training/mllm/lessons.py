@@ -221,7 +221,7 @@ class Lessons:
             elif self.varied:
                 picture = vary(picture, chosen, rng)
             ids = cv2.resize(picture.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-            truth = dense_truth(ids, picture.things, picture.places())
+            truth = dense_truth(ids, picture.things, picture.ground)
             pictures.append(network_image(recolored(picture.image, rng), prompt))
             fine.append(truth[0])
             coarse.append(truth[1])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -55,18 +56,26 @@ class Ground:
         back = np.linalg.inv(np.vstack((new_from_old, (0, 0, 1))))
         return Ground(self.world_from_image @ back, self.center, self.width)
 
+    @cached_property
+    def step(self) -> float:
+        """Metres."""
+        return float(np.linalg.norm(self._across) * self.width / STEPS)
+
+    @cached_property
+    def _across(self) -> np.ndarray:
+        """A pixel to the right in the image's middle, on the table, metres."""
+        u, v = self.center
+        left, right = self._world([(u - 0.5, v), (u + 0.5, v)])
+        return right - left
+
     def places(self, spots: Sequence[tuple[float, float]]) -> list[Place]:
         """Of points on the table, world, millimetres."""
-        (u, v), step = self.center, 0.5
-        middle, left, right, above, below = self._world(
-            [(u, v), (u - step, v), (u + step, v), (u, v - step), (u, v + step)]
-        )
-        across = right - left
-        unit = np.linalg.norm(across) * self.width / STEPS
-        across /= np.linalg.norm(across)
+        u, v = self.center
+        middle, above, below = self._world([(u, v), (u, v - 0.5), (u, v + 0.5)])
+        across = self._across / np.linalg.norm(self._across)
         ahead = np.array([-across[1], across[0]])
         ahead *= np.sign(ahead @ (above - below))
-        away = (np.asarray(spots, np.float64).reshape(-1, 2) / 1000 - middle) / unit
+        away = (np.asarray(spots, np.float64).reshape(-1, 2) / 1000 - middle) / self.step
         steps = np.clip(np.rint(away @ np.stack((across, ahead), 1)), -FARTHEST, FARTHEST).astype(int)
         return [(int(x), int(y)) for x, y in steps]
 

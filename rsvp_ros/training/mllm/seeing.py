@@ -6,8 +6,7 @@ words alone would need. The heads are thrown away after the training.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,8 +16,9 @@ from torch import nn
 from torch.nn import functional
 
 from rsvp_ros.geometry import Box, RegionGrid
+from rsvp_ros.training.mllm.measures import CLASSES, Measure
 from rsvp_ros.training.mllm.model import MERGE, PATCH
-from rsvp_ros.training.mllm.places import FARTHEST, Place
+from rsvp_ros.training.mllm.places import FARTHEST, Ground
 from rsvp_ros.training.mllm.variety import Picture, moved, recast, repainted, resurfaced
 from rsvp_ros.training.mllm.views import (
     COLOR_NAMES,
@@ -63,15 +63,16 @@ FIELDS = {
     "middle": 2,
     "x": 2 * FARTHEST + 1,
     "y": 2 * FARTHEST + 1,
+    **{measure.name.lower(): CLASSES for measure in Measure},
 }
 """What is told of each token, and in how many classes."""
 
 
-def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], places: Mapping[int, Place], cell: int) -> np.ndarray:
+def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground, cell: int) -> np.ndarray:
     """The classes of FIELDS for each cell of `cell` pixels: int64 rows x columns x fields, UNTOLD where unknown.
 
-    ids: uint8 HEIGHT x WIDTH; places: of the things, by their id. A thing that is not named is unknown, and what covers
-    little of a cell as well.
+    ids: uint8 HEIGHT x WIDTH; ground: under the image, of whatever size. A thing that is not named is unknown, and what
+    covers little of a cell as well.
     """
     rows, columns = HEIGHT // cell, WIDTH // cell
     truth = np.full((rows, columns, len(FIELDS)), UNTOLD, np.int64)
@@ -102,10 +103,11 @@ def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], places: Mapping[int
         if not thing.named or not here.any():
             continue
         spanned = grid.bands(boxes[thing.id])
+        (place,) = ground.places([(thing.x, thing.y)])
         values = (
             thing.kind, thing.color, thing.pattern, thing.wooden, thing.lying,
             spanned[1][0] - 1, spanned[1][-1] - 1, spanned[0][0] - 1, spanned[0][-1] - 1,
-            min(ranks[thing.id], MOST_THINGS - 1), 0, *(step + FARTHEST for step in places[thing.id]),
+            min(ranks[thing.id], MOST_THINGS - 1), 0, *(step + FARTHEST for step in place), *thing.classes(ground),
         )  # fmt: skip
         truth[here] = values
         truth[here & middles[k], names.index("middle")] = 1
@@ -120,12 +122,10 @@ class DenseTruth:
     merged: torch.Tensor
 
 
-def dense_truth(
-    ids: np.ndarray, things: Sequence[SeenThing], places: Mapping[int, Place]
-) -> tuple[np.ndarray, np.ndarray]:
+def dense_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground) -> tuple[np.ndarray, np.ndarray]:
     """Of one image's patches, in their order, and of its merged tokens."""
-    fine = to_patch_order(cell_truth(ids, things, places, PATCH))
-    coarse = cell_truth(ids, things, places, PATCH * MERGE)
+    fine = to_patch_order(cell_truth(ids, things, ground, PATCH))
+    coarse = cell_truth(ids, things, ground, PATCH * MERGE)
     return fine, coarse.reshape(-1, coarse.shape[-1])
 
 
@@ -200,7 +200,7 @@ def seeing_batch(
             ground = ground.moved(np.array([[-1.0, 0, width - 1], [0, 1, 0]]))
         ids = cv2.resize(ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
         pictures.append(network_image(recolored(image, rng), PROMPTS[int(rng.integers(len(PROMPTS)))]))
-        truth = dense_truth(ids, picture.things, dataclasses.replace(picture, ground=ground).places())
+        truth = dense_truth(ids, picture.things, ground)
         fine.append(truth[0])
         coarse.append(truth[1])
     truth = DenseTruth(torch.from_numpy(np.stack(fine)), torch.from_numpy(np.stack(coarse)))

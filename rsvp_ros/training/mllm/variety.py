@@ -35,12 +35,15 @@ from rsvp_ros.training.mllm.chains import (
     THING,
     Part,
     kind_word,
+    measure_told,
     number,
     place_words,
     relation,
+    size,
     span,
     told_place,
 )
+from rsvp_ros.training.mllm.measures import CLASSES
 from rsvp_ros.training.mllm.places import Ground, Place, offset
 from rsvp_ros.training.mllm.recasting import recast_colors
 from rsvp_ros.training.mllm.resurfacing import resurface
@@ -193,6 +196,10 @@ def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: R
         facts[number(k)] = span(rows[0], rows[-1]), span(columns[0], columns[-1]), colors.get(id_)
     there = {number(k): places[id_] for k, id_ in enumerate(order, 1)}
     told = _relocated(words, parts, there)
+    measure = measure_told(word for word, part in zip(words, parts, strict=True) if part == Part.TARGET)
+    if measure is not None:
+        of = {t.id: size(t.classes(picture.ground)[measure]) for t in picture.things}
+        told = _remeasured(told, parts, {number(k): of[id_] for k, id_ in enumerate(order, 1)})
     current, since = None, 0
     for k, (word, part) in enumerate(zip(words, parts, strict=True)):
         since += 1
@@ -267,6 +274,20 @@ def _relocated(words: Sequence[str], parts: Sequence[int], there: Mapping[str, P
     return told
 
 
+def _remeasured(words: Sequence[str], parts: Sequence[int], there: Mapping[str, str]) -> list[str]:
+    """A chain with other measures of its things, by their numbers: in its list, and of the one that they single out."""
+    told, current = list(words), ""
+    for k, (word, part) in enumerate(zip(words, parts, strict=True)):
+        if part == Part.LIST and word in there:
+            current = word
+        elif part == Part.MEASURE and word in _SIZE_WORDS:
+            told[k] = there[current]
+        elif part == Part.WORK and word in _SIZE_WORDS:
+            told[k] = there[words[k + 2]]  # behind ANCHOR_OF or SO
+    return told
+
+
+_SIZE_WORDS = frozenset(map(size, range(CLASSES)))
 _PLACE_WORDS = frozenset(place_words())
 _HOW = {f" {how}{k}": how for how in RELATED for k in range(DISTANCES)}
 

@@ -13,7 +13,9 @@ import numpy as np
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.descriptions import is_named_wooden, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
+from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.view import ObjectView, View
+from rsvp_ros.training.mllm.measures import Measure, measure_class, millimetres
 from rsvp_ros.training.mllm.model import MERGE, PATCH
 from rsvp_ros.training.mllm.places import Ground, spot
 
@@ -45,6 +47,12 @@ class SeenThing:
     x: int
     """Of its middle on the table, world, millimetres."""
     y: int
+    measures: tuple[int, ...]
+    """Millimetres, in the order of `measures.Measure`."""
+
+    def classes(self, ground: Ground) -> tuple[int, ...]:
+        """Of its measures, in their order, in an image of that ground."""
+        return tuple(measure_class(m, value, ground.step) for m, value in zip(Measure, self.measures, strict=True))
 
 
 def is_lying(thing: ObjectView) -> bool:
@@ -54,11 +62,11 @@ def is_lying(thing: ObjectView) -> bool:
 
 def seen_things(view: View) -> tuple[SeenThing, ...]:
     """All that is visible."""
-    named = {o.id for o in view.things}
+    named, layout = {o.id for o in view.things}, Layout(view)
     return tuple(
         SeenThing(
             o.id, KIND_NAMES.index(o.kind), COLOR_NAMES.index(o.color), PATTERN_NAMES.index(o.pattern),
-            is_named_wooden(o), is_lying(o), o.id in named, *spot(o),
+            is_named_wooden(o), is_lying(o), o.id in named, *spot(o), millimetres(layout, o),
         )
         for o in view.objects if o.box is not None
     )  # fmt: skip
@@ -108,7 +116,7 @@ class ViewStore:
         rows = np.load(folder / "things.npy")
         starts = np.searchsorted(rows[:, 0], np.arange(len(self.images) + 1))
         self.things: list[tuple[SeenThing, ...]] = [
-            tuple(SeenThing(*map(int, row[1:])) for row in rows[a:b]) for a, b in itertools.pairwise(starts)
+            tuple(_read_thing(row[1:].tolist()) for row in rows[a:b]) for a, b in itertools.pairwise(starts)
         ]
         height, width = self.images.shape[1:3]
         center = (width - 1) / 2, (height - 1) / 2
@@ -118,15 +126,26 @@ class ViewStore:
         return len(self.images)
 
 
+def thing_rows(views: Sequence[Sequence[SeenThing]]) -> np.ndarray:
+    """The things of all views: int16 rows of their view's index and what is known of them, measures last."""
+    rows = [
+        (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y, *t.measures)
+        for index, things in enumerate(views)
+        for t in things
+    ]
+    return np.array(rows, np.int16).reshape(-1, 10 + len(Measure))
+
+
+def _read_thing(values: Sequence[int]) -> SeenThing:
+    """Raises ValueError, TypeError where there are more or fewer than `thing_rows` writes."""
+    known, measures = values[: -len(Measure)], tuple(values[-len(Measure) :])
+    return SeenThing(*known, measures=measures)
+
+
 def write_store(folder: Path, views: Sequence[View]) -> None:
     """Write views of one size. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y)
-        for index, view in enumerate(views)
-        for t in seen_things(view)
-    ]
     np.save(folder / "images.npy", np.stack([view.image for view in views]))
     np.save(folder / "ids.npy", np.stack([view.ids for view in views]))
-    np.save(folder / "things.npy", np.array(rows, np.int16).reshape(-1, 10))
+    np.save(folder / "things.npy", thing_rows([seen_things(view) for view in views]))
     np.save(folder / "grounds.npy", np.stack([Ground.of(view.camera).world_from_image for view in views]))
