@@ -534,6 +534,20 @@ def test_dense_truth_has_the_places(views: list[View]):
         assert told(fine) == told(coarse) == {place}
 
 
+def test_dense_truth_has_the_measures(views: list[View]):
+    import cv2
+
+    view = views[0]
+    ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
+    layout, ground = Layout(view), Ground.of(view.camera)
+    for thing in view.things:
+        values = millimetres(layout, thing)
+        for truth in dense_truth(np.where(ids == thing.id, ids, 0), seen_things(view), ground):
+            for measure in Measure:
+                told = truth[:, list(FIELDS).index(measure.name.lower())]
+                assert set(told) - {UNTOLD} == {measure_class(measure, values[measure], ground.step)}
+
+
 # --- Variety ----------------------------------------------------------------------------------------------------------
 
 
