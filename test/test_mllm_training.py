@@ -67,6 +67,7 @@ from rsvp_ros.training.mllm.chains import (
     write_chain,
 )
 from rsvp_ros.training.mllm.embeddings import put_in_order
+from rsvp_ros.training.mllm.extents import CLASSES, Measure, measure_class, millimetres
 from rsvp_ros.training.mllm.language import (
     COLUMNS,
     IMAGE_TOKENS,
@@ -90,7 +91,6 @@ from rsvp_ros.training.mllm.lessons import (
 )
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
-from rsvp_ros.training.mllm.measures import CLASSES, Measure, measure_class, millimetres
 from rsvp_ros.training.mllm.model import MERGE, PATCH, MllmSize, build_model, encode_images, load_weights
 from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout

@@ -46,7 +46,7 @@ from rsvp_ros.tabletop.queries import (
     Query,
 )
 from rsvp_ros.tabletop.view import ObjectView
-from rsvp_ros.training.mllm.measures import CLASSES, Measure, measure_class, millimetres
+from rsvp_ros.training.mllm.extents import CLASSES, Measure, measure_class, millimetres
 from rsvp_ros.training.mllm.places import FARTHEST, Ground, Place, offset, spot
 from rsvp_ros.training.mllm.views import PATTERN_NAMES, is_lying
 

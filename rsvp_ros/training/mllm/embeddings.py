@@ -23,7 +23,7 @@ from rsvp_ros.training.mllm.chains import (
     x_word,
     y_word,
 )
-from rsvp_ros.training.mllm.measures import CLASSES
+from rsvp_ros.training.mllm.extents import CLASSES
 from rsvp_ros.training.mllm.places import FARTHEST
 
 OWN_SHARE = 0.4

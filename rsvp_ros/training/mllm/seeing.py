@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from rsvp_ros.geometry import Box, RegionGrid
-from rsvp_ros.training.mllm.measures import CLASSES, Measure
+from rsvp_ros.training.mllm.extents import CLASSES, Measure
 from rsvp_ros.training.mllm.model import MERGE, PATCH
 from rsvp_ros.training.mllm.places import FARTHEST, Ground
 from rsvp_ros.training.mllm.variety import Picture, moved, recast, repainted, resurfaced

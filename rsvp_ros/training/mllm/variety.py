@@ -43,7 +43,7 @@ from rsvp_ros.training.mllm.chains import (
     span,
     told_place,
 )
-from rsvp_ros.training.mllm.measures import CLASSES
+from rsvp_ros.training.mllm.extents import CLASSES
 from rsvp_ros.training.mllm.places import Ground, Place, offset
 from rsvp_ros.training.mllm.recasting import recast_colors
 from rsvp_ros.training.mllm.resurfacing import resurface

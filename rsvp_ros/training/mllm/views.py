@@ -15,7 +15,7 @@ from rsvp_ros.tabletop.descriptions import is_named_wooden, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
 from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.view import ObjectView, View
-from rsvp_ros.training.mllm.measures import Measure, measure_class, millimetres
+from rsvp_ros.training.mllm.extents import Measure, measure_class, millimetres
 from rsvp_ros.training.mllm.model import MERGE, PATCH
 from rsvp_ros.training.mllm.places import Ground, spot
 
@@ -48,7 +48,7 @@ class SeenThing:
     """Of its middle on the table, world, millimetres."""
     y: int
     measures: tuple[int, ...]
-    """Millimetres, in the order of `measures.Measure`."""
+    """Millimetres, in the order of `extents.Measure`."""
 
     def classes(self, ground: Ground) -> tuple[int, ...]:
         """Of its measures, in their order, in an image of that ground."""
@@ -126,18 +126,18 @@ class ViewStore:
         return len(self.images)
 
 
-def thing_rows(views: Sequence[Sequence[SeenThing]]) -> np.ndarray:
+def _thing_rows(views: Sequence[View]) -> np.ndarray:
     """The things of all views: int16 rows of their view's index and what is known of them, measures last."""
     rows = [
         (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y, *t.measures)
-        for index, things in enumerate(views)
-        for t in things
+        for index, view in enumerate(views)
+        for t in seen_things(view)
     ]
     return np.array(rows, np.int16).reshape(-1, 10 + len(Measure))
 
 
 def _read_thing(values: Sequence[int]) -> SeenThing:
-    """Raises ValueError, TypeError where there are more or fewer than `thing_rows` writes."""
+    """Raises ValueError, TypeError where there are more or fewer than `_thing_rows` writes."""
     known, measures = values[: -len(Measure)], tuple(values[-len(Measure) :])
     return SeenThing(*known, measures=measures)
 
@@ -147,5 +147,5 @@ def write_store(folder: Path, views: Sequence[View]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", np.stack([view.image for view in views]))
     np.save(folder / "ids.npy", np.stack([view.ids for view in views]))
-    np.save(folder / "things.npy", thing_rows([seen_things(view) for view in views]))
+    np.save(folder / "things.npy", _thing_rows(views))
     np.save(folder / "grounds.npy", np.stack([Ground.of(view.camera).world_from_image for view in views]))
