@@ -67,7 +67,7 @@ from rsvp_ros.training.mllm.chains import (
     write_chain,
 )
 from rsvp_ros.training.mllm.embeddings import put_in_order
-from rsvp_ros.training.mllm.extents import CLASSES, Measure, measure_class, millimetres
+from rsvp_ros.training.mllm.extents import CLASSES, Measure, edge_class, length_class, measure_classes, millimetres
 from rsvp_ros.training.mllm.language import (
     COLUMNS,
     IMAGE_TOKENS,
@@ -95,7 +95,7 @@ from rsvp_ros.training.mllm.model import MERGE, PATCH, MllmSize, build_model, en
 from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
 from rsvp_ros.training.mllm.resurfacing import resurface
-from rsvp_ros.training.mllm.seeing import FIELDS, NOTHING, dense_truth
+from rsvp_ros.training.mllm.seeing import FIELDS, NOTHING, cell_truth, dense_truth
 from rsvp_ros.training.mllm.tokenizer import (
     FAMILY,
     answer_ids,
@@ -309,7 +309,7 @@ def test_what_is_compared_is_singled_out_by_its_measure(views: list[View]):
                 other = retold(chain.words, chain.parts, picture, grid)
                 changed += other[: other.index(PRESENT)] != list(chain.words[: other.index(PRESENT)])
                 few = isinstance(q.query, NearestEdge) or q.query.measure in ("smallest", "shortest")
-                for words, ground in ((chain.words, Ground.of(view.camera)), (other, picture.ground)):
+                for words, ground in ((chain.words, Ground.of(view)), (other, picture.ground)):
                     listed, ((singled, who),) = told_sizes(words, chain.parts)
                     assert listed[who] == singled and f"so{who}" in "".join(words)
                     order = dict(zip(listed, left_to_right(layout.things), strict=True))
@@ -318,8 +318,7 @@ def test_what_is_compared_is_singled_out_by_its_measure(views: list[View]):
                     ties.append(sum(listed[n] == singled for n in wanted) > 1)
                     measure = measure_told(words)
                     for n, thing in order.items():
-                        value = millimetres(layout, thing)[measure]
-                        assert listed[n] == measure_class(measure, value, ground.step)
+                        assert listed[n] == measure_classes(millimetres(layout, thing), ground)[measure]
                     compared += 1
     assert compared > 40 and changed > 10
     assert np.mean(ties) < 0.05
@@ -327,14 +326,32 @@ def test_what_is_compared_is_singled_out_by_its_measure(views: list[View]):
 
 def test_measures_grow_with_the_picture():
     """What is twice as long looks as long in a picture that shows twice as much of the table."""
-    for measure in (Measure.VOLUME, Measure.LENGTH, Measure.HEIGHT):
-        classes = [measure_class(measure, value, 0.1) for value in range(1, 4000)]
-        assert classes == sorted(classes) and set(classes) == set(range(CLASSES))
-        assert measure_class(measure, 100, 0.01) == measure_class(measure, 200, 0.02)
-        assert measure_class(measure, 115, 0.01) > measure_class(measure, 100, 0.01)
-    assert [measure_class(Measure.EDGE, value, 0.01) for value in (-300, -80, 0, 10, 30, 9000)] == [
-        0, 0, 8, 9, 11, CLASSES - 1,
+    classes = [length_class(steps) for steps in np.arange(0.01, 40, 0.01)]
+    assert classes == sorted(classes) and set(classes) == set(range(CLASSES))
+    assert length_class(11.5) > length_class(10)
+    assert [edge_class(steps) for steps in (-np.inf, -30, -8, 0, 1, 3, 900, np.inf)] == [
+        0, 0, 0, 8, 9, 11, CLASSES - 1, CLASSES - 1,
     ]  # fmt: skip
+    values = (50, 200, 100, -200, 0, 0, -100, 250, 0, 0, 100)
+    shown = overhead(table=(1.0, 0.6))
+    twice = overhead(table=(2.0, 1.2), height=2.0)
+    assert measure_classes(values, shown) == measure_classes([2 * v for v in values], twice)
+
+
+def overhead(table: tuple[float, float], height: float = 1.0) -> Ground:
+    """A camera straight above the middle of a table, of which it sees 0.8 m x 0.6 m at 1 m."""
+    camera = Camera(320, 240, 400.0, np.array([[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, height], [0, 0, 0, 1.0]]))
+    return Ground.of(View(np.zeros((240, 320, 3), np.uint8), None, None, camera, (), table))
+
+
+def test_only_edges_in_the_image_count():
+    """Of a table whose left and right ends are outside it."""
+    ground = overhead(table=(1.0, 0.5))
+    points = np.array([[0.39, 0.0], [-0.39, -0.2], [0.1, 0.24], [0.0, 0.27], [0.6, 0.0], [0.53, 0.29]])
+    assert np.allclose(ground.to_rim(points), [0.25, 0.05, 0.01, -0.02, -0.1, -0.05])
+    assert np.isinf(overhead(table=(1.0, 1.0)).to_rim(points[:3])).all()
+    seen = overhead(table=(0.7, 0.5)).to_rim(np.array([[0.33, 0.0], [-0.3, 0.22]]))
+    assert np.allclose(seen, [0.02, 0.03])
 
 
 # --- Places -----------------------------------------------------------------------------------------------------------
@@ -351,7 +368,7 @@ def test_places_are_as_on_a_map(views: list[View]):
         metres = np.array([true[i] - true[ids[0]] for i in ids])
         step = (metres**2).sum() / (metres * away).sum()
         assert np.abs(away - metres / step).max() <= 1.01
-        ground = Ground.of(camera)
+        ground = Ground.of(view)
         across = np.diff(camera.project(np.array([[*p, 0] for p in ground_points(ground, camera)]))[:, 0])
         assert np.allclose(across, camera.width / STEPS, rtol=0.02)
 
@@ -370,7 +387,7 @@ def ground_points(ground: Ground, camera: Camera) -> np.ndarray:
 def test_a_moved_image_has_moved_places(views: list[View], scale: float, shift: tuple[float, float], mirrored: bool):
     """What lies in the moved image's middle is at (0, 0), and what is right of it in the image is so on the map."""
     camera = views[0].camera
-    ground = Ground.of(camera)
+    ground = Ground.of(views[0])
     move = np.array([[-scale if mirrored else scale, 0, shift[0]], [0, scale, shift[1]]])
     other = ground.moved(move)
     (u, v), back = camera.center, np.linalg.inv(np.vstack((move, (0, 0, 1))))
@@ -499,7 +516,7 @@ def test_dense_truth_is_the_view_s(views: list[View]):
 
     view = views[0]
     ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-    fine, coarse = dense_truth(ids, seen_things(view), Ground.of(view.camera))
+    fine, coarse = dense_truth(ids, seen_things(view), Ground.of(view))
     kind = list(FIELDS).index("kind")
     assert set(fine[:, kind]) - {UNTOLD, NOTHING} == {KIND_NAMES.index(o.kind) for o in view.things}
     rank = list(FIELDS).index("rank")
@@ -515,7 +532,7 @@ def test_dense_truth_has_the_places(views: list[View]):
 
     view = views[0]
     ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-    places, ground = places_of(Layout(view)), Ground.of(view.camera)
+    places, ground = places_of(Layout(view)), Ground.of(view)
 
     def told(truth: np.ndarray) -> set[tuple[int, int]]:
         x, y = (truth[:, list(FIELDS).index(name)] for name in "xy")
@@ -539,20 +556,44 @@ def test_dense_truth_has_the_measures(views: list[View]):
 
     view = views[0]
     ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-    layout, ground = Layout(view), Ground.of(view.camera)
+    layout, ground = Layout(view), Ground.of(view)
     for thing in view.things:
-        values = millimetres(layout, thing)
+        wanted = measure_classes(millimetres(layout, thing), ground)
         for truth in dense_truth(np.where(ids == thing.id, ids, 0), seen_things(view), ground):
+            shown = truth[truth[:, list(FIELDS).index("kind")] != NOTHING]
             for measure in Measure:
-                told = truth[:, list(FIELDS).index(measure.name.lower())]
-                assert set(told) - {UNTOLD} == {measure_class(measure, values[measure], ground.step)}
+                told = shown[:, list(FIELDS).index(measure.name.lower())]
+                assert set(told) - {UNTOLD} == {wanted[measure]}
+
+
+def test_dense_truth_has_the_edge_of_the_bare_table(views: list[View]):
+    import cv2
+
+    for view in views:
+        ids = cv2.resize(view.ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
+        ground, (picture,) = Ground.of(view), pictures([view])
+        truth = cell_truth(ids, picture.things, ground, PATCH)
+        points = view.camera.unproject(view.depth)
+        on_top = (np.abs(points[..., 2]) < 0.002) & (view.ids == 0)
+        on_top &= (np.abs(points[..., :2]) < np.array(view.table) / 2 + 0.002).all(-1)
+        assert (picture.table() == on_top)[view.ids == 0].mean() > 0.98
+        bare = truth[..., list(FIELDS).index("kind")] == NOTHING
+        told = truth[..., list(FIELDS).index("edge")]
+        scale, near = view.camera.width / WIDTH, []
+        for row, column in np.argwhere(bare):
+            u, v = (round((k + 0.5) * PATCH * scale - 0.5) for k in (column, row))
+            if not on_top[max(v - 3, 0) : v + 4, max(u - 3, 0) : u + 4].all():
+                continue
+            wanted = edge_class(ground.to_rim(points[v, u, :2][None])[0] / ground.step)
+            near.append(abs(told[row, column] - wanted) <= 1)
+        assert len(near) > 50 and np.mean(near) > 0.95  # not all: which edge is the nearest in the image leaps
 
 
 # --- Variety ----------------------------------------------------------------------------------------------------------
 
 
 def pictures(views: list[View]) -> list[Picture]:
-    return [Picture(view.image, view.ids, seen_things(view), Ground.of(view.camera)) for view in views]
+    return [Picture(view.image, view.ids, seen_things(view), Ground.of(view)) for view in views]
 
 
 def test_a_picture_is_kept_with_its_places(material: Material, views: list[View]):
@@ -638,7 +679,7 @@ def test_a_recast_picture_teaches_all_but_colours(material: Material):
 def test_on_another_ground_things_stay_as_they_are(views: list[View]):
     rng, grounds = np.random.default_rng(0), []
     for view in views:
-        other = resurface(view.image, view.ids, rng)
+        other = resurface(view.image, view.ids, pictures([view])[0].table(), rng)
         assert other.dtype == np.uint8
         assert np.array_equal(other[view.ids > 0], view.image[view.ids > 0])
         changed = np.abs(other.astype(int) - view.image)[view.ids == 0].max(-1) > 3
@@ -646,10 +687,10 @@ def test_on_another_ground_things_stay_as_they_are(views: list[View]):
         grounds.append(np.median(other[view.ids == 0], 0))
     assert np.std(grounds, 0).min() > 10, "each time another"
     view = views[0]
-    again = [resurface(view.image, view.ids, np.random.default_rng(3)) for _ in range(2)]
+    again = [resurface(view.image, view.ids, view.ids > 9, np.random.default_rng(3)) for _ in range(2)]
     assert np.array_equal(*again)
     everywhere = np.ones_like(view.ids)
-    assert np.array_equal(resurface(view.image, everywhere, rng), view.image)
+    assert np.array_equal(resurface(view.image, everywhere, everywhere > 0, rng), view.image)
 
 
 def test_shadows_stay_on_another_ground():
@@ -658,7 +699,9 @@ def test_shadows_stay_on_another_ground():
     ids = np.zeros((60, 80), np.uint8)
     ids[20:30, 20:30] = 1
     rng = np.random.default_rng(0)
-    darker = [np.mean(out[:, 50:]) < np.mean(out[:, :15]) for out in (resurface(image, ids, rng) for _ in range(20))]
+    darker = [
+        np.mean(out[:, 50:]) < np.mean(out[:, :15]) for out in (resurface(image, ids, ids == 0, rng) for _ in range(20))
+    ]
     assert np.mean(darker) > 0.8
 
 

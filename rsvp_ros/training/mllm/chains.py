@@ -46,7 +46,7 @@ from rsvp_ros.tabletop.queries import (
     Query,
 )
 from rsvp_ros.tabletop.view import ObjectView
-from rsvp_ros.training.mllm.extents import CLASSES, Measure, measure_class, millimetres
+from rsvp_ros.training.mllm.extents import CLASSES, Measure, measure_classes, millimetres
 from rsvp_ros.training.mllm.places import FARTHEST, Ground, Place, offset, spot
 from rsvp_ros.training.mllm.views import PATTERN_NAMES, is_lying
 
@@ -277,7 +277,7 @@ def left_to_right(things: Iterable[ObjectView]) -> list[ObjectView]:
 
 def places_of(layout: Layout) -> dict[int, Place]:
     """Of the things in a view, by their id."""
-    found = Ground.of(layout.view.camera).places([spot(thing) for thing in layout.things])
+    found = Ground.of(layout.view).places([spot(thing) for thing in layout.things])
     return {thing.id: place for thing, place in zip(layout.things, found, strict=True)}
 
 
@@ -315,10 +315,10 @@ class _Told:
     @classmethod
     def by_id(cls, query: Query, layout: Layout, order: Sequence[ObjectView]) -> _Told:
         numbers = {o.id: number(k) for k, o in enumerate(order, 1)}
-        measure, step = measure_told(target_words(query)), Ground.of(layout.view.camera).step
+        measure, ground = measure_told(target_words(query)), Ground.of(layout.view)
         sizes = {}
         if measure is not None:
-            sizes = {o.id: size(measure_class(measure, millimetres(layout, o)[measure], step)) for o in order}
+            sizes = {o.id: size(measure_classes(millimetres(layout, o), ground)[measure]) for o in order}
         located = any(isinstance(part, Beside | NextTo | Between) for part in _queries(query))
         return cls(numbers, sizes, places_of(layout) if located else {})
 

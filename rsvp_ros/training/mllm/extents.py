@@ -2,18 +2,21 @@
 
 A large thing far away and a small one near by look alike, and so do their distances to the edge. All is told in the
 steps of places.py, which an image that is magnified has more of: lengths in classes of which each is a little longer
-than the one before, as "clearly larger" is a factor, and the way to the edge in classes of a step.
+than the one before, as "clearly larger" is a factor, and the way to the edge in classes of a step. Only edges that the
+image shows count; what is said to lie nearest to the edge is near to one that does.
 """
 
 from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.view import ObjectView
+from rsvp_ros.training.mllm.places import Ground
 
 CLASSES = 48
 _SHORTEST, _RATIO = 0.7, 1.08
@@ -31,22 +34,34 @@ class Measure(enum.IntEnum):
     LENGTH = 1
     HEIGHT = 2
     EDGE = 3
-    """From its outline to the table's nearest edge; negative where it stands over."""
+    """From its outline to the nearest place of the table's edge that is in the image; negative where it stands over."""
+
+
+EXTENT = len(Measure) - 1 + 2 * 4
+"""Numbers in what `millimetres` returns."""
 
 
 def millimetres(layout: Layout, thing: ObjectView) -> tuple[int, ...]:
-    """All measures of a thing, in the order of Measure."""
-    metres = (
-        thing.volume ** (1 / 3), thing.length, np.ptp(layout.corners[thing.id][:, 2]), layout.edge_distance(thing),
-    )  # fmt: skip
-    return tuple(round(1000 * value) for value in metres)
+    """What a thing's measures follow from: its lengths, then x and y of the points of its outline that are farthest
+    towards -x, -y, x and y, world."""
+    hull = layout.hulls[thing.id]
+    points = hull[[*hull.argmin(0), *hull.argmax(0)]]
+    lengths = thing.volume ** (1 / 3), thing.length, np.ptp(layout.corners[thing.id][:, 2])
+    return tuple(round(1000 * value) for value in (*lengths, *points.ravel()))
 
 
-def measure_class(measure: Measure, value: int, step: float) -> int:
-    """0 to CLASSES - 1; value: millimetres; step: of the image's places, metres."""
-    steps = value / 1000 / step
-    if measure == Measure.EDGE:
-        found = round(steps) + _OVER_THE_EDGE
-    else:
-        found = math.floor(math.log(max(steps, _SHORTEST) / _SHORTEST) / math.log(_RATIO))
-    return max(0, min(CLASSES - 1, found))
+def measure_classes(values: Sequence[int], ground: Ground) -> tuple[int, ...]:
+    """Of a thing in an image of that ground, in the order of Measure; values: its `millimetres`."""
+    lengths, points = np.split(np.array(values) / 1000, [int(Measure.EDGE)])
+    edge = ground.to_rim(points.reshape(-1, 2)).min()
+    return (*(length_class(length / ground.step) for length in lengths), edge_class(edge / ground.step))
+
+
+def length_class(steps: float) -> int:
+    """0 to CLASSES - 1."""
+    return min(CLASSES - 1, math.floor(math.log(max(steps, _SHORTEST) / _SHORTEST) / math.log(_RATIO)))
+
+
+def edge_class(steps: float) -> int:
+    """0 to CLASSES - 1; steps: to the edge, negative beside the table."""
+    return round(min(max(steps + _OVER_THE_EDGE, 0), CLASSES - 1))

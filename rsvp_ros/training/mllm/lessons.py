@@ -71,7 +71,7 @@ WEIGHTS = {
 """Of the words' losses."""
 TAUGHT_OFTEN = {
     InstructionKind.RELATION: 2.0, InstructionKind.TWO_STEP: 2.0, InstructionKind.NEGATION: 4.0,
-    InstructionKind.SIZE: 2.0,
+    InstructionKind.SIZE: 2.0, InstructionKind.HAZARD: 2.0,
 }  # fmt: skip
 """How much more often than others the kinds of questions are asked that are learned last."""
 

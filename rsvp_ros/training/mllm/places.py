@@ -9,18 +9,21 @@ are the same but for the magnification.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from rsvp_ros.tabletop.view import Camera, ObjectView
+from rsvp_ros.tabletop.view import ObjectView, View
 
 STEPS = 64
 """Of a place, in an image's width."""
 FARTHEST = 52
 """Steps that are told in each direction; what is farther away is told as that far."""
+HORIZON = 1e3
+"""Metres; what a pixel above the horizon counts as."""
 
 Place = tuple[int, int]
 """Steps to the right and away from the camera."""
@@ -34,7 +37,7 @@ def spot(thing: ObjectView) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """The table's top under an image."""
+    """The table's top under an image. Its middle is the world's origin, its sides lie along the axes."""
 
     world_from_image: np.ndarray
     """Homography, float64 3 x 3: pixels to metres on the table's top."""
@@ -42,19 +45,22 @@ class Ground:
     """The image's middle, pixels."""
     width: int
     """Of the image, pixels."""
+    table: tuple[float, float]
+    """Width (x) and depth (y) of the table's top, metres."""
 
     @classmethod
-    def of(cls, camera: Camera) -> Ground:
+    def of(cls, view: View) -> Ground:
+        camera = view.camera
         rays = camera.world_from_optical[:3, :3] @ np.linalg.inv(camera.matrix)
         x, y, z = camera.world_from_optical[:3, 3]
         # The point at height 0 on the ray from the eye through a pixel, in homogeneous coordinates
         onto = np.stack((x * rays[2] - z * rays[0], y * rays[2] - z * rays[1], rays[2]))
-        return cls(onto, camera.center, camera.width)
+        return cls(onto, camera.center, camera.width, view.table)
 
     def moved(self, new_from_old: np.ndarray) -> Ground:
         """Under the image after an affine map of its pixels, 2 x 3."""
         back = np.linalg.inv(np.vstack((new_from_old, (0, 0, 1))))
-        return Ground(self.world_from_image @ back, self.center, self.width)
+        return replace(self, world_from_image=self.world_from_image @ back)
 
     @cached_property
     def step(self) -> float:
@@ -65,13 +71,13 @@ class Ground:
     def _across(self) -> np.ndarray:
         """A pixel to the right in the image's middle, on the table, metres."""
         u, v = self.center
-        left, right = self._world([(u - 0.5, v), (u + 0.5, v)])
+        left, right = self.points([(u - 0.5, v), (u + 0.5, v)])
         return right - left
 
     def places(self, spots: Sequence[tuple[float, float]]) -> list[Place]:
         """Of points on the table, world, millimetres."""
         u, v = self.center
-        middle, above, below = self._world([(u, v), (u, v - 0.5), (u, v + 0.5)])
+        middle, above, below = self.points([(u, v), (u, v - 0.5), (u, v + 0.5)])
         across = self._across / np.linalg.norm(self._across)
         ahead = np.array([-across[1], across[0]])
         ahead *= np.sign(ahead @ (above - below))
@@ -79,9 +85,39 @@ class Ground:
         steps = np.clip(np.rint(away @ np.stack((across, ahead), 1)), -FARTHEST, FARTHEST).astype(int)
         return [(int(x), int(y)) for x, y in steps]
 
-    def _world(self, pixels: Sequence[tuple[float, float]]) -> np.ndarray:
+    def points(self, pixels: Sequence[tuple[float, float]] | np.ndarray) -> np.ndarray:
+        """What pixels, N x 2, show of the table's plane: world, metres, N x 2; (HORIZON, HORIZON) where nothing."""
         mapped = np.column_stack((pixels, np.ones(len(pixels)))) @ self.world_from_image.T
-        return mapped[:, :2] / mapped[:, 2:]
+        # What the image's middle shows is below the horizon
+        below = mapped[:, 2:] * (self.world_from_image[2] @ (*self.center, 1)) > 0
+        return np.divide(mapped[:, :2], mapped[:, 2:], out=np.full((len(mapped), 2), HORIZON), where=below)
+
+    def is_table(self, points: np.ndarray) -> np.ndarray:
+        """Whether world points, N x 2, are on the table: bool N."""
+        return (np.abs(points) <= np.array(self.table) / 2).all(1)
+
+    def to_rim(self, points: np.ndarray) -> np.ndarray:
+        """From world points, N x 2, to the nearest place of the table's rim that is in the image: metres, N.
+
+        Infinite where none of the places straight towards its sides is; negative beside the table.
+        """
+        half = np.array(self.table) / 2
+        beside = np.hypot(*np.maximum(np.abs(points) - half, 0).T)
+        ways = np.full((4, len(points)), np.inf)
+        for way, (axis, end) in zip(ways, itertools.product((0, 1), (-1, 1)), strict=True):
+            foot = points.copy()
+            foot[:, axis] = end * half[axis]
+            seen = self._is_seen(foot)
+            way[seen] = np.abs(foot - points)[seen, axis]
+        return np.where(beside > 0, -beside, ways.min(0))
+
+    def _is_seen(self, points: np.ndarray) -> np.ndarray:
+        """Whether world points on the table's plane, N x 2, are within the image: bool N."""
+        mapped = np.column_stack((points, np.ones(len(points)))) @ np.linalg.inv(self.world_from_image).T
+        before = mapped[:, 2] * (self.world_from_image[2] @ (*self.center, 1)) > 0
+        size = 2 * np.array(self.center) + 1
+        pixels = mapped[:, :2] / mapped[:, 2:]
+        return before & (pixels >= -0.5).all(1) & (pixels <= size - 0.5).all(1)
 
 
 def offset(place: Place, reference: Place) -> Place:

@@ -31,10 +31,12 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.where((where > np.quantile(where[::8, ::8], rng.uniform(0.3, 0.9)))[..., None], other, texture)
 
 
-def resurface(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random texture where no thing is seen, in the light and the shadows that lie there.
+def resurface(image: np.ndarray, ids: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random texture where no thing is seen, in the light and the shadows that lie there; another one beside the
+    table: where it ends must be told on any table, too.
 
-    image: uint8 H x W x 3 RGB; ids: uint8 H x W, which thing is seen in a pixel, 0: none.
+    image: uint8 H x W x 3 RGB; ids: uint8 H x W, which thing is seen in a pixel, 0: none; table: bool H x W, which
+    pixels show the table, or what lies on it.
     """
     ground = (ids == 0).astype(np.float32)
     height, width = ids.shape
@@ -42,7 +44,8 @@ def resurface(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> n
     reach = 2 * int(rng.integers(1, 9)) + 1  # a small one lets the old grain shine through, too
     around = cv2.blur(gray, (reach, reach)) / np.maximum(cv2.blur(ground, (reach, reach)), 1e-3)
     light = np.clip(around / max(1.0, gray.sum() / max(1.0, ground.sum())), 0.35, 1.6)
-    texture = _texture(rng, height, width) * light[..., None]
+    texture = np.where(table[..., None], _texture(rng, height, width), _texture(rng, height, width))
+    texture = texture * light[..., None]
     # Soft at the edges, as those of the things are
     share = rng.uniform(0.6, 1.0) * (cv2.blur(ground, (3, 3)) * ground)[..., None]
     return np.clip(image + share * (texture - image), 0, 255).astype(np.uint8)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from rsvp_ros.geometry import Box, RegionGrid
-from rsvp_ros.training.mllm.extents import CLASSES, Measure
+from rsvp_ros.training.mllm.extents import CLASSES, Measure, edge_class
 from rsvp_ros.training.mllm.model import MERGE, PATCH
 from rsvp_ros.training.mllm.places import FARTHEST, Ground
 from rsvp_ros.training.mllm.variety import Picture, moved, recast, repainted, resurfaced
@@ -48,6 +48,8 @@ MIN_COVER = 0.15
 its middle there, and of several of those the smallest: a larger one shows elsewhere, too."""
 MIDDLE_WEIGHT = 3.0
 """Of the token that has a thing's middle, which for a small thing is the only one, others being 1."""
+BARE_WEIGHT = 0.3
+"""Of the tokens that show no thing. Most do: if they weighed as much, nothing else would be learned at first."""
 
 FIELDS = {
     "kind": len(KIND_NAMES) + 1,
@@ -72,7 +74,7 @@ def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground, cel
     """The classes of FIELDS for each cell of `cell` pixels: int64 rows x columns x fields, UNTOLD where unknown.
 
     ids: uint8 HEIGHT x WIDTH; ground: under the image, of whatever size. A thing that is not named is unknown, and what
-    covers little of a cell as well.
+    covers little of a cell as well. Where there is no thing, the way to the table's edge is told all the same.
     """
     rows, columns = HEIGHT // cell, WIDTH // cell
     truth = np.full((rows, columns, len(FIELDS)), UNTOLD, np.int64)
@@ -96,8 +98,10 @@ def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground, cel
     score = np.where((covers[:-1] > 0) & middles, 1 + 1 / sizes, np.where(covers[:-1] >= MIN_COVER, covers[:-1], 0))
     best = score.argmax(0) if seen else np.zeros((rows, columns), int)
     top = score.max(0) if seen else np.zeros((rows, columns))
-    truth[..., names.index("kind")][total < 0.03] = NOTHING
-    truth[..., names.index("middle")][total < 0.03] = 0
+    bare = total < 0.03
+    truth[bare, names.index("kind")] = NOTHING
+    truth[bare, names.index("middle")] = 0
+    truth[bare, names.index("edge")] = _edges(ground, cell)[bare]
     for k, thing in enumerate(seen):
         here = (best == k) & (top > 0)
         if not thing.named or not here.any():
@@ -107,11 +111,19 @@ def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground, cel
         values = (
             thing.kind, thing.color, thing.pattern, thing.wooden, thing.lying,
             spanned[1][0] - 1, spanned[1][-1] - 1, spanned[0][0] - 1, spanned[0][-1] - 1,
-            min(ranks[thing.id], MOST_THINGS - 1), 0, *(step + FARTHEST for step in place), *thing.classes(ground),
+            min(ranks[thing.id], MOST_THINGS - 1), 0, *(step + FARTHEST for step in place), *thing.measures(ground),
         )  # fmt: skip
         truth[here] = values
         truth[here & middles[k], names.index("middle")] = 1
     return truth
+
+
+def _edges(ground: Ground, cell: int) -> np.ndarray:
+    """The way to the table's edge, as a class, from what each cell's middle shows of the table's plane."""
+    rows, columns = np.indices((HEIGHT // cell, WIDTH // cell))
+    pixels = (np.column_stack((columns.ravel(), rows.ravel())) + 0.5) * cell * ground.width / WIDTH - 0.5
+    steps = ground.to_rim(ground.points(pixels)) / ground.step
+    return np.array([edge_class(value) for value in steps]).reshape(rows.shape)
 
 
 @dataclass(frozen=True)
@@ -151,14 +163,14 @@ def _loss(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, dict
     total = scores.new_zeros((), dtype=torch.float32)
     right = {}
     middle = truth[..., list(FIELDS).index("middle")].flatten() == 1
+    bare = truth[..., list(FIELDS).index("kind")].flatten() == NOTHING
     for index, (name, part) in enumerate(zip(FIELDS, scores.float().split(list(FIELDS.values()), -1), strict=True)):
         target = truth[..., index].flatten()
         known = target != UNTOLD
         if not bool(known.any()):
             continue
         flat, target = part.reshape(-1, part.shape[-1])[known], target[known]
-        # Most tokens show the bare table: they weigh less, or nothing else would be learned at first
-        weights = torch.where(target == (NOTHING if name == "kind" else -1), 0.3, 1.0)
+        weights = torch.where(bare[known] & (name in ("kind", "edge")), BARE_WEIGHT, 1.0)
         weights = torch.where(middle[known], MIDDLE_WEIGHT, weights)
         losses = functional.cross_entropy(flat, target, reduction="none")
         total = total + (losses * weights).sum() / weights.sum()

@@ -100,6 +100,12 @@ class Picture:
         found = self.ground.places([(thing.x, thing.y) for thing in self.things])
         return {thing.id: place for thing, place in zip(self.things, found, strict=True)}
 
+    def table(self) -> np.ndarray:
+        """Which pixels show the plane of the table's top where the table is, bool H x W."""
+        rows, columns = np.indices(self.ids.shape)
+        points = self.ground.points(np.column_stack((columns.ravel(), rows.ravel())))
+        return self.ground.is_table(points).reshape(self.ids.shape)
+
 
 def moved(picture: Picture, rng: np.random.Generator) -> Picture:
     """A little larger or smaller, shifted, turned and stretched.
@@ -174,7 +180,7 @@ def resurfaced(picture: Picture, rng: np.random.Generator) -> Picture:
     """Some on another ground (resurfacing.py)."""
     if rng.random() >= RESURFACED_SHARE:
         return picture
-    return dataclasses.replace(picture, image=resurface(picture.image, picture.ids, rng))
+    return dataclasses.replace(picture, image=resurface(picture.image, picture.ids, picture.table(), rng))
 
 
 def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
@@ -198,7 +204,7 @@ def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: R
     told = _relocated(words, parts, there)
     measure = measure_told(word for word, part in zip(words, parts, strict=True) if part == Part.TARGET)
     if measure is not None:
-        of = {t.id: size(t.classes(picture.ground)[measure]) for t in picture.things}
+        of = {t.id: size(t.measures(picture.ground)[measure]) for t in picture.things}
         told = _remeasured(told, parts, {number(k): of[id_] for k, id_ in enumerate(order, 1)})
     current, since = None, 0
     for k, (word, part) in enumerate(zip(words, parts, strict=True)):

@@ -15,7 +15,7 @@ from rsvp_ros.tabletop.descriptions import is_named_wooden, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
 from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.view import ObjectView, View
-from rsvp_ros.training.mllm.extents import Measure, measure_class, millimetres
+from rsvp_ros.training.mllm.extents import EXTENT, measure_classes, millimetres
 from rsvp_ros.training.mllm.model import MERGE, PATCH
 from rsvp_ros.training.mllm.places import Ground, spot
 
@@ -47,12 +47,12 @@ class SeenThing:
     x: int
     """Of its middle on the table, world, millimetres."""
     y: int
-    measures: tuple[int, ...]
-    """Millimetres, in the order of `extents.Measure`."""
+    extent: tuple[int, ...]
+    """`extents.millimetres`."""
 
-    def classes(self, ground: Ground) -> tuple[int, ...]:
-        """Of its measures, in their order, in an image of that ground."""
-        return tuple(measure_class(m, value, ground.step) for m, value in zip(Measure, self.measures, strict=True))
+    def measures(self, ground: Ground) -> tuple[int, ...]:
+        """Their classes in an image of that ground, in the order of `extents.Measure`."""
+        return measure_classes(self.extent, ground)
 
 
 def is_lying(thing: ObjectView) -> bool:
@@ -120,7 +120,10 @@ class ViewStore:
         ]
         height, width = self.images.shape[1:3]
         center = (width - 1) / 2, (height - 1) / 2
-        self.grounds = [Ground(matrix, center, width) for matrix in np.load(folder / "grounds.npy")]
+        self.grounds = [
+            Ground(matrix, center, width, tuple(table))
+            for matrix, table in zip(np.load(folder / "grounds.npy"), np.load(folder / "tables.npy"), strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -129,17 +132,17 @@ class ViewStore:
 def _thing_rows(views: Sequence[View]) -> np.ndarray:
     """The things of all views: int16 rows of their view's index and what is known of them, measures last."""
     rows = [
-        (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y, *t.measures)
+        (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y, *t.extent)
         for index, view in enumerate(views)
         for t in seen_things(view)
     ]
-    return np.array(rows, np.int16).reshape(-1, 10 + len(Measure))
+    return np.array(rows, np.int16).reshape(len(rows), -1)
 
 
 def _read_thing(values: Sequence[int]) -> SeenThing:
     """Raises ValueError, TypeError where there are more or fewer than `_thing_rows` writes."""
-    known, measures = values[: -len(Measure)], tuple(values[-len(Measure) :])
-    return SeenThing(*known, measures=measures)
+    known, extent = values[:-EXTENT], tuple(values[-EXTENT:])
+    return SeenThing(*known, extent=extent)
 
 
 def write_store(folder: Path, views: Sequence[View]) -> None:
@@ -148,4 +151,5 @@ def write_store(folder: Path, views: Sequence[View]) -> None:
     np.save(folder / "images.npy", np.stack([view.image for view in views]))
     np.save(folder / "ids.npy", np.stack([view.ids for view in views]))
     np.save(folder / "things.npy", _thing_rows(views))
-    np.save(folder / "grounds.npy", np.stack([Ground.of(view.camera).world_from_image for view in views]))
+    np.save(folder / "grounds.npy", np.stack([Ground.of(view).world_from_image for view in views]))
+    np.save(folder / "tables.npy", np.stack([view.table for view in views]))
