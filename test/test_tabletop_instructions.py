@@ -784,6 +784,14 @@ def test_every_kind_and_every_use_can_be_said_in_many_ways(language):
         assert grammar.noun(kind) in grammar.refer(Only(Description(kind=kind))).text
 
 
+def test_german_datives_have_their_n_where_the_noun_is():
+    grammars = [de.German(np.random.default_rng(seed), is_training=False) for seed in range(30)]
+    asked = (Description(kind="tape"), Description(category="fruit"), Description(kind="apple"), Description(kind="pen"))
+    said = {grammar.described(what, "dat", plural=True)[0] for grammar in grammars for what in asked}
+    assert {"den Rollen Klebeband", "den Stücken Obst", "den Klebebändern", "den Äpfeln", "den Kulis"} <= said
+    assert not any(noun.endswith(("Klebebandn", "Obstn")) for noun in said)
+
+
 def test_one_kind_has_one_name_in_a_text():
     """Else "the mug left of the coffee mug" would be about two kinds."""
     query = Beside(Description(kind="phone"), "left", Only(Description(kind="phone", color="red")))

@@ -476,8 +476,9 @@ class German(Grammar):
         if what.not_kind:
             other, noun_ = _read(NOUNS[what.not_kind][0], False)
             tail += f", {pronoun} {'keine' if other == 'f' else 'kein'} {noun_} {is_},"
-        if case == "dat" and gender == "p" and noun[-1] not in "ns":
-            noun += "n"
+        if case == "dat" and gender == "p":
+            head, *of_what = noun.split(" ")
+            noun = " ".join((head if head[-1] in "ns" else head + "n", *of_what))
         words = (
             article if article is not None else ARTICLES[case][gender],
             *(_inflect(s, ending) for s in stems),
