@@ -54,6 +54,8 @@ from rsvp_ros.training.mllm.chains import (
     NOT,
     PRESENT,
     RELATED,
+    SCENE,
+    START,
     Part,
     answer_words,
     is_passed_on,
@@ -156,9 +158,9 @@ def material(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Material
 
 def config(scenes: Path, out: Path, **changes: object) -> MllmTrainConfig:
     options = {
-        "steps": 4, "seeing_steps": 1, "seeing_images": 2, "images": 2, "rows": 2, "blind_rows": 2, "warmup_steps": 1,
-        "more_images": 1, "validation_views": 0, "checkpoint_every": 2, "vocabulary": 1200, "bfloat16": False,
-        "model": TINY,
+        "steps": 4, "seeing_steps": 1, "seeing_images": 2, "images": 2, "rows": 2, "blind_rows": 2, "reading_rows": 3,
+        "warmup_steps": 1, "more_images": 1, "validation_views": 0, "checkpoint_every": 2, "vocabulary": 1200,
+        "bfloat16": False, "model": TINY,
     }  # fmt: skip
     return MllmTrainConfig(str(out), str(scenes), str(scenes), **{**options, **changes})
 
@@ -713,13 +715,12 @@ def test_about_recast_pictures_lists_are_taught_but_no_colours(monkeypatch, mate
     kinds = {answer_ids(material.tokenizer, [kind_word(kind)])[0] for kind in KIND_NAMES}
     told: list[int] = []
     for step in range(4):
-        batch = lessons.batch(step)
-        taught = batch.weights > 0
-        assert set(batch.parts[taught].tolist()) <= {Part.GLUE, Part.TARGET, Part.LIST, Part.MEASURE}
-        in_list = batch.targets[taught & (batch.parts == Part.LIST)].tolist()
+        (rows,) = lessons.batch(step).rows
+        assert set(rows.parts[rows.taught].tolist()) <= {Part.GLUE, Part.TARGET, Part.LIST, Part.MEASURE}
+        in_list = rows.targets[rows.taught & (rows.parts == Part.LIST)].tolist()
         assert not (colors - kinds) & set(in_list), "an orange may be told, a colour not"
         assert len(kinds & set(in_list)) > 2
-        told += [i for i in batch.targets[~taught & (batch.targets >= 0)].tolist() if i in colors]
+        told += [i for i in rows.targets[~rows.taught & (rows.targets >= 0)].tolist() if i in colors]
     assert len(set(told)) > 6, "colours drawn by lot"
 
 
@@ -786,13 +787,13 @@ def test_words_in_pieces_are_other_tokens(material: Material):
 def test_only_varied_instructions_are_cut(material: Material, monkeypatch, varied: bool):
     monkeypatch.setattr(lessons_module, "CUT_SHARE", 1.0)
     frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
-    lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 4, 2, varied)
+    lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 4, 2, varied=varied)
     whole = {
         tuple(request_ids(material.tokenizer, frame, prompt, text))
         for of_view in material.train[1] for lesson in of_view for texts in lesson.texts.values() for text in texts
         for prompt in PROMPTS
     }  # fmt: skip
-    rows = lessons.batch(0).ids.tolist()
+    rows = lessons.batch(0).rows[0].ids.tolist()
     longest = max(map(len, whole))
     found = sum(any(tuple(row[:n]) in whole for n in range(1, longest + 1)) for row in rows)
     assert found == len(rows) if not varied else found < len(rows) / 2
@@ -831,12 +832,32 @@ def test_what_is_learned_last_is_asked_more_often():
 
 def test_a_batch_holds_more_images_than_are_asked_about(material: Material):
     frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
-    lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 2, 1, True, 0.5, 3)
+    options = {"varied": True, "unknown_words": 0.5, "seeing_images": 3}
+    lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 2, 1, **options)
     batch = lessons.batch(0)
     assert len(batch.patches) == len(batch.truth.patches) == len(batch.truth.merged) == 5
-    assert batch.owners.tolist() == [0, 0, 1, 1, 0]
-    assert torch.equal(batch.ids, lessons.batch(0).ids)
+    (rows,), (again,) = batch.rows, lessons.batch(0).rows
+    assert rows.owners.tolist() == [0, 0, 1, 1, 0]
+    assert torch.equal(rows.ids, again.ids)
     assert torch.equal(batch.patches, lessons.batch(0).patches)
+
+
+def test_rows_for_reading_end_with_the_target(material: Material):
+    """Those of a question are as in a whole answer, and one more that says that it has ended."""
+    frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
+    lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 2, 1, reading_rows=40, varied=True)
+    whole, reading = lessons.batch(0).rows
+    assert len(reading.ids) == 40 and reading.blind.all() and len(whole.ids) == 5
+    assert reading.ids.shape[1] < whole.ids.shape[1] / 2
+    assert set(reading.parts[reading.taught].tolist()) == {Part.GLUE, Part.TARGET}
+    targets = {
+        tuple(answer_words()[k] for k, part in zip(chain, lesson.parts, strict=True) if int(part) == Part.TARGET)
+        for of_view in material.train[1] for lesson in of_view for chain in lesson.chains.values()
+    }  # fmt: skip
+    words = {answer_ids(material.tokenizer, [word])[0]: word for word in answer_words()}
+    for row in range(40):
+        told = [words[i] for i in reading.targets[row][reading.targets[row] >= 0].tolist()]
+        assert told[0] == START and told[-1] == SCENE and tuple(told[1:-1]) in targets
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -877,7 +898,7 @@ def test_a_damaged_checkpoint_is_passed_over(scenes: Path, material: Material, t
 
 
 def test_without_a_chain_of_thought_answers_are_short(scenes: Path, material: Material, tmp_path: Path):
-    options = {"chain_of_thought": False, "blind_rows": 0, "validation_views": 2, "seeing_steps": 0}
+    options = {"chain_of_thought": False, "blind_rows": 0, "reading_rows": 0, "validation_views": 2, "seeing_steps": 0}
     trainer = Trainer(config(scenes, tmp_path, **options), material)
     said = trainer.train_step()
     assert "object" in said and not {"target", "list", "flag"} & said.keys()
@@ -901,7 +922,7 @@ def test_learning_makes_the_loss_smaller(scenes: Path, material: Material, tmp_p
         (["model.key_value_heads=3"], "must divide"),
         (["images=many"], "a whole number"),
         (["unknown_words=2"], "a share"),
-        (["chain_of_thought=false"], "`blind_rows` must be 0"),
+        (["chain_of_thought=false"], "`blind_rows` and `reading_rows` must be 0"),
     ],
 )
 def test_bad_configurations_are_refused(changes: list[str], message: str):

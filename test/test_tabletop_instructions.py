@@ -786,7 +786,12 @@ def test_every_kind_and_every_use_can_be_said_in_many_ways(language):
 
 def test_german_datives_have_their_n_where_the_noun_is():
     grammars = [de.German(np.random.default_rng(seed), is_training=False) for seed in range(30)]
-    asked = (Description(kind="tape"), Description(category="fruit"), Description(kind="apple"), Description(kind="pen"))
+    asked = (
+        Description(kind="tape"),
+        Description(category="fruit"),
+        Description(kind="apple"),
+        Description(kind="pen"),
+    )
     said = {grammar.described(what, "dat", plural=True)[0] for grammar in grammars for what in asked}
     assert {"den Rollen Klebeband", "den Stücken Obst", "den Klebebändern", "den Äpfeln", "den Kulis"} <= said
     assert not any(noun.endswith(("Klebebandn", "Obstn")) for noun in said)

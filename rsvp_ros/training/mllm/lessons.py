@@ -1,7 +1,8 @@
 """What the small MLLM is taught from: cached views and questions, and batches of them.
 
 A batch holds a few images, several rows of text about each (instruction and answer), and blind rows, which see no image
-and are given the list of things: from those reasoning alone is learned, at half the cost.
+and are given the list of things: from those reasoning alone is learned, at half the cost. Rows for reading see none,
+either, and end with the target: so many ways to say a thing are learned at little cost.
 """
 
 from __future__ import annotations
@@ -138,12 +139,9 @@ def read_lessons(path: Path) -> list[list[Lesson]]:
 
 
 @dataclass(frozen=True)
-class LessonBatch:
-    """Some images and rows of text."""
+class Rows:
+    """Rows of text of about the same length."""
 
-    patches: torch.Tensor
-    """I x N x values; those that no row is about stand last."""
-    truth: DenseTruth
     owners: torch.Tensor
     """R: which image a row belongs to."""
     blind: torch.Tensor
@@ -156,6 +154,22 @@ class LessonBatch:
     """R x length."""
     parts: torch.Tensor
     """R x length: the target's Part; -1 where none is taught."""
+
+    @property
+    def taught(self) -> torch.Tensor:
+        """bool R x length."""
+        return self.weights > 0
+
+
+@dataclass(frozen=True)
+class LessonBatch:
+    """Some images and rows of text."""
+
+    patches: torch.Tensor
+    """I x N x values; those that no row is about stand last."""
+    truth: DenseTruth
+    rows: tuple[Rows, ...]
+    """Whole ones; those for reading, where there are any."""
 
 
 def spoken_words(lesson: Lesson, bands: int, language: str) -> list[str]:
@@ -187,14 +201,16 @@ class Lessons:
         images: int,
         rows: int,
         blind_rows: int,
+        reading_rows: int = 0,
         varied: bool = False,
         unknown_words: float = 0.0,
         seeing_images: int = 0,
         chain_of_thought: bool = True,
     ) -> None:
-        """rows: about each image; blind_rows: in a batch, besides. The others: see MllmTrainConfig."""
+        """rows: about each image; blind_rows, reading_rows: in a batch, besides. The others: see MllmTrainConfig."""
         self.store, self.lessons, self.tokenizer, self.frame = store, lessons, tokenizer, frame
-        self.seed, self.images, self.rows, self.blind_rows = seed, images, rows, blind_rows
+        self.seed, self.images, self.rows = seed, images, rows
+        self.blind_rows, self.reading_rows = blind_rows, reading_rows
         self.varied, self.unknown_words, self.seeing_images = varied, unknown_words, seeing_images
         self.chain_of_thought = chain_of_thought
         usable = [i for i in range(min(len(store), len(lessons))) if lessons[i]]
@@ -229,13 +245,15 @@ class Lessons:
         for _ in range(self.blind_rows):
             (lesson,) = draw(self.lessons[near[int(rng.integers(window))]], 1, rng)
             rows.append((0, True, *self._row(lesson, self._prompt(rng), rng)))
+        reading = [(0, True, *self._reading_row(rng)) for _ in range(self.reading_rows)]
         if self.seeing_images:
             patches, seen = seeing_batch(self.store, rng, self.seeing_images, self.varied)
             fine += list(seen.patches.numpy())
             coarse += list(seen.merged.numpy())
         truth = DenseTruth(torch.from_numpy(np.stack(fine)), torch.from_numpy(np.stack(coarse)))
         shown = torch.from_numpy(to_patches(np.stack(pictures)))
-        return _collate(torch.cat((shown, patches)) if self.seeing_images else shown, truth, rows)
+        shown = torch.cat((shown, patches)) if self.seeing_images else shown
+        return LessonBatch(shown, truth, tuple(_collate(group) for group in (rows, reading) if group))
 
     def _prompt(self, rng: np.random.Generator) -> VisualPrompt:
         return PROMPTS[0] if rng.random() < USUAL_SHARE else PROMPTS[1 + int(rng.integers(len(PROMPTS) - 1))]
@@ -244,16 +262,7 @@ class Lessons:
         self, lesson: Lesson, prompt: VisualPrompt, rng: np.random.Generator, picture: Picture | None = None
     ) -> tuple[list[int], list[int], list[int]]:
         """Tokens of the request, of the answer, and the answer's parts; picture: what is seen."""
-        language = str(rng.choice(sorted(lesson.texts)))
-        texts = lesson.texts[language]
-        text = texts[int(rng.integers(len(texts)))]
-        words, parts = spoken_words(lesson, prompt.rows, language), [*map(int, lesson.parts)]
-        if rng.random() < self.unknown_words:
-            noun = with_unknown_noun(text, words, parts, language, rng) if rng.random() < UNKNOWN_NOUNS else None
-            # What a blind row cannot see it could only guess at
-            text, words = noun or (with_unknown_words(text, rng, replace=picture is not None), words)
-        is_cut = self.varied and rng.random() < CUT_SHARE
-        request = request_ids(self.tokenizer, self.frame, prompt, *(pieces(text, rng) if is_cut else (text,)))
+        request, words, parts = self._request(lesson, prompt, rng, is_blind=picture is None)
         if picture is not None:
             height, width = picture.ids.shape
             words = retold(words, parts, picture, RegionGrid(prompt.rows, prompt.columns, width, height))
@@ -265,6 +274,29 @@ class Lessons:
         if not self.chain_of_thought:
             words, parts = without_thought(words, parts)
         return request, answer_ids(self.tokenizer, words), [*parts, Part.GLUE]
+
+    def _reading_row(self, rng: np.random.Generator) -> tuple[list[int], list[int], list[int]]:
+        """As `_row`, about any view, up to the end of the target."""
+        (lesson,) = draw(self.lessons[self.order[int(rng.integers(len(self.order)))]], 1, rng)
+        request, words, parts = self._request(lesson, self._prompt(rng), rng, is_blind=True)
+        end = 2 + max(k for k, part in enumerate(parts) if part == Part.TARGET)
+        return request, answer_ids(self.tokenizer, words[:end])[:-1], parts[:end]
+
+    def _request(
+        self, lesson: Lesson, prompt: VisualPrompt, rng: np.random.Generator, is_blind: bool
+    ) -> tuple[list[int], list[str], list[int]]:
+        """A question in one of its languages and phrasings, varied: its tokens, the answer's words and their parts."""
+        language = str(rng.choice(sorted(lesson.texts)))
+        texts = lesson.texts[language]
+        text = texts[int(rng.integers(len(texts)))]
+        words, parts = spoken_words(lesson, prompt.rows, language), [*map(int, lesson.parts)]
+        if rng.random() < self.unknown_words:
+            noun = with_unknown_noun(text, words, parts, language, rng) if rng.random() < UNKNOWN_NOUNS else None
+            # What a blind row cannot see it could only guess at
+            text, words = noun or (with_unknown_words(text, rng, replace=not is_blind), words)
+        is_cut = self.varied and rng.random() < CUT_SHARE
+        request = request_ids(self.tokenizer, self.frame, prompt, *(pieces(text, rng) if is_cut else (text,)))
+        return request, words, parts
 
 
 def draw(lessons: Sequence[Lesson], count: int, rng: np.random.Generator) -> list[Lesson]:
@@ -282,7 +314,7 @@ def vary(picture: Picture, lessons: Sequence[Lesson], rng: np.random.Generator) 
     return moved(resurfaced(repainted(picture, rng, spoken_of), rng), rng)
 
 
-def _collate(patches: torch.Tensor, truth: DenseTruth, rows: list) -> LessonBatch:
+def _collate(rows: list) -> Rows:
     length = max(len(request) + len(answer) for _, _, request, answer, _ in rows) - 1
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     targets = torch.full((len(rows), length), -100)
@@ -296,7 +328,5 @@ def _collate(patches: torch.Tensor, truth: DenseTruth, rows: list) -> LessonBatc
         targets[r, here] = torch.tensor(answer)
         weights[r, here] = torch.tensor([0.0 if part == UNTAUGHT else WEIGHTS[Part(part)] for part in taught])
         parts[r, here] = torch.tensor(taught)
-    return LessonBatch(
-        patches, truth, torch.tensor([row[0] for row in rows]), torch.tensor([row[1] for row in rows]),
-        ids, targets, weights, parts,
-    )  # fmt: skip
+    owners, blind = (torch.tensor([row[k] for row in rows]) for k in (0, 1))
+    return Rows(owners, blind, ids, targets, weights, parts)

@@ -59,6 +59,8 @@ class MllmTrainConfig:
     """Instructions about each image."""
     blind_rows: int = 10
     """Instructions without an image, the list of things given."""
+    reading_rows: int = 0
+    """Instructions without an image, of which the target alone is told."""
     more_images: int = 0
     """Images in those batches that the vision tower alone learns from."""
     varied: bool = True
@@ -66,7 +68,8 @@ class MllmTrainConfig:
     unknown_words: float = 0.3
     """Of the instructions get words that mean nothing, or have them in place of their own."""
     chain_of_thought: bool = True
-    """False: the answer alone, for the ablation; give no `blind_rows` then, which see neither image nor list."""
+    """False: the answer alone, for the ablation; give no `blind_rows` then, which see neither image nor list, and
+    no `reading_rows`."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup_steps: int = 100
@@ -94,9 +97,11 @@ class MllmTrainConfig:
                 raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
         if not 0 <= self.unknown_words <= 1:
             raise ConfigurationError(f"training option `unknown_words` is a share, it is {self.unknown_words}")
-        if self.blind_rows and not self.chain_of_thought:
-            raise ConfigurationError("training option `blind_rows` must be 0 without `chain_of_thought`")
-        for name in ("seeing_steps", "blind_rows", "more_images", "validation_views", "warmup_steps"):
+        if (self.blind_rows or self.reading_rows) and not self.chain_of_thought:
+            raise ConfigurationError(
+                "training options `blind_rows` and `reading_rows` must be 0 without `chain_of_thought`"
+            )
+        for name in ("seeing_steps", "blind_rows", "reading_rows", "more_images", "validation_views", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")
 
@@ -152,6 +157,7 @@ class Trainer:
             config.images,
             config.rows,
             config.blind_rows,
+            config.reading_rows,
             varied=config.varied,
             unknown_words=config.unknown_words,
             seeing_images=config.more_images,
@@ -210,17 +216,22 @@ class Trainer:
                 fine, merged = encode_images(self.model.model.visual, batch.patches, ROWS, COLUMNS)
             seeing, right = self.heads(fine, merged, batch.truth)
             with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
-                cache = rows_of(read_frames(language, self.frame, merged[: self.config.images]), batch.owners)
-                hidden = row_hidden(language, self.frame, cache, batch.ids, batch.blind)
-            taught = batch.weights > 0
-            scores = self.model.lm_head(hidden[taught]).float()
-        targets, weights, parts = batch.targets[taught], batch.weights[taught], batch.parts[taught]
+                frames = read_frames(language, self.frame, merged[: self.config.images])
+                hidden = [
+                    row_hidden(language, self.frame, rows_of(frames, rows.owners), rows.ids, rows.blind)[rows.taught]
+                    for rows in batch.rows
+                ]
+            scores = self.model.lm_head(torch.cat(hidden)).float()
+        targets, weights, parts = (
+            torch.cat([getattr(rows, name)[rows.taught] for rows in batch.rows])
+            for name in ("targets", "weights", "parts")
+        )
         losses = functional.cross_entropy(scores, targets, reduction="none")
         words = (losses * weights).sum() / weights.sum()
         hits = scores.argmax(-1) == targets
         said = {"seeing": seeing.item(), "words": words.item()}
         said |= {f"see {name}": right[name] for name in ("kind", "color", "left", "rank") if name in right}
-        blind = batch.blind[:, None].expand_as(taught)[taught]
+        blind = torch.cat([rows.blind[:, None].expand_as(rows.taught)[rows.taught] for rows in batch.rows])
         for part in (Part.TARGET, Part.LIST, Part.MEASURE, Part.FLAG, Part.WORK, Part.MEANT, Part.OBJECT):
             for name, rows in (("", ~blind), ("blind ", blind)):
                 here = rows & (parts == part)
