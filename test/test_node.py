@@ -21,6 +21,7 @@ from mllm_server import RecordedServer, Reply, unused_url
 from node_harness import FRAME_ID, REPOSITORY, running, stamps_of, until
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -565,6 +566,27 @@ def test_a_robot_program_asks_through_the_client(robot, server):
             client.find("the red book", timeout_s=0.5)
         server.script[:] = [Reply(ANSWER)]
         assert client.find("the red book").targets, "the goal that timed out was cancelled"
+
+
+def test_a_goal_whose_answer_is_lost_is_sent_again(robot, server, monkeypatch):
+    monkeypatch.setattr("rsvp_ros.ros.client.GOAL_ANSWERED_S", 0.5)
+    with Client(namespace="session", context=robot.context) as client:
+        client.wait_until_active()
+        send, lost = client._find.send_goal_async, []
+
+        def lossy(*args, **options):
+            future = send(*args, **options)
+            if lost:
+                return future
+            lost.append(future)
+            return Future()
+
+        monkeypatch.setattr(client._find, "send_goal_async", lossy)
+        server.script[:] = [Reply(ANSWER), Reply(ANSWER)]
+        assert client.find("the red book", timeout_s=20.0).targets
+        lost.clear()
+        with pytest.raises(TimeoutError, match="not answered"):
+            client.find("the red book", timeout_s=0.2)
 
 
 def test_a_target_in_space(shared_data):

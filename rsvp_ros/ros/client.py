@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import rclpy
 from rclpy.action import ActionClient
+from rclpy.action.client import ClientGoalHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
@@ -23,6 +24,9 @@ from rsvp_ros.action import FindTarget
 from rsvp_ros.geometry import Box
 from rsvp_ros.msg import TargetArray
 from rsvp_ros.ros.conversions import box_to_msg
+
+GOAL_ANSWERED_S = 5.0
+"""A node says at once whether it takes a goal; after this long its answer is lost."""
 
 Feedback = FindTarget.Feedback
 Result = FindTarget.Result
@@ -126,8 +130,7 @@ class Client:
         deadline = time.monotonic() + timeout_s
         self.wait_until_active(timeout_s)
         callback = (lambda message: on_feedback(message.feedback)) if on_feedback is not None else None
-        sent = self._find.send_goal_async(goal, feedback_callback=callback)
-        handle = self._wait(sent, deadline - time.monotonic(), "the goal was not answered")
+        handle = self._send_goal(goal, deadline, callback)
         if not handle.accepted:
             raise errors.RsvpError("rsvp_node rejected the goal: it is not active")
         answer = handle.get_result_async()
@@ -140,6 +143,18 @@ class Client:
         if result.error_code not in (Result.NONE, Result.NOT_FOUND):
             raise _ERRORS.get(result.error_code, errors.RsvpError)(result.error_msg)
         return result
+
+    def _send_goal(self, goal: FindTarget.Goal, deadline: float, callback: Callable | None) -> ClientGoalHandle:
+        """Send it again where no answer came: the node may have had it, but not yet known where to answer. Of two that
+        it has had it drops the first."""
+        while True:
+            sent = self._find.send_goal_async(goal, feedback_callback=callback)
+            left = deadline - time.monotonic()
+            try:
+                return self._wait(sent, min(left, GOAL_ANSWERED_S), "the goal was not answered")
+            except TimeoutError:
+                if left <= GOAL_ANSWERED_S:
+                    raise
 
     def _wait(self, future: Future, timeout_s: float, failure: str):
         deadline = time.monotonic() + timeout_s
