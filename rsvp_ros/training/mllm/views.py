@@ -130,13 +130,13 @@ class ViewStore:
 
 
 def _thing_rows(views: Sequence[View]) -> np.ndarray:
-    """The things of all views: int16 rows of their view's index and what is known of them, measures last."""
+    """The things of all views: int16 rows of their view's index and what is known of them, extents last."""
     rows = [
         (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y, *t.extent)
         for index, view in enumerate(views)
         for t in seen_things(view)
     ]
-    return np.array(rows, np.int16).reshape(len(rows), -1)
+    return np.array(rows, np.int16).reshape(-1, 10 + EXTENT)
 
 
 def _read_thing(values: Sequence[int]) -> SeenThing:
