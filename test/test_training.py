@@ -20,7 +20,7 @@ from rsvp_ros.segmentation.vlsm import Vlsm
 from rsvp_ros.tabletop.view_files import ViewFiles, write_view
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training import trainer as trainer_module
-from rsvp_ros.training.calibration import LOST, MASK_SHIFTS, Shifts, calibrate
+from rsvp_ros.training.calibration import LOST, calibrate_presence
 from rsvp_ros.training.dataset import Batch, MixedDataset, Shares
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, is_held_out
 from rsvp_ros.training.losses import compute_losses, soft_iou
@@ -400,36 +400,7 @@ def test_presence_is_shifted_to_lose_little(tmp_path):
         trainer.model.presence_head[-1].bias.sub_(3.0)
     before = presences()
     assert (before.sigmoid() < 0.3).float().mean() > 0.5
-    shift = calibrate(trainer.learner, batches).presence
+    shift = calibrate_presence(trainer.learner, batches)
     after = presences()
     assert torch.allclose(after, before + shift, atol=1e-4)
     assert (after.sigmoid() < 0.3).float().mean() == pytest.approx(LOST, abs=0.02)
-
-
-def test_masks_are_shifted_to_fit_best(tmp_path):
-    """Masks that were made too small are as large as they should be afterwards."""
-    trainer = Trainer(small_config(tmp_path, init="embedded"))
-    batches = [trainer.dataset[number] for number in range(12)]
-
-    def mean_iou() -> float:
-        found = []
-        with torch.no_grad():
-            for batch in batches:
-                masks = trainer.learner.eval()(batch)[0].masks.sigmoid()
-                found.append(soft_iou(masks, batch.masks, batch.known)[batch.present])
-        return torch.cat(found).mean().item()
-
-    own = calibrate(trainer.learner, batches).masks
-    best = mean_iou()
-    with torch.no_grad():
-        trainer.model.mask_decoder.bias.sub_(0.6)
-    assert mean_iou() < best
-    assert calibrate(trainer.learner, batches).masks == pytest.approx(0.6) and own in MASK_SHIFTS
-    assert mean_iou() == pytest.approx(best)
-
-
-def test_nothing_is_shifted_where_nothing_is_there(tmp_path):
-    trainer = Trainer(small_config(tmp_path))
-    before = [parameter.clone() for parameter in trainer.model.parameters()]
-    assert calibrate(trainer.learner, []) == Shifts(0.0, 0.0)
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))

@@ -1,64 +1,40 @@
-"""What presence and masks mean in the end: both are shifted so that they are cut where they should be."""
+"""What presence means in the end: it is shifted so that the tracker's threshold cuts where it should."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rsvp_ros.tracking.tracker import TrackerConfig
 from rsvp_ros.training.dataset import Batch
-from rsvp_ros.training.losses import soft_iou
 from rsvp_ros.training.networks import Learner
 
 LOST = 0.025
 """Share of what is there that may be called absent, on images that training does not use."""
-MASK_SHIFTS = tuple(k / 10 for k in range(-10, 11))
-"""Of masks' logits; from these the best is taken."""
-
-
-@dataclass(frozen=True)
-class Shifts:
-    """Of logits; 0 where the batches describe, or hold, nothing that is there, or where the network must not be
-    shifted (a text path, which untrained is its SAM and says that all is there)."""
-
-    presence: float = 0.0
-    masks: float = 0.0
 
 
 @torch.no_grad()
-def calibrate(learner: Learner, batches: Iterable[Batch]) -> Shifts:
+def calibrate_presence(learner: Learner, batches: Iterable[Batch]) -> float:
     """Shift the presence of all answers so that, of the described things that are there, the share LOST is below
-    `TrackerConfig.min_presence`, and the masks so that their mean IoU is the greatest.
+    `TrackerConfig.min_presence`; returns the shift of the logit, 0 where the batches describe nothing that is there, or
+    where the network's presence must not be shifted (a text path, which untrained says that all is there).
 
     In training, presence is cross-entropy's: it leans to what is more frequent there, which says nothing of a robot.
-    Masks are cut where a cell is as likely in as out; where they are unsure, to take in more cells gives a greater IoU.
     """
-    if learner.biases is None:
-        return Shifts()
+    if learner.presence_bias is None:
+        return 0.0
     learner.eval()
-    presence, ious = [], []
+    present: list[Tensor] = []
     for batch in batches:
         output, _ = learner(batch)
         described = torch.tensor([bool(text) for text in batch.texts], device=batch.present.device)
-        presence.append(output.presence[batch.present & batch.judged & described].float())
-        masks, truth, known = (values[batch.present] for values in (output.masks.float(), batch.masks, batch.known))
-        ious.append(torch.stack([soft_iou((masks + shift).sigmoid(), truth, known) for shift in MASK_SHIFTS], 1))
-    shifts = Shifts(_presence_shift(torch.cat(presence)), _mask_shift(torch.cat(ious))) if presence else Shifts()
-    learner.biases.presence.add_(shifts.presence)
-    learner.biases.masks.add_(shifts.masks)
-    return shifts
-
-
-def _presence_shift(logits: Tensor) -> float:
+        present.append(output.presence[batch.present & batch.judged & described])
+    logits = torch.cat(present) if present else torch.empty(0)
     if not len(logits):
         return 0.0
     cut = torch.logit(torch.tensor(TrackerConfig().min_presence)).item()
-    return cut - torch.quantile(logits, LOST).item()
-
-
-def _mask_shift(ious: Tensor) -> float:
-    """`ious`: prompts x MASK_SHIFTS."""
-    return MASK_SHIFTS[int(ious.mean(0).argmax())] if len(ious) else 0.0
+    shift = cut - torch.quantile(logits.float(), LOST).item()
+    learner.presence_bias.add_(shift)
+    return shift

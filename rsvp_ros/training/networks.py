@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,14 +20,6 @@ from rsvp_ros.training.losses import Losses, compute_losses
 
 if TYPE_CHECKING:
     from rsvp_ros.segmentation.text_sam import TextSam
-
-
-@dataclass(frozen=True, eq=False)
-class Biases:
-    """What is added to all logits of presence, and to all of masks: 1, views of parameters."""
-
-    presence: Tensor
-    masks: Tensor
 
 
 class Learner(nn.Module, ABC):
@@ -49,8 +40,8 @@ class Learner(nn.Module, ABC):
         return []
 
     @property
-    def biases(self) -> Biases | None:
-        """By which its answers can be shifted; None where they must not be."""
+    def presence_bias(self) -> nn.Parameter | None:
+        """Of the logit of presence; None where presence must not be shifted."""
         return None
 
     @property
@@ -97,8 +88,8 @@ class VlsmLearner(Learner):
         return self.model
 
     @property
-    def biases(self) -> Biases:
-        return Biases(self.model.presence_head[-1].bias, self.model.mask_decoder.bias)
+    def presence_bias(self) -> nn.Parameter:
+        return self.model.presence_head[-1].bias
 
     @property
     def compilable(self) -> tuple[nn.Module, ...]:

@@ -22,7 +22,7 @@ from rsvp_ros.errors import InvalidImageError, ModelRunError, RsvpError
 from rsvp_ros.segmentation.torch_runtime import is_out_of_memory
 from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.textures import TextureBank
-from rsvp_ros.training.calibration import calibrate
+from rsvp_ros.training.calibration import calibrate_presence
 from rsvp_ros.training.checkpoint import Checkpoints
 from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.dataset import Batch, MixedDataset
@@ -41,7 +41,7 @@ ACCEPTED, REFUSED = "present accepted", "absent refused"
 
 
 CALIBRATION = 4
-"""Times as many held-out batches calibrate the weights as a validation takes."""
+"""Times as many held-out batches calibrate presence as a validation takes."""
 
 
 class TrainingDivergedError(RsvpError):
@@ -227,12 +227,12 @@ class Trainer:
         return {name: total / count for name, total, count in zip(names, totals, counts, strict=True) if count}
 
     def calibrate(self) -> None:
-        """Shift presence and masks for use; to be done once, at the end. Checkpoints are without."""
+        """Shift presence for use; to be done once, at the end. Checkpoints are without."""
         held_out = self._dataset(held_out=True)
         numbers = range(CALIBRATION * self.config.validation_batches)
         with self._computing():
-            shifts = calibrate(self.learner, (held_out[number].to(self.device) for number in numbers))
-        _log.info("presence shifted by %.2f, masks by %.1f", shifts.presence, shifts.masks)
+            shift = calibrate_presence(self.learner, (held_out[number].to(self.device) for number in numbers))
+        _log.info("presence shifted by %.2f", shift)
 
     def _batches(self) -> Iterator[Batch]:
         """Those that are left for this process, in order, whoever makes them."""

@@ -39,11 +39,6 @@ class MaskDecoder(nn.Module):
         self.rough = Mlp(dim, dim, middle + 1)
         self.outline = Mlp(dim, dim, fine)
 
-    @property
-    def bias(self) -> Tensor:
-        """What is added to all logits, 1; a view of a parameter."""
-        return self.rough[-1].bias[-1:]
-
     def forward(
         self,
         pixels: Tensor,
