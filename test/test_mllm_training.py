@@ -1083,7 +1083,7 @@ def test_the_embedded_model_reasons(headless_gl):
     assert mllm.name == "mllm_embedded (qwen3_vl)"
     right, asked, passed_on, steps = 0, 0, 0, []
     try:
-        for seed in range(3):
+        for seed in range(6):
             (view,) = render_scene(Split.VAL, seed, full_masks=False)
             for said in sample_instructions(view, np.random.default_rng(seed), 8, is_training=False):
                 reasoning = reasoner.reason(view.image, said.text, on_steps=lambda found, text: steps.append(found))
