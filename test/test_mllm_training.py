@@ -65,6 +65,7 @@ from rsvp_ros.training.mllm.chains import (
     place_words,
     places_of,
     relation,
+    size,
     without_thought,
     write_chain,
 )
@@ -132,6 +133,7 @@ from rsvp_ros.training.mllm.views import (
     seen_things,
     to_patches,
 )
+from rsvp_ros.training.mllm.word_loss import WordLoss
 
 TINY = MllmSize(
     vision_hidden=32, vision_layers=1, vision_heads=4, vision_intermediate=32,
@@ -858,6 +860,31 @@ def test_rows_for_reading_end_with_the_target(material: Material):
     for row in range(40):
         told = [words[i] for i in reading.targets[row][reading.targets[row] >= 0].tolist()]
         assert told[0] == START and told[-1] == SCENE and tuple(told[1:-1]) in targets
+
+
+def test_a_measure_that_is_nearly_right_costs_little(material: Material):
+    """Least where all classes are as likely as they are near; of other words it is the cross-entropy."""
+    loss, tokenizer = WordLoss(material.tokenizer), material.tokenizer
+    sizes = answer_ids(tokenizer, [size(k) for k in range(CLASSES)])[:-1]
+    other = answer_ids(tokenizer, [kind_word("mug")])[0]
+    targets = torch.tensor([sizes[20], other, sizes[0]])
+    scores = torch.randn(3, len(tokenizer), generator=torch.Generator().manual_seed(0))
+    assert loss(scores, targets)[1] == functional.cross_entropy(scores[1:2], targets[1:2])
+
+    def cost(guess: int) -> float:
+        sure = torch.zeros(3, len(tokenizer))
+        sure[:, guess] = 9.0
+        return loss(sure, targets)[0].item()
+
+    costs = [cost(sizes[k]) for k in range(20, CLASSES)]
+    assert costs == sorted(costs) and costs[1] - costs[0] < 0.25 * (costs[8] - costs[0])
+    scores.requires_grad_()
+    for _ in range(300):
+        (gradient,) = torch.autograd.grad(loss(scores, targets).sum(), scores)
+        scores = (scores - 3 * gradient).detach().requires_grad_()
+    told = scores.detach()[0].softmax(0)[sizes]
+    assert told.argmax() == 20 and told.sum() > 0.9 and told[18].item() == pytest.approx(told[22].item(), rel=0.1)
+    assert scores.detach()[2].softmax(0)[sizes].argmax() == 0
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------

@@ -66,13 +66,13 @@ WINDOW = 200
 BLIND = Part.LIST, Part.MEASURE
 """What a blind row cannot know and is not taught."""
 WEIGHTS = {
-    Part.GLUE: 0.3, Part.TARGET: 0.7, Part.LIST: 1.0, Part.MEASURE: 0.5, Part.FLAG: 1.5, Part.WORK: 1.5,
+    Part.GLUE: 0.3, Part.TARGET: 0.7, Part.LIST: 1.0, Part.MEASURE: 1.0, Part.FLAG: 1.5, Part.WORK: 1.5,
     Part.MEANT: 2.0, Part.OBJECT: 2.0, Part.REASON: 0.3,
 }  # fmt: skip
 """Of the words' losses."""
 TAUGHT_OFTEN = {
     InstructionKind.RELATION: 2.0, InstructionKind.TWO_STEP: 2.0, InstructionKind.NEGATION: 4.0,
-    InstructionKind.SIZE: 2.0, InstructionKind.HAZARD: 2.0,
+    InstructionKind.SIZE: 4.0, InstructionKind.HAZARD: 4.0,
 }  # fmt: skip
 """How much more often than others the kinds of questions are asked that are learned last."""
 

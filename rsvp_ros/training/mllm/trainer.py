@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast
 
@@ -31,6 +30,7 @@ from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images, l
 from rsvp_ros.training.mllm.optimizer import Optimizer
 from rsvp_ros.training.mllm.seeing import SeeingHeads, seeing_batch
 from rsvp_ros.training.mllm.tokenizer import make_processor
+from rsvp_ros.training.mllm.word_loss import WordLoss
 from rsvp_ros.training.report import Report
 from rsvp_ros.training.trainer import TrainingDivergedError
 
@@ -145,6 +145,7 @@ class Trainer:
             load_weights(self.model, init)
         self.heads = SeeingHeads(config.model.vision_hidden, config.model.hidden)
         self.frame = Frame.of(self.model, self.tokenizer)
+        self.word_loss = WordLoss(self.tokenizer)
         self.optimizer = Optimizer([self.model, self.heads], config.learning_rate, config.weight_decay)
         self.checkpoints = Checkpoints(self.out)
         self.step = 0
@@ -226,8 +227,7 @@ class Trainer:
             torch.cat([getattr(rows, name)[rows.taught] for rows in batch.rows])
             for name in ("targets", "weights", "parts")
         )
-        losses = functional.cross_entropy(scores, targets, reduction="none")
-        words = (losses * weights).sum() / weights.sum()
+        words = (self.word_loss(scores, targets) * weights).sum() / weights.sum()
         hits = scores.argmax(-1) == targets
         said = {"seeing": seeing.item(), "words": words.item()}
         said |= {f"see {name}": right[name] for name in ("kind", "color", "left", "rank") if name in right}
