@@ -697,6 +697,22 @@ def test_on_another_ground_things_stay_as_they_are(views: list[View]):
     assert np.array_equal(resurface(view.image, everywhere, everywhere > 0, rng), view.image)
 
 
+def test_beside_the_table_is_yet_another_ground():
+    """So the table's edge can be seen on it."""
+    image, nothing = np.full((60, 80, 3), 128, np.uint8), np.zeros((60, 80), np.uint8)
+    everywhere = nothing == 0
+    left = everywhere & (np.arange(80) < 40)
+
+    def step(table: np.ndarray, seed: int) -> float:
+        """Between the colours on both sides of the table's edge."""
+        other = resurface(image, nothing, table, np.random.default_rng(seed))
+        sides = (np.median(other[:, part], (0, 1)) for part in (slice(30, 38), slice(42, 50)))
+        return float(np.abs(np.subtract(*sides)).mean())
+
+    ends, goes_on = (np.mean([step(table, seed) for seed in range(30)]) for table in (left, everywhere))
+    assert ends > 2 * goes_on
+
+
 def test_shadows_stay_on_another_ground():
     image = np.full((60, 80, 3), 200, np.uint8)
     image[:, 40:] = 100
