@@ -45,6 +45,7 @@ from rsvp_ros.tabletop.queries import Extreme, NearestEdge
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 from rsvp_ros.tabletop.view_files import read_view
+from rsvp_ros.training.curve import read_log
 from rsvp_ros.training.mllm import lessons as lessons_module
 from rsvp_ros.training.mllm import tokenizer as tokenizer_module
 from rsvp_ros.training.mllm.chains import (
@@ -1040,6 +1041,11 @@ def test_training_goes_on_from_weights(scenes: Path, material: Material, tmp_pat
     trainer.train_step()
     eyes = "model.visual.patch_embed.proj.weight"
     assert not torch.equal(weights(trainer)[eyes], begun[eyes])
+    measured = Trainer(config(scenes, tmp_path / "measured", init=start, steps=0, validation_views=2), material)
+    measured.run()
+    assert all(torch.equal(value, begun[name]) for name, value in weights(measured).items())
+    (record,) = read_log(tmp_path / "measured/log.jsonl")
+    assert record["step"] == 0 and "right" in record["validation"]
     with pytest.raises(ModelLoadError, match="of this size"):
         Trainer(config(scenes, tmp_path / "other", init=start, model=MllmSize()), material)
     with pytest.raises(ModelLoadError, match="there is no model folder"):

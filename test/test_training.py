@@ -21,6 +21,7 @@ from rsvp_ros.tabletop.view_files import ViewFiles, write_view
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training import trainer as trainer_module
 from rsvp_ros.training.calibration import LOST, calibrate_presence
+from rsvp_ros.training.curve import read_log
 from rsvp_ros.training.dataset import Batch, MixedDataset, Shares
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, is_held_out
 from rsvp_ros.training.losses import compute_losses, soft_iou
@@ -178,6 +179,17 @@ def test_training_goes_on_from_given_weights(tmp_path):
         Trainer(small_config(tmp_path / "out", init=str(tmp_path / "nowhere")))
     embedded = Trainer(small_config(tmp_path / "more", init="embedded")).model
     assert same(weights(embedded), weights(Vlsm.from_pretrained("embedded")))
+
+
+def test_without_a_step_given_weights_are_measured_and_calibrated(tmp_path):
+    start = Vlsm(SMALL)
+    start.save_pretrained(tmp_path / "start")
+    found = train(small_config(tmp_path / "out", steps=0, init=str(tmp_path / "start")))
+    before, after = weights(start.half().float()), weights(Vlsm.from_pretrained(found))
+    assert [name for name in before if not torch.equal(before[name], after[name])] == ["presence_head.2.bias"]
+    (record,) = read_log(tmp_path / "out" / "log.jsonl")
+    assert record["step"] == 0 and "present accepted" in record["validation"]
+    assert not list(tmp_path.glob("out/checkpoint*"))
 
 
 # --- checkpoints

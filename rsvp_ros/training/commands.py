@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from pathlib import Path
 
 from rsvp_ros.training.mllm.commands import add_mllm
 from rsvp_ros.training.options import add_options, given_options
@@ -15,6 +16,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     subcommands = parser.add_subparsers(dest="train_command", required=True)
     _add_vlsm(subcommands)
     add_mllm(subcommands)
+    _add_mean(subcommands)
 
 
 def _add_vlsm(commands: argparse._SubParsersAction) -> None:
@@ -37,4 +39,27 @@ def _vlsm(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     weights = train(TrainConfig.from_file(options.config, options.set, **given))
     if weights is not None:
         print(weights)
+    return 0
+
+
+def _add_mean(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "mean",
+        help="one network out of several of the same size: the mean of their weights",
+        description="Write the mean of the weights of two trainings, of whichever of the two networks. That of a VLSM "
+        "then needs its presence calibrated: rsvp train vlsm --steps 0 --set init=FOLDER. See docs/training.md.",
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="with the weights of a training")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", metavar="SHARE", help="of each in the mean, e.g. 3 1 (default: even)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
+    parser.set_defaults(run=_mean)
+
+
+def _mean(options: argparse.Namespace) -> int:
+    from rsvp_ros.training.mean import mean_weights
+
+    mean_weights(options.folders, options.shares or [1.0] * len(options.folders), options.out)
+    print(options.out)
     return 0

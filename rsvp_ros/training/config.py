@@ -23,6 +23,7 @@ class TrainConfig:
     out: str
     """Folder for checkpoints, log, curve and the finished weights."""
     steps: int = 7000
+    """0 where `init` is given: its presence is calibrated anew, and it is measured."""
     seed: int = 0
     images: int = 4
     """Images in a batch, of each process."""
@@ -69,11 +70,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "steps", "images", "prompts", "textures", "checkpoint_every", "validate_every", "validation_batches",
-            "threads",
+            "images", "prompts", "textures", "checkpoint_every", "validate_every", "validation_batches", "threads",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
+        if self.steps < (0 if self.init else 1):
+            raise ConfigurationError(f"training option `steps` must be at least 1, with `init` 0, it is {self.steps}")
         for name in ("seed", "workers", "warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")

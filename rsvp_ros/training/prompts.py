@@ -106,7 +106,9 @@ SHARES = {
 
 
 SMALLER = 0.3
-"""A thing is asked for as often as this power of its area says: 0 were all alike."""
+"""A thing is asked for as often as this power of its area says: 0 were all alike …"""
+THINNER = 0.5
+"""… and this power of the share that it covers of a square as wide as it is long."""
 ONE_WORD_SHARE = 0.45
 """Of the absent descriptions have less than a kind and a colour."""
 RELATED_SHARE = 0.1
@@ -187,7 +189,9 @@ def prompt_box(rng: np.random.Generator, scene: Scene, kind: PromptKind, target:
 
 def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample | None:
     # Small and thin things are the hard ones.
-    weights = np.array([thing.area for thing in scene.things]) ** -SMALLER
+    areas = np.array([thing.area for thing in scene.things], float)
+    sides = np.array([max(thing.box.width, thing.box.height) for thing in scene.things])
+    weights = areas**-SMALLER * (areas / sides**2) ** -THINNER
     target = scene.things[rng.choice(len(scene.things), p=weights / weights.sum())]
     box = prompt_box(rng, scene, kind, target)
     if box is None:

@@ -226,6 +226,11 @@ class Trainer:
         totals, counts = self.processes.total(sums.to(self.device)).tolist()
         return {name: total / count for name, total, count in zip(names, totals, counts, strict=True) if count}
 
+    def _validate(self, report: Report | None) -> None:
+        figures = self.validate()
+        if report:
+            report.validated(self.step, figures)
+
     def calibrate(self) -> None:
         """Shift presence for use; to be done once, at the end. Checkpoints are without."""
         held_out = self._dataset(held_out=True)
@@ -259,6 +264,8 @@ class Trainer:
         """
         config, started = self.config, time.monotonic() - self.seconds
         with Report(self.out, self.step, config.steps) if self.is_main else nullcontext() as report:
+            if config.steps == 0:
+                self._validate(report)
             for batch in self._batches():
                 losses = self.train_step(batch)
                 last = self.step == config.steps
@@ -266,9 +273,7 @@ class Trainer:
                 if report:
                     report.add(self.step, self.seconds, losses)
                 if self.step % config.validate_every == 0 or last:
-                    figures = self.validate()
-                    if report:
-                        report.validated(self.step, figures)
+                    self._validate(report)
                 if self.is_main and (self.step % config.checkpoint_every == 0 or last):
                     self.save()
 

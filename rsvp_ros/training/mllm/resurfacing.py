@@ -15,6 +15,9 @@ from rsvp_ros.textures import TextureBank
 
 TEXTURES = 120
 """That grounds are cut from."""
+PLAIN_SHARE = 0.4
+"""Of the grounds show one texture; of the others as many two, and so on: a ground can be of many colours."""
+MOST_LAYERS = 6
 
 
 @cache
@@ -23,12 +26,14 @@ def _bank() -> TextureBank:
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """One of the bank's, or two, of which the second shows where a third is bright."""
+    """One of the bank's, or patches of up to MOST_LAYERS: each further one shows where yet another is bright."""
     texture = _bank().crop(rng, height, width)
-    if rng.random() < 0.6:
-        return texture
-    other, where = _bank().crop(rng, height, width), _bank().crop(rng, height, width).mean(2)
-    return np.where((where > np.quantile(where[::8, ::8], rng.uniform(0.3, 0.9)))[..., None], other, texture)
+    for _ in range(min(int(rng.geometric(PLAIN_SHARE)), MOST_LAYERS) - 1):
+        other, where = _bank().crop(rng, height, width), _bank().crop(rng, height, width).mean(2)
+        where = cv2.GaussianBlur(where, (0, 0), rng.uniform(0.3, 3))  # else specks of single pixels
+        bright = where > np.quantile(where[::8, ::8], rng.uniform(0.3, 0.95))
+        texture = np.where(bright[..., None], other, texture)
+    return texture
 
 
 def resurface(image: np.ndarray, ids: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -48,6 +48,7 @@ class MllmTrainConfig:
     held_out: str
     """… and with others, of the split `val`, to measure on."""
     steps: int = 5000
+    """0 where `init` is given: it is measured."""
     seeing_steps: int = 1000
     """The first steps, in which the vision tower alone learns."""
     seed: int = 0
@@ -92,9 +93,11 @@ class MllmTrainConfig:
     model: MllmSize = field(default_factory=MllmSize)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "images", "rows", "seeing_images", "checkpoint_every", "validate_every", "threads"):
+        for name in ("images", "rows", "seeing_images", "checkpoint_every", "validate_every", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
+        if self.steps < (0 if self.init else 1):
+            raise ConfigurationError(f"training option `steps` must be at least 1, with `init` 0, it is {self.steps}")
         if not 0 <= self.unknown_words <= 1:
             raise ConfigurationError(f"training option `unknown_words` is a share, it is {self.unknown_words}")
         if (self.blind_rows or self.reading_rows) and not self.chain_of_thought:
@@ -271,6 +274,8 @@ class Trainer:
         """To the last step, with log, checkpoints and validation on the way."""
         config, started = self.config, time.monotonic() - self.seconds
         with Report(self.out, self.step, config.steps) as report:
+            if config.steps == 0 and config.validation_views:
+                report.validated(0, self.validate())
             while self.step < config.steps:
                 losses = self.train_step()
                 last = self.step == config.steps
