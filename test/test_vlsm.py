@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import cv2
@@ -30,7 +31,14 @@ from rsvp_ros.segmentation.modeling.text_encoder import word_pieces, words
 from rsvp_ros.segmentation.region import CROP_REACH, CROP_SIDE, MARGIN, PADDING, Region
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.segmentation.vlsm import EMBEDDED, Vlsm, VlsmConfig
-from rsvp_ros.segmentation.vlsm_segmenter import CACHED_TEXTS, CROP_BELOW, IMAGE_SIDE, VlsmSegmenter, look_at
+from rsvp_ros.segmentation.vlsm_segmenter import (
+    CACHED_TEXTS,
+    CLOSER_DOUBT,
+    CROP_BELOW,
+    IMAGE_SIDE,
+    VlsmSegmenter,
+    look_at,
+)
 from rsvp_ros.training.prompts import PromptKind
 from rsvp_ros.types import Prompt
 
@@ -460,7 +468,10 @@ def test_a_mask_is_drawn_where_its_region_is(seed):
 
 
 class Scripted(Vlsm):
-    """Draws what is red, and finds that any words fit best in the image's right half."""
+    """Draws what is red, and finds that any words fit best in the image's right half; is sure from afar, and not from
+    nearby, that it is there."""
+
+    SURE, UNSURE = 3.0, -1.0
 
     def __init__(self) -> None:
         super().__init__(SMALL)
@@ -473,6 +484,7 @@ class Scripted(Vlsm):
         self.asked.append(((height, width), regions))
         output.masks.copy_(10 * (pixels[:, 0] - 0.6))
         output.similarity.copy_(torch.linspace(-5, 5, width // 8).expand_as(output.similarity))
+        output.presence.fill_(self.UNSURE if (height, width) == (CROP_SIDE, CROP_SIDE) else self.SURE)
         return output
 
 
@@ -496,6 +508,12 @@ def test_what_fits_a_description_best_is_looked_at_again_from_nearby(scripted):
     assert mask_iou(one.mask, right) > 0.85 and not (one.mask & left).any()
     sizes = [size for size, _ in asked]
     assert sizes == [(240, 320), (240, 320), (CROP_SIDE, CROP_SIDE)], "with words it looks twice, then at a crop"
+    assert both.presence == 1
+    assert math.log(one.presence / (1 - one.presence)) == pytest.approx(
+        (Scripted.SURE + Scripted.UNSURE) / 2 - CLOSER_DOUBT, abs=1e-4
+    ), "what either look says counts"
+    (near,) = scripted.segment(scripted.encode(image), [Prompt(mask_to_box(right), "the disc")])
+    assert math.log(near.presence / (1 - near.presence)) == pytest.approx(Scripted.UNSURE, abs=1e-4), "one look"
 
 
 def test_small_targets_are_looked_at_in_crops_and_the_image_only_when_it_is_needed(scripted):

@@ -32,6 +32,8 @@ CROP_BELOW = 72
 crop around it."""
 CLOSER_BELOW = 0.2
 """Something found by its description whose box takes up less than this share of the region is looked at again."""
+CLOSER_DOUBT = 1.25
+"""Taken from the presence, as a logit, of what is looked at again: of all the image it was chosen for fitting best."""
 FITS_TOO = 1.0
 """Parts of a mask in which the description fits worse than in the best one by no more than this belong to it."""
 CACHED_TEXTS = 256
@@ -109,6 +111,7 @@ class _Look:
     mask: np.ndarray
     score: float
     presence: float
+    """A logit; infinite without a description."""
     closer: Box | None = None
     """Around what fits the description best, where that is small in the region."""
 
@@ -118,7 +121,7 @@ class VlsmSegmenter:
 
     The whole image is encoded once, for all prompts that are about much of it; a small target is looked at in a crop
     around it (the paper always crops), all crops in one batch. What fits a description best in a region much larger
-    than itself is looked at again from nearby, as if its box had been given.
+    than itself is looked at again from nearby, as if its box had been given, and is there as far as both looks say so.
     """
 
     reads_text = True
@@ -172,9 +175,12 @@ class VlsmSegmenter:
             closer = {i: look.closer for i, look in enumerate(looks) if look.closer is not None}
             again = self._look(features, list(closer.values()), [texts[i] for i in closer]) if closer else []
         for i, look in zip(closer, again, strict=True):
-            if look.mask.any():  # else what was seen from afar is better than nothing
-                looks[i] = replace(look, presence=looks[i].presence)
-        return [Prediction(look.mask, look.score if look.mask.any() else 0.0, look.presence) for look in looks]
+            presence = (looks[i].presence + look.presence) / 2 - CLOSER_DOUBT
+            # A mask that was seen from afar is better than none
+            looks[i] = replace(look if look.mask.any() else looks[i], presence=presence)
+        return [
+            Prediction(look.mask, look.score if look.mask.any() else 0.0, _sigmoid(look.presence)) for look in looks
+        ]
 
     def _look(self, features: EncodedImage, boxes: list[Box], texts: list[str]) -> list[_Look]:
         """Decode prompts: those about much of the image in one batch, those about little in another."""
@@ -214,7 +220,7 @@ class VlsmSegmenter:
         )
         logits = output.masks.cpu().numpy()
         scores = output.quality.sigmoid().tolist()
-        presences = torch.where(text.given, output.presence.sigmoid(), 1.0).tolist()
+        presences = torch.where(text.given, output.presence, math.inf).tolist()
         fits = None
         if from_afar and any(a.text for a in asked):
             each = torch.arange(len(asked), device=self.device)
@@ -261,6 +267,10 @@ class VlsmSegmenter:
     def _to_tensor(self, pixels: np.ndarray) -> Tensor:
         """uint8 B x h x w x 3 to B x 3 x h x w from 0 to 1; the permuted array is channels_last as it stands."""
         return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 255
+
+
+def _sigmoid(logit: float) -> float:
+    return 0.5 * (1 + math.tanh(0.5 * logit))
 
 
 def _best_part(mask: np.ndarray, fit: np.ndarray) -> Box | None:
