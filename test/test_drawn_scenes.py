@@ -195,6 +195,19 @@ def test_a_batch_matches_its_scenes(bank):
     assert (household == nothing).float().mean() > 0.2
 
 
+def test_small_things_and_thin_ones_are_asked_for_more_often():
+    things = (
+        Thing(1, "pen", "red", Box(0, 0, 64, 8), 400),
+        Thing(2, "ball", "blue", Box(0, 20, 20, 40), 400),
+        Thing(3, "book", "green", Box(0, 50, 40, 90), 1600),
+    )
+    scene = Scene(np.zeros((96, 96, 3), np.uint8), np.zeros((96, 96), np.uint8), things)
+    rng = np.random.default_rng(0)
+    asked = [sample.targets for _ in range(600) for sample in sample_prompts(rng, scene, 6)]
+    of_thin, of_compact, of_large = (asked.count((number,)) for number in (1, 2, 3))
+    assert of_thin > 1.7 * of_compact and of_compact > 1.2 * of_large > 0
+
+
 def test_leaves_are_prompted_by_their_boxes(bank):
     rng = np.random.default_rng(2)
     scene = dead_leaves(rng, bank, 128, 128)
