@@ -192,6 +192,14 @@ def test_without_a_step_given_weights_are_measured_and_calibrated(tmp_path):
     assert not list(tmp_path.glob("out/checkpoint*"))
 
 
+def test_measuring_given_weights_overwrites_no_training(tmp_path):
+    finished = train(small_config(tmp_path / "out", steps=2)) / "model.safetensors"
+    before = finished.read_bytes()
+    with pytest.raises(ConfigurationError, match="holds a training.*choose another `out`"):
+        train(small_config(tmp_path / "out", steps=0, init=str(finished.parent)))
+    assert finished.read_bytes() == before
+
+
 # --- checkpoints
 
 
@@ -416,3 +424,10 @@ def test_presence_is_shifted_to_lose_little(tmp_path):
     after = presences()
     assert torch.allclose(after, before + shift, atol=1e-4)
     assert (after.sigmoid() < 0.3).float().mean() == pytest.approx(LOST, abs=0.02)
+
+
+def test_nothing_is_shifted_where_nothing_is_there(tmp_path):
+    trainer = Trainer(small_config(tmp_path))
+    before = weights(trainer.model)
+    assert calibrate_presence(trainer.learner, []) == 0
+    assert same(before, weights(trainer.model))

@@ -50,6 +50,7 @@ def test_of_the_same_network_it_is_that(tmp_path):
         (["one", "two", "--shares", "1"], "two networks or more.*the shares 1"),
         (["one", "two", "--shares", "1", "0"], "a share above 0"),
         (["one", "wider"], "differ in their config.json"),
+        (["worded", "otherwise"], "differ in their tokenizer.json"),
         (["one", "other"], "other names or sizes"),
         (["one", "damaged"], "cannot read the weights.*damaged"),
         (["one", "nothing"], "cannot read the weights.*nothing"),
@@ -63,6 +64,9 @@ def test_what_has_no_mean_is_told_and_nothing_is_written(tmp_path, monkeypatch, 
     network(tmp_path / "wider", 1, text_dim=32)
     network(tmp_path / "other", 1, text_dim=32)
     (tmp_path / "other" / "config.json").write_bytes((tmp_path / "one" / "config.json").read_bytes())
+    for name in ("worded", "otherwise"):
+        network(tmp_path / name, 1)
+        (tmp_path / name / "tokenizer.json").write_text(name)
     path = tmp_path / "damaged" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     before = (tmp_path / "two" / "model.safetensors").read_bytes()

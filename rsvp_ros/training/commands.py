@@ -46,8 +46,9 @@ def _add_mean(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "mean",
         help="one network out of several of the same size: the mean of their weights",
-        description="Write the mean of the weights of two trainings, of whichever of the two networks. That of a VLSM "
-        "then needs its presence calibrated: rsvp train vlsm --steps 0 --set init=FOLDER. See docs/training.md.",
+        description="Write the mean of the weights of several trainings, of whichever of the two networks. That of a "
+        "VLSM then needs its presence calibrated: rsvp train vlsm --out OTHER --steps 0 --set init=FOLDER. See "
+        "docs/training.md.",
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="with the weights of a training")
     parser.add_argument(

@@ -75,7 +75,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
         if self.steps < (0 if self.init else 1):
-            raise ConfigurationError(f"training option `steps` must be at least 1, with `init` 0, it is {self.steps}")
+            raise ConfigurationError(f"training option `steps` must be at least 1 (with `init`: 0), it is {self.steps}")
         for name in ("seed", "workers", "warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")

@@ -18,7 +18,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
-from rsvp_ros.errors import InvalidImageError, ModelRunError, RsvpError
+from rsvp_ros.errors import ConfigurationError, InvalidImageError, ModelRunError, RsvpError
 from rsvp_ros.segmentation.torch_runtime import is_out_of_memory
 from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.textures import TextureBank
@@ -226,7 +226,7 @@ class Trainer:
         totals, counts = self.processes.total(sums.to(self.device)).tolist()
         return {name: total / count for name, total, count in zip(names, totals, counts, strict=True) if count}
 
-    def _validate(self, report: Report | None) -> None:
+    def _log_figures(self, report: Report | None) -> None:
         figures = self.validate()
         if report:
             report.validated(self.step, figures)
@@ -265,7 +265,7 @@ class Trainer:
         config, started = self.config, time.monotonic() - self.seconds
         with Report(self.out, self.step, config.steps) if self.is_main else nullcontext() as report:
             if config.steps == 0:
-                self._validate(report)
+                self._log_figures(report)
             for batch in self._batches():
                 losses = self.train_step(batch)
                 last = self.step == config.steps
@@ -273,7 +273,7 @@ class Trainer:
                 if report:
                     report.add(self.step, self.seconds, losses)
                 if self.step % config.validate_every == 0 or last:
-                    self._validate(report)
+                    self._log_figures(report)
                 if self.is_main and (self.step % config.checkpoint_every == 0 or last):
                     self.save()
 
@@ -297,11 +297,15 @@ def train(config: TrainConfig) -> Path | None:
     """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
 
     Of several processes, only one writes; the others return None. Raises ConfigurationError (options, checkpoints of
-    another model, a disk that takes no more), ModelLoadError (`init`, `backbone`), TrainingDivergedError (a loss that
-    is no number), InvalidImageError (damaged data), ModelRunError (not enough memory).
+    another model, a training in `out` where `steps` is 0, a disk that takes no more), ModelLoadError (`init`,
+    `backbone`), TrainingDivergedError (a loss that is no number), InvalidImageError (damaged data), ModelRunError (not
+    enough memory).
     """
     trainer = Trainer(config)
-    trainer.resume()
+    if trainer.resume() and config.steps == 0:
+        raise ConfigurationError(
+            f"{trainer.out} holds a training, which `steps` 0 would overwrite: choose another `out`"
+        )
     try:
         trainer.run()
     except (RuntimeError, MemoryError) as error:

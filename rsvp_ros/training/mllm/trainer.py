@@ -97,7 +97,7 @@ class MllmTrainConfig:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
         if self.steps < (0 if self.init else 1):
-            raise ConfigurationError(f"training option `steps` must be at least 1, with `init` 0, it is {self.steps}")
+            raise ConfigurationError(f"training option `steps` must be at least 1 (with `init`: 0), it is {self.steps}")
         if not 0 <= self.unknown_words <= 1:
             raise ConfigurationError(f"training option `unknown_words` is a share, it is {self.unknown_words}")
         if (self.blind_rows or self.reading_rows) and not self.chain_of_thought:
@@ -302,7 +302,10 @@ def train(config: MllmTrainConfig) -> Path:
     Raises ConfigurationError, ModelLoadError (`init`), TrainingDivergedError, InvalidImageError (damaged data).
     """
     trainer = Trainer(config)
-    trainer.resume()
+    if trainer.resume() and config.steps == 0:
+        raise ConfigurationError(
+            f"{trainer.out} holds a training, which `steps` 0 would overwrite: choose another `out`"
+        )
     trainer.run()
     weights = trainer.out / "weights"
     trainer.save_weights(weights)
