@@ -1081,10 +1081,11 @@ def test_weights_that_know_fewer_words_are_gone_on_from(monkeypatch, tmp_path: P
 
 
 def test_weights_with_fewer_layers_are_gone_on_from(material: Material, tmp_path: Path):
-    """The tower that has become deeper computes the same, and its new layers learn."""
+    """Tower and language model that have become deeper compute the same, and their new layers learn."""
     first = build_model(dataclasses.replace(TINY, vision_layers=2), material.tokenizer, 0)
     first.save_pretrained(tmp_path)
-    deeper = build_model(dataclasses.replace(TINY, vision_layers=5), material.tokenizer, 1)
+    more = TINY.layers + 2
+    deeper = build_model(dataclasses.replace(TINY, vision_layers=5, layers=more), material.tokenizer, 1)
     load_weights(deeper, tmp_path)
     image = torch.from_numpy(to_patches(np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3), np.uint8)))
     _, wanted = encode_images(first.model.visual, image, ROWS, COLUMNS)
@@ -1092,6 +1093,12 @@ def test_weights_with_fewer_layers_are_gone_on_from(material: Material, tmp_path
     assert torch.allclose(merged, wanted, atol=1e-6)
     merged.square().mean().backward()
     assert all(block.mlp.linear_fc2.weight.grad.abs().max() > 0 for block in deeper.model.visual.blocks)
+    words = torch.arange(9)[None]
+    wanted, said = (model.model.language_model(words).last_hidden_state for model in (first, deeper))
+    assert torch.allclose(said, wanted, atol=1e-5)
+    said.square().mul(torch.arange(said.shape[-1])).mean().backward()
+    layers = deeper.model.language_model.layers
+    assert len(layers) == more and all(layer.mlp.down_proj.weight.grad.abs().max() > 0 for layer in layers)
     deeper.save_pretrained(tmp_path / "deeper")
     with pytest.raises(ModelLoadError, match="of this size"):
         load_weights(first, tmp_path / "deeper")

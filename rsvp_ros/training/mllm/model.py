@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,11 +109,19 @@ def build_model(size: MllmSize, tokenizer: PreTrainedTokenizerFast, seed: int) -
 
 def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
     """Take the weights that a training wrote into `folder`; words that it did not know keep the vectors they have here,
-    as long as its own, and layers that its vision tower lacks begin by passing on what they get. Raises ModelLoadError.
-    """
+    as long as its own, and layers that it lacks begin by passing on what they get. Raises ModelLoadError."""
     try:
         start = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        start.model.visual.blocks = _deepened(start.model.visual.blocks, len(model.model.visual.blocks))
+        start.model.visual.blocks = _deepened(
+            start.model.visual.blocks,
+            len(model.model.visual.blocks),
+            lambda block: (block.attn.proj, block.mlp.linear_fc2),
+        )
+        start.model.language_model.layers = _deepened(
+            start.model.language_model.layers,
+            len(model.model.language_model.layers),
+            lambda layer: (layer.self_attn.o_proj, layer.mlp.down_proj),
+        )
         known = start.get_input_embeddings().weight
         new = model.get_input_embeddings().weight.detach()[len(known) :]
         table = torch.cat((known, new * (known.std() / new.std()) if len(new) else new))
@@ -126,8 +135,13 @@ def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
 
 
 @torch.no_grad()
-def _deepened(blocks: torch.nn.ModuleList, layers: int) -> torch.nn.ModuleList:
-    """A tower of at least as many layers that computes the same: the new ones, spread evenly, add nothing at first."""
+def _deepened(
+    blocks: torch.nn.ModuleList, layers: int, ends: Callable[[torch.nn.Module], Sequence[torch.nn.Linear]]
+) -> torch.nn.ModuleList:
+    """A stack of at least as many layers that computes the same: the new ones, spread evenly, add nothing at first.
+
+    `ends`: the parts of a layer whose results are added to what it got.
+    """
     known, more = len(blocks), max(0, layers - len(blocks))
     doubled = [max(0, (k + 1) * known // (more + 1) - 1) for k in range(more)]
     deeper = []
@@ -135,9 +149,9 @@ def _deepened(blocks: torch.nn.ModuleList, layers: int) -> torch.nn.ModuleList:
         deeper.append(block)
         for _ in range(doubled.count(index)):
             new = copy.deepcopy(block)
-            for last in (new.attn.proj, new.mlp.linear_fc2):
-                last.weight.zero_()
-                last.bias.zero_()
+            for end in ends(new):
+                for parameter in end.parameters():
+                    parameter.zero_()
             deeper.append(new)
     return torch.nn.ModuleList(deeper)
 
