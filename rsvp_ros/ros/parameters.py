@@ -123,7 +123,7 @@ OPTIONS: Mapping[str, Option] = {
     "mllm.openai.image_format": Option("How the image is sent", choices=("jpeg", "png")),
     "mllm.openai.jpeg_quality": Option("Quality of a JPEG", 1, 100),
     "mllm.openai.max_pixels": Option("A larger image is scaled down to this many pixels; 0: never", 0, 2**31 - 1),
-    "mllm.transformers.model": Option("A folder or a hub name; loaded by AutoModelForImageTextToText"),
+    "mllm.transformers.model": Option("'embedded', a folder or a hub name; loaded by AutoModelForImageTextToText"),
     "mllm.transformers.device": Option(DEVICES),
     "mllm.transformers.dtype": Option("Precision of the MLLM; 'auto' is the checkpoint's own", choices=DTYPES),
     "mllm.transformers.quantization": Option("By bitsandbytes, to save memory", choices=("none", "int8", "int4")),
