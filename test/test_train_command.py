@@ -257,11 +257,13 @@ def test_a_curve_shows_what_is_in_the_log(tmp_path):
 def test_one_scene_in_many_is_held_out(tmp_path):
     scenes = tmp_path / "scenes"
     scenes.mkdir()
-    names = [f"train_{seed:06}.json" for seed in range(2 * HELD_OUT)]
+    views = ["", "_0", "_1"]
+    names = sorted(f"train_{seed:06}{view}.json" for seed in range(2 * HELD_OUT) for view in views)
     for name in (*names, "test_000000.json"):
         (scenes / name).touch()
     training, held_out = (tabletop_records((str(tmp_path),), choice) for choice in (False, True))
-    assert [Path(path).name for path in held_out] == [names[0], names[HELD_OUT]]
+    wanted = [f"train_{seed:06}{view}.json" for seed in (0, HELD_OUT) for view in views]
+    assert sorted(Path(path).name for path in held_out) == sorted(wanted)  # no other view of them is trained on
     assert sorted(Path(path).name for path in training + held_out) == names
     with pytest.raises(ConfigurationError, match=r"nowhere holds no scenes.*rsvp tabletop export --split train"):
         tabletop_records((str(tmp_path / "nowhere"),), False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.tabletop.splits import Split
 
 HELD_OUT = 50
-"""One of this many exported scenes is for validation."""
+"""One of this many exported scenes is for validation, with all its views."""
+PHOTOGRAPHED = 0.5
+"""Of the textures are cut from photographs, where there are some."""
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -29,16 +32,27 @@ def tabletop_records(folders: Sequence[str], held_out: bool) -> tuple[str, ...]:
                 f"{folder} holds no scenes of the split {Split.TRAIN.value}: write some with "
                 f"`rsvp tabletop export --split {Split.TRAIN.value} --out {folder}`, or leave out `tabletop`"
             )
-        records += [path for i, path in enumerate(found) if (i % HELD_OUT == 0) == held_out]
+        scenes = {scene: i for i, scene in enumerate(dict.fromkeys(map(_scene, found)))}
+        records += [path for path in found if (scenes[_scene(path)] % HELD_OUT == 0) == held_out]
     return tuple(records)
 
 
-def read_photographs(folder: str | None) -> list[np.ndarray]:
-    """The pictures in a folder, uint8 H x W x 3 RGB; none for None. Raises ConfigurationError where it holds none."""
+def _scene(record: str) -> str:
+    """A scene's split and seed: what all its views have in common."""
+    return "_".join(Path(record).stem.split("_")[:2])
+
+
+def read_photographs(folder: str | None, count: int) -> list[np.ndarray]:
+    """`count` of the pictures in a folder, evenly spread, or all; uint8 H x W x 3 RGB; none for None.
+
+    Raises ConfigurationError where it holds none.
+    """
     if folder is None:
         return []
     paths = sorted(path for path in Path(folder).expanduser().glob("*") if path.suffix.lower() in PICTURES)
-    pictures = [picture for path in paths if (picture := cv2.imread(str(path))) is not None]
+    spread = sorted(range(len(paths)), key=lambda i: i * count % len(paths) >= count)  # then those for want of others
+    readable = (picture for i in spread if (picture := cv2.imread(str(paths[i]))) is not None)
+    pictures = list(itertools.islice(readable, count))
     if not pictures:
         raise ConfigurationError(f"`photographs` {folder} holds no picture that can be read ({', '.join(PICTURES)})")
     return [cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) for picture in pictures]
