@@ -152,6 +152,26 @@ def test_what_only_another_thing_is_may_be_absent():
     assert one_mug == {(1,)}
 
 
+def test_what_some_would_call_a_thing_is_not_absent():
+    """A mug that some would call orange: there may be an orange mug. Nobody would call it purple."""
+    ids = np.zeros((120, 200), np.uint8)
+    thing = Thing(1, "mug", "red", Box(40, 20, 100, 70), 3000, perhaps=("orange",))
+    ids[thing.box.to_slices(200, 120)] = 1
+    scene = Scene(np.zeros((120, 200, 3), np.uint8), ids, (thing,), ())
+    rng = np.random.default_rng(0)
+    said = {s.text for _ in range(1500) for s in sample_prompts(rng, scene, 6) if not s.targets}
+    assert (
+        "purple mug" in said
+        and "orange book" in said
+        and any("purple" in text for text in said & set(_alone("purple")))
+    )
+    assert not [text for text in said if "orange" in text and _names(text, "mug")] and not said & set(_alone("orange"))
+
+
+def _alone(color: str) -> tuple[str, ...]:
+    return f"the {color} one", f"the {color} thing", f"{color} object", f"thing, {color}"
+
+
 def _by_part(text: str, thing) -> bool:
     """Whether a name is found only as part of a longer one of another kind ("can" in "tin can", "cup" in "cupcake")."""
     longer = [n for kind, names in NOUNS.items() if kind != thing.kind for n in names if n in text]

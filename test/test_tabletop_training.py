@@ -8,7 +8,8 @@ import torch
 from hand_made_view import make_view
 
 from rsvp_ros.geometry import Box, mask_iou
-from rsvp_ros.tabletop.kinds import KINDS, is_held_out_pair
+from rsvp_ros.tabletop.descriptions import has_color
+from rsvp_ros.tabletop.kinds import COLORS, KINDS, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view_files import ViewFiles, write_view
 from rsvp_ros.textures import TextureBank
@@ -47,6 +48,8 @@ def test_a_whole_view_keeps_its_things(view):
         assert np.array_equal(whole.mask(thing), view.mask(thing.id))
         assert thing.color in thing.description
         assert len(thing.foreign) == 3 and len(set(thing.foreign)) == 3
+        called = {color for color in COLORS if has_color(seen, color) is not False}
+        assert called | {thing.color} == {thing.color, *thing.perhaps}
 
 
 def test_a_part_of_a_view_is_cut_where_it_says(view):

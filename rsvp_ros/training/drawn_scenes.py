@@ -50,6 +50,8 @@ class Thing:
     """As stage 1 writes it, with all its attributes ("knife, red handle"); empty: by kind and colour only."""
     foreign: tuple[str, ...] = ()
     """Kind and colour in other languages than English."""
+    perhaps: tuple[str, ...] = ()
+    """Keys of COLORS that some would call it by, too."""
 
 
 UNKNOWN = 255

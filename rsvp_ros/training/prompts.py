@@ -128,6 +128,11 @@ def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> S
     return Sample(PromptKind.ABSENT, box, text, ()) if text else None
 
 
+def _colors(thing: Thing) -> set[str]:
+    """All that it may be called by: a description with one of these is not surely wrong."""
+    return {thing.color, *CONFUSABLE.get(thing.color, ()), *thing.perhaps}
+
+
 def _absent_word(rng: np.random.Generator, scene: Scene, others: list[Thing], vocabulary: Vocabulary) -> str | None:
     """A kind without its colour, a colour without a kind, or a kind and what only another thing is ("striped mug")."""
     form = rng.random()
@@ -136,7 +141,7 @@ def _absent_word(rng: np.random.Generator, scene: Scene, others: list[Thing], vo
         return kind_text(rng, kinds[rng.integers(len(kinds))]) if kinds else None
     if form < 0.8:
         # A pattern may show a second colour, and so may metal.
-        seen = {c for t in others for c in (t.color, *CONFUSABLE.get(t.color, ()))} | set(CONFUSABLE)
+        seen = {c for t in others for c in _colors(t)} | set(CONFUSABLE)
         colors = [color for color in vocabulary.colors if color not in seen]
         plain = not any(t.attributes for t in others)
         return color_text(rng, colors[rng.integers(len(colors))]) if colors and plain else None
@@ -161,7 +166,7 @@ def _absent_pair(rng: np.random.Generator, scene: Scene, others: list[Thing], vo
         color = one.color
     elif choice < 0.97:
         kind, color = one.kind, one.color  # perhaps in the image, not in the region
-    rivals = {(t.kind, c) for t in others for c in (t.color, *CONFUSABLE.get(t.color, ()))}
+    rivals = {(t.kind, c) for t in others for c in _colors(t)}
     if vocabulary.is_held_out(kind, color) or (kind, color) in rivals:
         return None
     return pair_text(rng, kind, color)

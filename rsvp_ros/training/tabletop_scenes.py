@@ -9,6 +9,7 @@ import numpy as np
 
 from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.segmentation.region import CROP_REACH, CROP_SIDE
+from rsvp_ros.tabletop.descriptions import has_color
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction, InstructionKind
 from rsvp_ros.tabletop.instructions import english_name, sample_instructions, visible_attributes
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, TRAINING_KINDS, is_held_out_pair
@@ -55,7 +56,9 @@ def _thing(view: View, seen: ObjectView, ids: np.ndarray) -> Thing | None:
     kind = "block" if seen.kind == "cube" else seen.kind
     described = ", ".join((english_name(seen.kind), *visible_attributes(seen)))
     foreign = tuple(GRAMMARS[language](None, True).name(seen) for language in LANGUAGES if language != "en")
-    return Thing(seen.id, kind, seen.color, box, int(np.count_nonzero(mask)), tuple(attributes), described, foreign)
+    perhaps = tuple(color for color in COLORS if color != seen.color and has_color(seen, color) is not False)
+    area = int(np.count_nonzero(mask))
+    return Thing(seen.id, kind, seen.color, box, area, tuple(attributes), described, foreign, perhaps)
 
 
 def to_scene(view: View, area: tuple[int, int, int, int]) -> Scene:
