@@ -17,8 +17,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
 from rsvp_ros.errors import (
     CancelledError,
     InvalidImageError,
@@ -29,18 +27,27 @@ from rsvp_ros.errors import (
     RsvpError,
     SupersededError,
 )
+from rsvp_ros.frame_history import FrameHistory
 from rsvp_ros.geometry import Box
 from rsvp_ros.reasoning.literal import LiteralReasoner
 from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
 from rsvp_ros.request import Outcome, Request, RequestState
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.tracking.tracker import MAX_ID, Tracker, TrackerConfig
-from rsvp_ros.types import Frame, Prediction, Reasoning, ReasoningStep, RegionProposal, TargetsInFrame
+from rsvp_ros.types import (
+    Frame,
+    Prediction,
+    Reasoning,
+    ReasoningStep,
+    RegionProposal,
+    Target,
+    TargetsInFrame,
+    TargetState,
+)
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-HISTORY_FRAMES = 32  # kept while the MLLM thinks; when full, every second one is dropped
 PATIENCE_FRAMES = 2  # a new result gets a look at least once in so many frames, however busy the camera
 
 
@@ -51,9 +58,10 @@ class PerceptionConfig:
     image_timeout_s: float = 5.0
     """An instruction waits for a first image for so long."""
     catch_up_frames: int = 16
-    """A result is carried from the reasoned frame to the present through at most so many frames between."""
+    """A result is carried from the reasoned frame to the present through at most so many frames between. Those that
+    come meanwhile follow: half as many of them, then a quarter, and so on."""
     ask_again: bool = False
-    """When all targets of the last instruction are lost, ask the MLLM again."""
+    """When all targets of the last instruction are lost, ask the MLLM again; others stay followed."""
     ask_again_interval_s: float = 10.0
     """But not more often than this."""
 
@@ -87,10 +95,12 @@ class _CatchUp:
     """Still to go through, the reasoned one first."""
     last: Frame
     """The newest one gone through; at first the reasoned one."""
+    history: FrameHistory
+    """What came, and goes on coming, after all these."""
+    room: int
+    """How many of those are taken when `frames` run out: each time half of the last, so that it ends."""
     features: object | None = None
     """The next one encoded, once it has been looked at."""
-    final: bool = False
-    """Whether `frames` holds the very last step."""
     waited: int = 0
     """Live frames processed since its last step."""
 
@@ -108,6 +118,7 @@ class Perception:
         on_problem: gets what went wrong without ending a request, in the thread in which it did.
         on_reasoning: in the models' thread, before the first frame since stage 1 has begun to reason (True) or has
             stopped (False).
+        max_instruction_chars: of what is taken literally, and of the name of what is in a box.
     """
 
     def __init__(
@@ -121,6 +132,7 @@ class Perception:
         config: PerceptionConfig | None = None,
         tracker_config: TrackerConfig | None = None,
         on_reasoning: Callable[[bool], None] | None = None,
+        max_instruction_chars: int = ReasonerConfig.max_instruction_chars,
     ) -> None:
         self.config = config or PerceptionConfig()
         self.reasoner = reasoner
@@ -133,14 +145,17 @@ class Perception:
         self._tracker = Tracker(tracker_config)
         self._catch_up: _CatchUp | None = None
         self._last_id = 0
-        self._asked_at = -float("inf")
+        self._max_instruction_chars = max_instruction_chars
         self._last_instruction = ""
+        self._last_found: frozenset[int] = frozenset()  # the ids of what it found
+        self._asked_again: Request | None = None
+        self._asked_again_at = -float("inf")
 
         self._changed = threading.Condition()  # guards all that follows
         self._slot: Frame | None = None
         self._newest: Frame | None = None
         self._newest_at = 0.0  # when it came, by the monotonic clock
-        self._history: list[Frame] | None = None
+        self._history: FrameHistory | None = None  # what came since the frame that the request is about
         self._commands: deque[Callable[[], None]] = deque()
         self._request: Request | None = None
         self._inbox: Request | None = None
@@ -165,7 +180,7 @@ class Perception:
             self.close()
             raise
         if self.reasoner is None and segmenter.reads_text:
-            self.reasoner = LiteralReasoner()
+            self.reasoner = LiteralReasoner(self._max_instruction_chars)
         return segmenter
 
     def close(self) -> None:
@@ -187,10 +202,10 @@ class Perception:
             dropped = self._slot is not None
             self._slot = self._newest = frame
             self._newest_at = time.monotonic()
-            if self._history is not None:
-                if len(self._history) >= HISTORY_FRAMES:
-                    self._history = self._history[::2]
-                self._history.append(frame)
+            if self.request is None:
+                self._history = None
+            elif self._history is not None:
+                self._history.add(frame)
             statistics = self._statistics
             self._statistics = replace(
                 statistics, received=statistics.received + 1, dropped=statistics.dropped + dropped
@@ -204,11 +219,11 @@ class Perception:
         """
         request = Request(instruction, box, keep_targets)
         request.add_done_callback(self._on_done)
-        if box is not None and len(instruction) > ReasonerConfig.max_instruction_chars:
+        if box is not None and len(instruction) > self._max_instruction_chars:
             request.cancel(
                 InvalidInstructionError(
                     f"the name of what is in the box has {len(instruction)} characters; at most "
-                    f"{ReasonerConfig.max_instruction_chars} are taken"
+                    f"{self._max_instruction_chars} are taken"
                 )
             )
             return request
@@ -258,6 +273,12 @@ class Perception:
         with self._changed:
             self._commands.append(lambda: self._tracker.set_config(config))
             self._changed.notify_all()
+
+    def set_max_instruction_chars(self, limit: int) -> None:
+        """Take a new limit from the next request on."""
+        self._max_instruction_chars = limit
+        if isinstance(self.reasoner, LiteralReasoner):
+            self.reasoner = LiteralReasoner(limit)
 
     @property
     def statistics(self) -> Statistics:
@@ -346,6 +367,8 @@ class Perception:
             self._count(unusable=1)
             self._on_problem(error)
             return
+        except ModelRunError as error:
+            self._on_problem(error)
         targets = tracker.targets()
         try:
             self._on_targets(TargetsInFrame(frame, targets, seconds))
@@ -353,8 +376,8 @@ class Perception:
             # Whatever goes wrong with one result (a subscriber's fault, a full disk) must not end the stream.
             logger.exception("could not hand over the targets of one frame")
         self._count(processed=1, segment_s=seconds, targets=len(targets))
-        if tracker.lost:
-            self._ask_again()
+        if self.config.ask_again:
+            self._ask_again(targets)
 
     def _follow(
         self, segmenter: Segmenter, tracker: Tracker, frame: Frame, features: object | None = None
@@ -362,7 +385,7 @@ class Perception:
         """Find a tracker's targets in a frame; seconds spent in the segmenter, and the frame encoded.
 
         `features`: that from a first look, to look once more where it saw the targets. None comes back where nothing is
-        followed or the segmenter failed.
+        followed. Raises InvalidImageError; ModelRunError where the segmenter failed, and the targets were not seen.
         """
         if not tracker.active:
             return 0.0, None
@@ -371,20 +394,21 @@ class Perception:
         again = features is not None
         prompts = tracker.prompts(frame.stamp_ns, width, height, segmenter.reads_text)
         predictions: Sequence[Prediction | None] = [None] * len(prompts)
+        failure: ModelRunError | None = None
         start = time.perf_counter()
         try:
             if features is None:
                 features = segmenter.encode(image)
             predictions = segmenter.segment(features, prompts)
         except ModelRunError as error:
-            features = None
-            self._on_problem(error)
+            failure = error
         except Exception as error:
-            features = None
             logger.exception("the segmenter failed")
-            self._on_problem(ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}"))
+            failure = ModelRunError(f"the segmenter {segmenter.name} failed: {error!r}; the log holds the traceback")
         seconds = time.perf_counter() - start
         tracker.update(image, predictions, frame.stamp_ns, again)
+        if failure is not None:
+            raise failure
         return seconds, features
 
     def _advance(self, segmenter: Segmenter, catch_up: _CatchUp) -> None:
@@ -403,7 +427,11 @@ class Perception:
             seen_before, features = catch_up.features is not None, None
             try:
                 _, features = self._follow(segmenter, tracker, frame, catch_up.features)
-            except InvalidImageError as error:
+            except (InvalidImageError, ModelRunError) as error:
+                if first:
+                    # Anew: this one's traceback holds what the model had in memory, for as long as the request lives.
+                    request.cancel(type(error)(str(error)))
+                    return
                 self._on_problem(error)
             if features is not None and not seen_before:
                 catch_up.features = features
@@ -411,14 +439,11 @@ class Perception:
             catch_up.features, catch_up.last = None, catch_up.frames.popleft()
             if first:
                 tracker.keep_seen()
-        if catch_up.frames and len(tracker):
-            return
-        newest = self._newest
-        if len(tracker) and newest is not catch_up.last and not catch_up.final:
-            # Frames that came meanwhile. Only once: from there it is the live stream that goes on.
-            catch_up.frames.append(newest)
-            catch_up.final = True
-        else:
+        if len(tracker) and not catch_up.frames:
+            with self._changed:
+                catch_up.frames.extend(catch_up.history.take(catch_up.room))
+            catch_up.room = len(catch_up.frames) // 2
+        if not (len(tracker) and catch_up.frames):
             self._arrive(catch_up)
 
     def _arrive(self, catch_up: _CatchUp) -> None:
@@ -429,8 +454,13 @@ class Perception:
         if request.finish(outcome) and len(catch_up.tracker):
             if not request.keep_targets:
                 self._tracker = Tracker(self._tracker.config)
+            if request is self._asked_again:
+                for id in self._last_found:
+                    self._tracker.clear(id)
             self._tracker.join(catch_up.tracker)
-            self._last_instruction = request.instruction if request.box is None else ""
+            if request.box is None:
+                self._last_instruction = request.instruction
+                self._last_found = frozenset(target.id for target in outcome.result.targets)
 
     def _new_ids(self, count: int) -> list[int]:
         ids = []
@@ -439,11 +469,13 @@ class Perception:
             ids.append(self._last_id)
         return ids
 
-    def _ask_again(self) -> None:
-        due = time.monotonic() - self._asked_at >= self.config.ask_again_interval_s
-        if self.config.ask_again and due and self._last_instruction and self.request is None:
-            self._asked_at = time.monotonic()
-            self.find(self._last_instruction)
+    def _ask_again(self, targets: Sequence[Target]) -> None:
+        """Find what the last instruction means once more, where all that it found is lost."""
+        states = {target.state for target in targets if target.id in self._last_found}
+        due = time.monotonic() - self._asked_again_at >= self.config.ask_again_interval_s
+        if states == {TargetState.LOST} and due and self.request is None:
+            self._asked_again_at = time.monotonic()
+            self._asked_again = self.find(self._last_instruction, keep_targets=True)
 
     def _count(self, processed: int = 0, unusable: int = 0, segment_s: float = 0.0, targets: int | None = None) -> None:
         with self._changed:
@@ -474,14 +506,17 @@ class Perception:
                 # A fault in a model's own code ends this request, not the thread that serves all others.
                 logger.exception("reasoning failed")
                 request.cancel(ModelRunError(f"reasoning failed: {error!r}; the log holds the traceback"))
-            finally:
-                with self._changed:
-                    self._history = None
 
     def _answer(self, request: Request) -> None:
-        frame = self._wait_for_frame(request)
+        history = FrameHistory()
+        frame = self._wait_for_frame(request, history)
         if frame is None:
             return
+
+        def tell(text: str = "") -> None:
+            if not request.done:  # what was told when it ended is the last word
+                self._on_progress(request, text)
+
         request.frame = frame
         height, width = frame.image.shape[:2]
         if request.box is not None:
@@ -495,33 +530,33 @@ class Perception:
             proposals: Sequence[RegionProposal] = (RegionProposal(box, request.instruction),)
         else:
             request.state = RequestState.REASONING
-            self._on_progress(request, "")
+            tell()
 
             def on_steps(steps: tuple[ReasoningStep, ...], text: str) -> None:
                 request.steps = steps
-                self._on_progress(request, text)
+                tell(text)
 
             reasoning = self.reasoner.reason(frame.image, request.instruction, on_steps, request.stopping)
             proposals = reasoning.proposals
         request.reasoning, request.steps = reasoning, reasoning.steps
         request.state = RequestState.CATCHING_UP
-        self._on_progress(request, "")
+        tell()
+
         with self._changed:
-            between, self._history = self._history or [], None
-            count = min(len(between), self.config.catch_up_frames)
-            chosen = [between[i] for i in np.linspace(0, len(between) - 1, count).round().astype(int)]
-            frames = deque([frame, *chosen] if proposals else ())
+            between = history.take(self.config.catch_up_frames + 1)  # and the newest
+            frames = deque([frame, *between] if proposals else ())
+            room = max(len(frames) // 2, 1)
 
             def command() -> None:
                 self._catch_up = _CatchUp(
-                    request, reasoning, proposals, Tracker(self._tracker.config), frames, last=frame
+                    request, reasoning, proposals, Tracker(self._tracker.config), frames, frame, history, room
                 )
 
             self._commands.append(command)
             self._changed.notify_all()
 
-    def _wait_for_frame(self, request: Request) -> Frame | None:
-        """The newest frame, if it is not an old one; from here on, frames are kept until the answer is there.
+    def _wait_for_frame(self, request: Request, history: FrameHistory) -> Frame | None:
+        """The newest frame, if it is not an old one; from here on, frames are kept in `history` while it is under way.
 
         None where nobody waits for an answer any more.
         """
@@ -538,5 +573,5 @@ class Perception:
                         "QoS are those that are subscribed to"
                     )
                 self._changed.wait(min(left, 0.1))  # `cancel` does not notify: look at it now and then
-            self._history = []
+            self._history = history
             return self._newest

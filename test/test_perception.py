@@ -21,6 +21,7 @@ from rsvp_ros.errors import (
 )
 from rsvp_ros.geometry import Box
 from rsvp_ros.perception import Perception, PerceptionConfig
+from rsvp_ros.reasoning.literal import LiteralReasoner
 from rsvp_ros.reasoning.mllm.base import Generation
 from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
 from rsvp_ros.request import RequestState
@@ -40,6 +41,7 @@ class RedSegmenter:
     def __init__(self, delay_s: float = 0.0) -> None:
         self.delay_s = delay_s
         self.fail = False
+        self.after_look = lambda: None
         self.threads: set[int] = set()
 
     def encode(self, image):
@@ -56,6 +58,7 @@ class RedSegmenter:
             region = prompt.box.to_slices(features.shape[1], features.shape[0])
             mask[region] = features[region]
             predictions.append(Prediction(mask, 0.9, float(mask.any())))
+        self.after_look()
         return predictions
 
 
@@ -92,10 +95,10 @@ FOUND = (
 ABSENT = '{"target": "a cat", "scene": "one book", "present": false, "objects": []}'
 
 
-def picture(x: float, y: float = 80, side: int = 50) -> np.ndarray:
+def picture(x: float, y: float = 80, side: int = 50, color: tuple[int, int, int] = (250, 20, 20)) -> np.ndarray:
     """A red book on grey, its top left corner at (x, y)."""
     image = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
-    image[Box.from_xywh(x, y, side, side).to_slices(*SIZE)] = (250, 20, 20)
+    image[Box.from_xywh(x, y, side, side).to_slices(*SIZE)] = color
     return image
 
 
@@ -185,6 +188,40 @@ def test_reasoning_never_delays_a_frame_and_the_result_catches_up():
         assert stream.perception.statistics.dropped == 0
     assert {step.name for step in stream.progress[-1][1]} >= {"target", "scene"}
     assert "".join(text for _, _, text in stream.progress) == FOUND
+
+
+def test_a_target_that_moves_all_the_while_the_mllm_thinks_is_still_there():
+    mllm = ScriptedMllm(FOUND)
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        request = stream.perception.find("the red book")
+        until(lambda: request.state is RequestState.REASONING)
+        for i in range(1, 301):  # 10 s
+            stream.frame(picture(90 + i // 2), 1 / 30)
+        mllm.go.set()
+        (target,) = request.result(DEADLINE_S).result.targets
+        assert target.state is TargetState.TRACKING
+        assert target.box == Box(240, 80, 290, 130)
+
+
+def test_a_target_that_moves_while_its_result_waits_behind_a_busy_camera_is_still_there():
+    """Whenever the segmenter has looked, the next frame is there."""
+    mllm, segmenter = ScriptedMllm(FOUND), RedSegmenter()
+    with Stream(segmenter, mllm=mllm) as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        request = stream.perception.find("the red book")
+        until(lambda: request.state is RequestState.REASONING)
+        frames = (Frame(picture(90 + i // 2), stream.stamp_ns + i * 10**9 // 30) for i in range(1, 400))
+        for _ in range(20):
+            stream.process(next(frames))
+        segmenter.after_look = lambda: request.done or stream.perception.submit(next(frames))
+        mllm.go.set()
+        arrived = request.result(DEADLINE_S).result
+        now = stream.process(next(frames))
+        assert [t.state for t in (*arrived.targets, *now.targets)] == [TargetState.TRACKING] * 2
+        assert now.targets[0].box.x0 > 150, "it has moved far"
+        assert now.frame.stamp_ns - arrived.frame.stamp_ns < 0.5e9, "the result reached the present"
 
 
 def test_tells_the_models_thread_when_stage_1_reasons():
@@ -308,6 +345,45 @@ def test_occluded_then_lost_then_asked_again():
         assert first.instruction == "the red book"
 
 
+def test_asking_again_replaces_what_is_lost_and_nothing_else():
+    def with_cup(image):
+        image[10:40, 250:280] = (250, 20, 20)
+        return image
+
+    mllm = ScriptedMllm(FOUND)
+    mllm.go.set()
+    config = PerceptionConfig(ask_again=True, ask_again_interval_s=0.0)
+    with Stream(mllm=mllm, config=config, tracker_config=TrackerConfig(lost_after_s=1.0)) as stream:
+        stream.frame(with_cup(picture(90)))
+        book = stream.perception.find("the red book").result(DEADLINE_S).result.targets[0]
+        cup = stream.perception.find(box=Box(245, 5, 285, 45), keep_targets=True).result(DEADLINE_S).result.targets[0]
+        assert [t.id for t in stream.frame(with_cup(picture(90))).targets] == [book.id, cup.id]
+        another = with_cup(picture(90, color=(250, 20, 250)))  # in the book's place
+        until(lambda: book.id not in [t.id for t in stream.frame(another, 0.3).targets])
+        cup_now, found = stream.results[-1].targets
+        assert cup_now.id == cup.id
+        assert found.instruction == "the red book"
+        assert [t.state for t in (cup_now, found)] == [TargetState.TRACKING] * 2
+
+
+def test_a_request_that_is_done_makes_no_more_progress():
+    class Late(LiteralReasoner):
+        """Notices only when it is through that nobody waits any more."""
+
+        def reason(self, image, instruction, on_steps=None, cancel=None):
+            assert cancel.wait(DEADLINE_S)
+            return super().reason(image, instruction, on_steps, cancel)
+
+    with Stream() as stream:
+        stream.perception.reasoner = Late()
+        stream.frame(picture(90))
+        request = stream.perception.find("the red book")
+        until(lambda: stream.progress)
+        request.cancel()
+        until(lambda: request.reasoning is not None)
+    assert [steps for _, steps, _ in stream.progress] == [()]
+
+
 def test_cancel_and_supersede():
     mllm = ScriptedMllm(FOUND)
     with Stream(mllm=mllm) as stream:
@@ -338,6 +414,19 @@ def test_refusals():
             stream.perception.find("x" * 100_000, Box(80, 70, 150, 140)).result(DEADLINE_S)
 
 
+def test_the_limit_of_instructions_without_an_mllm():
+    segmenter, box = RedSegmenter(), Box(80, 70, 150, 140)
+    segmenter.reads_text = True
+    with Stream(segmenter, max_instruction_chars=10) as stream:
+        stream.frame(picture(90))
+        for where in (None, box):
+            with pytest.raises(InvalidInstructionError, match="11 characters.* 10"):
+                stream.perception.find("x" * 11, where).result(DEADLINE_S)
+        stream.perception.set_max_instruction_chars(3000)
+        for where in (None, box):
+            assert stream.perception.find("x" * 3000, where).result(DEADLINE_S).result.targets
+
+
 def test_a_segmenter_that_cannot_be_loaded():
     def load():
         raise ModelLoadError("no such folder")
@@ -364,6 +453,27 @@ def test_bad_frames_and_a_failing_model_do_not_end_the_stream():
         assert isinstance(stream.problems[-1], ModelRunError)
         stream.segmenter.fail = False
         assert stream.frame(picture(96)).targets[0].state is TargetState.TRACKING
+
+
+@pytest.mark.parametrize("error", [ModelRunError("out of memory"), RuntimeError("out of memory")])
+def test_a_model_that_fails_on_the_reasoned_frame_fails_the_request(error):
+    """And the old targets stay."""
+
+    def fail():
+        raise error
+
+    mllm = ScriptedMllm(FOUND)
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        old = stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S).result.targets[0]
+        request = stream.perception.find("the red book")
+        until(lambda: request.state is RequestState.REASONING)
+        stream.segmenter.after_look = fail
+        mllm.go.set()
+        with pytest.raises(ModelRunError, match="out of memory"):
+            request.result(DEADLINE_S)
+        stream.segmenter.after_look = lambda: None
+        assert [t.id for t in stream.frame(picture(92)).targets] == [old.id]
 
 
 def test_changed_resolution_and_stamps_that_go_backwards():

@@ -25,6 +25,9 @@ class LiteralReasoner:
     target is all that comes of "all the fruit". Whether it is in the image, the segmenter alone decides.
     """
 
+    def __init__(self, max_instruction_chars: int = ReasonerConfig.max_instruction_chars) -> None:
+        self.max_instruction_chars = max_instruction_chars
+
     def reason(
         self,
         image: np.ndarray,
@@ -38,7 +41,7 @@ class LiteralReasoner:
         """
         started = time.monotonic()
         check_image(image)
-        instruction = check_instruction(instruction, ReasonerConfig.max_instruction_chars)
+        instruction = check_instruction(instruction, self.max_instruction_chars)
         height, width = image.shape[:2]
         steps = (ReasoningStep("target", EXPLANATION),)
         if on_steps:

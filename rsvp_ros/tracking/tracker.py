@@ -340,11 +340,6 @@ class Tracker:
         """Whether a frame has to be segmented at all."""
         return any(not track.given_up for track in self._tracks)
 
-    @property
-    def lost(self) -> bool:
-        """Whether there are targets and all of them are lost."""
-        return bool(self._tracks) and all(track.state is TargetState.LOST for track in self._tracks)
-
     def prompts(self, stamp_ns: int, width: int, height: int, reads_text: bool = False) -> list[Prompt]:
         """What to ask the segmenter: one for each target that is not given up, and at most one to find a hidden one
         elsewhere.

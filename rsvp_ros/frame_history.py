@@ -1,0 +1,36 @@
+"""The frames that came since one that is being thought about: a bounded number of them, evenly spread in time."""
+
+from __future__ import annotations
+
+from rsvp_ros.types import Frame
+
+HISTORY_FRAMES = 32  # at most so many are kept
+
+
+class FrameHistory:
+    """Every n-th frame that is added, and the newest. Whenever they get too many, n doubles."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def add(self, frame: Frame) -> None:
+        self._newest = frame
+        self._added += 1
+        if self._added % self._stride == 0:
+            self._kept.append(frame)
+            if len(self._kept) > HISTORY_FRAMES:
+                self._kept = self._kept[1::2]
+                self._stride *= 2
+
+    def take(self, count: int) -> list[Frame]:
+        """At most `count` of the frames, evenly spread, the newest among them; then it begins anew."""
+        frames = self._kept if self._added % self._stride == 0 else [*self._kept, self._newest]
+        count = min(count, len(frames))
+        self._clear()
+        return [frames[(i + 1) * len(frames) // count - 1] for i in range(count)]
+
+    def _clear(self) -> None:
+        self._kept: list[Frame] = []
+        self._newest: Frame | None = None
+        self._added = 0
+        self._stride = 1
