@@ -25,6 +25,7 @@ from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.request import Outcome
 from rsvp_ros.segmentation.loading import load_segmenter
 from rsvp_ros.tabletop.commands import add_tabletop
+from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.training.commands import add_train
 from rsvp_ros.types import Frame, ReasoningStep
 from rsvp_ros.visualization import draw_proposals, draw_targets, reasoning_panel
@@ -76,9 +77,14 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
 def _segment(options: argparse.Namespace) -> int:
     config = configuration.load_changed(options.config, options.set)
     image = read_image(options.image)
-    box = Box.ordered(*options.box) if options.box else None
+    try:
+        box = Box.ordered(*options.box) if options.box else None
+    except ValueError as error:
+        raise ConfigurationError(f"--box: {error}") from error
     if box is None and not options.instruction:
         raise ConfigurationError("give an instruction, or a box with --box")
+    with disk_errors(options.out):  # before a model runs for minutes
+        options.out.mkdir(parents=True, exist_ok=True)
     needed = box is None and config.mllm.backend != "none"
     mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False) if needed else None
     try:
@@ -86,7 +92,8 @@ def _segment(options: argparse.Namespace) -> int:
     finally:
         if mllm is not None:
             mllm.close()
-    write_results(options.out, image, outcome)
+    with disk_errors(options.out):
+        write_results(options.out, image, outcome)
     targets = outcome.result.targets
     for target in targets:
         box = ", ".join(f"{side:.0f}" for side in target.box.as_tuple())
@@ -119,6 +126,7 @@ def find_in_image(
         on_progress=None if quiet else show,
         config=config.perception,
         tracker_config=config.tracker,
+        max_instruction_chars=config.reasoner.max_instruction_chars,
     )
     perception.start()
     try:
@@ -143,8 +151,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
-    """overlay.png, mask_<id>.png for each target, result.json."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """overlay.png, mask_<id>.png for each target, result.json, in a folder that is there. Raises OSError."""
     targets, reasoning = outcome.result.targets, outcome.reasoning
     picture = draw_targets(image, targets) if targets else draw_proposals(image, reasoning.proposals)
     if reasoning.steps:

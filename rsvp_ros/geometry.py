@@ -32,7 +32,8 @@ class Box:
     @classmethod
     def ordered(cls, xa: float, ya: float, xb: float, yb: float) -> Box:
         """The box between two opposite corners, given in any order."""
-        return cls(min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb))
+        (x0, x1), (y0, y1) = sorted((xa, xb)), sorted((ya, yb))  # which keeps a NaN, as min and max do not
+        return cls(x0, y0, x1, y1)
 
     @classmethod
     def from_xywh(cls, x: float, y: float, width: float, height: float) -> Box:

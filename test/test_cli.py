@@ -84,6 +84,7 @@ def test_a_box_needs_no_mllm(photo, tmp_path):
         (["{photo}", "the cup", "--set", "tracker.padding=wide"], "tracker.padding"),
         (["{photo}", "--box", "900", "900", "950", "950"], "320 x 240"),
         (["{text}", "--box", "1", "1", "5", "5"], "not an image"),
+        (["{photo}", "--box", "60", "10", "nan", "60"], "--box: a box needs four finite numbers"),
     ],
     ids=str,
 )
@@ -95,6 +96,17 @@ def test_what_cannot_be_done_is_said_in_a_line(photo, tmp_path, capsys, argument
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+def test_results_that_cannot_be_written_are_an_error(photo, tmp_path, capsys):
+    """A folder that cannot be made is told before the model is asked: here there is none to ask."""
+    options = ["--set", "mllm.backend=openai", "--set", f"mllm.openai.base_url={unused_url()}"]
+    assert segment(photo, "the cup", "--out", photo / "out", *options) == 2
+    assert f"{photo}/out cannot be written to" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "overlay.png").symlink_to("/dev/full")
+    assert segment(photo, "--box", 95, 75, 165, 135, "--out", tmp_path / "out") == 2
+    assert f"no space is left for {tmp_path}/out" in capsys.readouterr().err
 
 
 def test_a_dead_server(photo, tmp_path, capsys):

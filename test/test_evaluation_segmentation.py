@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rsvp_ros.cli import main
+from rsvp_ros.evaluation.segmentation import read_masked_images
 
 
 @pytest.fixture
@@ -61,6 +62,31 @@ def test_a_mask_without_its_image_is_named(discs, capsys):
     (discs / "images" / "b.jpg").unlink()
     assert main(["evaluate", "images", str(discs)]) == 2
     assert "b.png has no image" in capsys.readouterr().err
+
+
+def test_masks_of_sixteen_bits(discs):
+    """The numbers of objects are not cut to eight."""
+    mask = cv2.imread(str(discs / "masks" / "a.png"), cv2.IMREAD_UNCHANGED).astype(np.uint16)
+    mask[mask > 0] = 256
+    mask[:5, :5] = 512 + 1
+    cv2.imwrite(str(discs / "masks" / "a.png"), mask)
+    (_, masks), _ = read_masked_images(discs)
+    assert [np.count_nonzero(m) for m in masks] == [np.count_nonzero(mask == 256), 25]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: cv2.imwrite(str(path), np.zeros((240, 320, 3), np.uint8)), "several channels"),
+        (lambda path: path.write_bytes(path.read_bytes()[:60]), "is damaged"),
+        (lambda path: path.write_bytes(b"no PNG"), "is damaged"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_named(discs, capsys, damage, words):
+    damage(discs / "masks" / "b.png")
+    assert main(["evaluate", "images", str(discs), "--repeats", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "b.png" in error and words in error
 
 
 def test_drawn_scenes(capsys):

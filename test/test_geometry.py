@@ -23,6 +23,12 @@ def test_a_box_that_is_none_is_refused(corners):
         Box(*corners)
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_a_corner_that_is_no_number_is_refused(place):
+    with pytest.raises(ValueError, match="four finite numbers"):
+        Box.ordered(*[math.nan if i == place else 5.0 + i for i in range(4)])
+
+
 def test_properties_of_a_box():
     box = Box.from_xywh(10, 20, 30, 40)
     assert box == Box(10, 20, 40, 60)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import math
 import re
 import shutil
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_training import files_of_at_most
 from torch.nn import functional
 from transformers import AutoTokenizer
 
@@ -47,6 +50,7 @@ from rsvp_ros.tabletop.view import Camera, ObjectView, View
 from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.curve import read_log
 from rsvp_ros.training.mllm import lessons as lessons_module
+from rsvp_ros.training.mllm import material as material_module
 from rsvp_ros.training.mllm import tokenizer as tokenizer_module
 from rsvp_ros.training.mllm.chains import (
     ANCHOR_OF,
@@ -132,7 +136,9 @@ from rsvp_ros.training.mllm.views import (
     WIDTH,
     network_image,
     seen_things,
+    thing_rows,
     to_patches,
+    write_store,
 )
 from rsvp_ros.training.mllm.word_loss import WordLoss
 
@@ -146,12 +152,13 @@ TINY = MllmSize(
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     export(folder, "coco", SceneOptions(Split.TRAIN, instructions=4), range(6))
+    export(folder, "coco", SceneOptions(Split.VAL, instructions=4), range(2))
     return folder
 
 
 @pytest.fixture(scope="module")
 def views(scenes: Path) -> list[View]:
-    return [read_view(record)[0] for record in sorted((scenes / "scenes").glob("*.json"))]
+    return [read_view(record)[0] for record in sorted((scenes / "scenes").glob("train_*.json"))]
 
 
 @pytest.fixture(scope="module")
@@ -941,6 +948,13 @@ def test_a_damaged_checkpoint_is_passed_over(scenes: Path, material: Material, t
         Trainer(config(scenes, tmp_path), material).resume()
 
 
+def test_a_full_disk_is_said_where_weights_are_written(scenes: Path, material: Material, tmp_path: Path):
+    trainer = Trainer(config(scenes, tmp_path), material)
+    message = r"weights cannot be written to \(.*too large"
+    with files_of_at_most(20_000), pytest.raises(ConfigurationError, match=message):
+        trainer.save_weights(tmp_path / "weights")
+
+
 def test_without_a_chain_of_thought_answers_are_short(scenes: Path, material: Material, tmp_path: Path):
     options = {"chain_of_thought": False, "blind_rows": 0, "reading_rows": 0, "validation_views": 2, "seeing_steps": 0}
     trainer = Trainer(config(scenes, tmp_path, **options), material)
@@ -975,8 +989,67 @@ def test_bad_configurations_are_refused(changes: list[str], message: str):
 
 
 def test_a_folder_without_scenes_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match="holds no scenes"):
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes/val_000000.json").touch()
+    with pytest.raises(ConfigurationError, match=r"no scenes of the split train.*export .*--split train --out"):
         gather(str(tmp_path), str(tmp_path), tmp_path / "material", 1000)
+
+
+def test_of_a_folder_with_several_splits_each_part_takes_its_own(scenes: Path, material: Material):
+    for part, name in ((material.train, "train"), (material.held_out, "val")):
+        records = sorted((scenes / "scenes").glob(f"{name}_*.json"))
+        assert np.array_equal(part[0].ids, [read_view(record)[0].ids for record in records])
+
+
+def test_material_of_other_scenes_or_words_is_refused(scenes: Path, material: Material, tmp_path: Path):
+    """But not where it does not say what it is of, as of earlier versions, nor where its scenes are gone."""
+    folder = shutil.copytree(material.folder, tmp_path / "kept")
+    linked = tmp_path / "material"
+    linked.symlink_to(folder)
+    for part in ("train", "held_out"):
+        other = shutil.copytree(scenes, tmp_path / f"of {part}")
+        sources = {"train": str(scenes), "held_out": str(scenes)}
+        with pytest.raises(ConfigurationError, match=rf"{part} was made of .*of {part}.*: delete .*another `out`"):
+            gather(**sources | {part: str(other)}, folder=linked, vocabulary=1200)
+    with pytest.raises(ConfigurationError, match=r"vocabulary 1200\) than .*vocabulary 1300"):
+        gather(str(scenes), str(scenes), linked, 1300)
+    moved = scenes.rename(tmp_path / "moved")
+    try:
+        gather(str(scenes), str(scenes), linked, 1200)
+        (moved / "scenes/train_000006.json").touch()
+        (tmp_path / "moved").rename(scenes)
+        with pytest.raises(ConfigurationError, match=r"views 6\) than .*views 7"):
+            gather(str(scenes), str(scenes), linked, 1200)
+    finally:
+        (scenes / "scenes/train_000006.json").unlink()
+    for path in folder.rglob("made_of.json"):
+        path.unlink()
+    gather(str(other), str(other), linked, 1300)
+
+
+def test_views_need_not_fit_into_memory(monkeypatch, scenes: Path, tmp_path: Path):
+    seen: list[weakref.ref] = []
+
+    def read(record: Path):
+        gc.collect()
+        assert sum(view() is not None for view in seen) <= 1
+        view, instructions = read_view(record)
+        seen.append(weakref.ref(view))
+        return view, instructions
+
+    monkeypatch.setattr(material_module, "read_view", read)
+    gather(str(scenes), str(scenes), tmp_path, 1200)
+    assert len(seen) == 8
+
+
+def test_there_may_be_many_views(views: list[View]):
+    assert set(thing_rows(40_000, views[0])[:, 0]) == {40_000}
+
+
+def test_views_of_several_sizes_are_refused(views: list[View], tmp_path: Path):
+    small = dataclasses.replace(views[1], image=views[1].image[::2, ::2], ids=views[1].ids[::2, ::2])
+    with pytest.raises(ConfigurationError, match="same --size"):
+        write_store(tmp_path, [views[0], small], 2)
 
 
 @pytest.mark.parametrize("name", ["grounds.npy", "things.npy"])
@@ -1003,6 +1076,19 @@ def test_questions_of_other_words_are_refused(material: Material, tmp_path: Path
     path.write_text(content.replace("{head}", head), encoding="utf-8")
     with pytest.raises(ConfigurationError, match=f"{message}.*delete it"):
         read_lessons(path)
+
+
+def test_questions_are_whole_or_not_there(material: Material, scenes: Path, tmp_path: Path):
+    folder = shutil.copytree(material.folder, tmp_path / "material")
+    path = folder / "train/questions.jsonl"
+    write_lessons(path, material.train[1][:-1])
+    with pytest.raises(ConfigurationError, match=r"train is damaged.*6 views, and questions about 5.*delete it"):
+        gather(str(scenes), str(scenes), folder, 1200)
+    path.unlink()
+    (folder / "train/.questions.jsonl.part").symlink_to("/dev/full")
+    with pytest.raises(ConfigurationError, match="no space is left"):
+        gather(str(scenes), str(scenes), folder, 1200)
+    assert not path.exists()
 
 
 def test_trained_weights_answer_through_the_reasoner(

@@ -22,6 +22,7 @@ from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.curve import TrainingLog, draw_curve, read_log
 from rsvp_ros.training.progress import Progress, duration
 from rsvp_ros.training.sources import HELD_OUT, read_photographs, tabletop_records
+from rsvp_ros.training.trainer import Trainer
 
 SHIPPED = sorted((Path(__file__).resolve().parent.parent / "config" / "train").glob("vlsm_*.yaml"))
 
@@ -275,9 +276,32 @@ def test_photographs_are_read_in_rgb(tmp_path):
     cv2.imwrite(str(tmp_path / "a.JPG"), np.zeros((6, 7, 3), np.uint8))
     (tmp_path / "c.png").write_bytes(b"torn")
     (tmp_path / "d.txt").write_text("no picture")
-    pictures = read_photographs(str(tmp_path))
+    pictures = read_photographs(str(tmp_path), 9)
     assert [picture.shape for picture in pictures] == [(6, 7, 3), (4, 5, 3)]
     assert pictures[1][0, 0].tolist() == [0, 0, 255]
-    assert read_photographs(None) == []
+    assert read_photographs(None, 9) == []
     with pytest.raises(ConfigurationError, match=r"`photographs` .*none"):
-        read_photographs(str(tmp_path / "none"))
+        read_photographs(str(tmp_path / "none"), 9)
+
+
+def test_only_as_many_photographs_are_read_as_are_used(monkeypatch, tmp_path):
+    """From the whole folder; in place of one that cannot be read another is."""
+    for number in range(10):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((4, 4, 3), number, np.uint8))
+    for count in (1, 3, 4, 10, 20):
+        found = [int(picture[0, 0, 0]) for picture in read_photographs(str(tmp_path), count)]
+        assert len(found) == min(count, 10) and found == sorted(set(found))
+        assert set(np.diff([*found, 10])) <= {10 // len(found), 10 // len(found) + 1}, "evenly spread"
+    (tmp_path / "0.png").write_bytes(b"torn")
+    assert [int(picture[0, 0, 0]) for picture in read_photographs(str(tmp_path), 1)] == [1]
+    read: list[str] = []
+    imread = cv2.imread
+    monkeypatch.setattr(cv2, "imread", lambda path: read.append(path) or imread(path))
+    Trainer(small_config(tmp_path / "out", photographs=str(tmp_path), textures=6))
+    assert len(read) == 4  # three, and the torn one
+
+
+@pytest.mark.parametrize("shares", [{"annotated": 0.5}, {"household": -0.1}, {"tabletop": float("nan")}], ids=str)
+def test_shares_that_cannot_be_are_refused(shares):
+    with pytest.raises(ConfigurationError, match=r"`shares` is tabletop .*, household .*, annotated .*: lower some"):
+        TrainConfig.from_file(None, [f"shares.{name}={value}" for name, value in shares.items()], out="o")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import pickle
 import re
@@ -28,10 +29,13 @@ from rsvp_ros.training import config_files
 from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.dataset import Batch, MixedDataset, Shares, collate
 from rsvp_ros.training.datasets import parts, sampling
-from rsvp_ros.training.datasets.annotated import AnnotatedImage
+from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedImages
 from rsvp_ros.training.datasets.areas import Polygons, RunLengths
+from rsvp_ros.training.datasets.coco import CocoInstances
 from rsvp_ros.training.datasets.loading import DatasetConfig, divided, open_dataset
 from rsvp_ros.training.datasets.parts import mirrored, overlaid, take_part
+from rsvp_ros.training.datasets.reasonseg import ReasonSeg
+from rsvp_ros.training.datasets.refcoco import RefCoco
 from rsvp_ros.training.datasets.sampling import annotated_prompts
 from rsvp_ros.training.datasets.wording import says_name, says_place, says_side
 from rsvp_ros.training.drawn_scenes import UNKNOWN, Scene, Thing
@@ -537,11 +541,44 @@ def test_a_photograph_that_lies_on_its_side(tmp_path, as_shown):
     assert is_color(pixels, "left cup")[rectangle("left cup")].mean() > 0.95
 
 
-def test_images_are_divided_for_validation(tmp_path):
-    images = list(range(120))
-    train, held_out = (list(divided(images, flag)) for flag in (False, True))
-    assert held_out == [0, 50, 100] and sorted(train + held_out) == images
-    assert list(divided([5], False)) == list(divided([5], True)) == [5]
+def many(folder: Path, names: list[str]) -> AnnotatedImages:
+    """A data set in COCO's format, its images alike."""
+    content = instances("")
+    content["images"] = [{**content["images"][1], "id": n, "file_name": name} for n, name in enumerate(names)]
+    cup = content["annotations"][0]
+    content["annotations"] = [{**cup, "id": n, "image_id": n} for n in range(len(names))]
+    folder.mkdir(exist_ok=True)
+    (folder / "instances.json").write_text(json.dumps(content))
+    return CocoInstances(folder / "instances.json", [folder])
+
+
+def test_photographs_are_divided_for_validation(tmp_path):
+    """Each is held out in all data sets that have it, under any of its names, with all questions about it."""
+    numbers = range(1000)
+    new, old = [f"{n:012}.jpg" for n in numbers], [f"COCO_train2014_{n:012}.jpg" for n in numbers]
+    data = {"new": many(tmp_path, new), "old": many(tmp_path / "refcoco", old[::-1])}
+    references = [{"ann_id": n, "split": "train", "sentences": [{"sent": "cup"}]} for n in range(0, 1000, 2)]
+    (tmp_path / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(references))
+    data["refcoco"] = RefCoco(tmp_path / "refcoco", tmp_path, "train")
+    held_out = {name: {image.path.stem[-12:] for image in divided(images, True)} for name, images in data.items()}
+    assert 10 <= len(held_out["new"]) <= 30
+    assert held_out["new"] == held_out["old"]
+    assert held_out["refcoco"] == {name for name in held_out["new"] if int(name) % 2}  # annotated in reverse order
+    for images in data.values():
+        train, rest = (divided(images, flag) for flag in (False, True))
+        assert sorted([*train.indices, *rest.indices]) == list(range(len(images)))
+
+    for seed, view, question in itertools.product(range(200), range(2), range(3)):
+        for suffix in ("json", "jpg"):
+            (tmp_path / f"train_{seed:06}_{view}_{question}.{suffix}").touch()
+    (tmp_path / "instances.json").unlink()
+    images = ReasonSeg(tmp_path)
+    scenes = [
+        {images.file_name(k)[: len("train_000000")] for k in divided(images, flag).indices} for flag in (False, True)
+    ]
+    assert scenes[1] and not set.intersection(*scenes) and len(set.union(*scenes)) == 200
+    few = open_dataset(write_coco(tmp_path / "few"))
+    assert divided(few, False) is few or divided(few, True) is few
 
 
 def test_the_manuals_examples_are_configurations():

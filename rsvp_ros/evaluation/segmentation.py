@@ -90,16 +90,28 @@ def read_masked_images(folder: Path) -> Iterator[tuple[np.ndarray, list[np.ndarr
     paths = sorted((folder / "masks").glob("*.png"))
     if not paths:
         raise ConfigurationError(f"{folder} holds no masks/*.png: give a folder with images/ and masks/")
-    from PIL import Image  # OpenCV turns palette numbers into colours
-
     for path in paths:
         pixels = cv2.imread(str(folder / "images" / f"{path.stem}.jpg"))
         if pixels is None:
             raise ConfigurationError(f"{path} has no image images/{path.stem}.jpg beside it that can be read")
-        ids = np.zeros(pixels.shape[:2], np.uint8)
-        stored = np.asarray(Image.open(path))[: ids.shape[0], : ids.shape[1]]
+        ids = np.zeros(pixels.shape[:2], np.int32)
+        stored = _read_ids(path)[: ids.shape[0], : ids.shape[1]]
         ids[: stored.shape[0], : stored.shape[1]] = stored
         yield cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), [ids == i for i in np.unique(ids) if i]
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    """H x W. Raises ConfigurationError."""
+    from PIL import Image  # OpenCV turns palette numbers into colours
+
+    try:
+        with Image.open(path) as mask:
+            ids = np.asarray(mask)
+    except Exception as error:  # what a damaged file makes PIL raise is endless
+        raise ConfigurationError(f"the mask {path} is damaged ({error}): put it there again, or delete it") from error
+    if ids.ndim != 2:
+        raise ConfigurationError(f"the mask {path} has several channels: save it as palette or grey, without alpha")
+    return ids
 
 
 def measure_images(

@@ -150,6 +150,7 @@ class System:
             on_problem=self._events.put,
             config=dataclasses.replace(config.perception, image_timeout_s=FRAME_TIMEOUT_S, ask_again=False),
             tracker_config=config.tracker,
+            max_instruction_chars=config.reasoner.max_instruction_chars,
         )
 
     @classmethod
@@ -171,7 +172,7 @@ class System:
         if reasoner == "oracle":
             stage1 = OracleReasoner(region, config.reasoner)
         elif reasoner == "literal":
-            stage1 = LiteralReasoner()
+            stage1 = LiteralReasoner(config.reasoner.max_instruction_chars)
         elif config.mllm.backend != "none":
             mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False)
             stage1 = Reasoner(mllm, config.reasoner)

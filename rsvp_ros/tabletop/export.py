@@ -82,7 +82,7 @@ def export(
         raise ConfigurationError(f"no format {format!r}: choose one of {', '.join(FORMATS)}")
     with disk_errors(folder):
         render_scenes(folder, options, seeds, workers, on_progress)
-        names = sorted(path.stem for path in _records(folder, options.split))
+        names = sorted(path.stem for path in records(folder, options.split))
         if format == "coco":
             return len(names), _write_coco(folder, options.split, names)
         return len(names), _write_reasonseg(folder, options.split, names)
@@ -129,7 +129,7 @@ def _is_there(folder: Path, options: SceneOptions, seed: int) -> bool:
 
 def _check_options(folder: Path, options: SceneOptions) -> None:
     """Whether what the folder holds of the split was made with these options, as all of it was with the same."""
-    record = next((record for record in _records(folder, options.split) if record.stat().st_size), None)
+    record = next((record for record in records(folder, options.split) if record.stat().st_size), None)
     if record is None:
         return
     made_with = read_record(record)["made_with"]
@@ -141,7 +141,8 @@ def _check_options(folder: Path, options: SceneOptions) -> None:
             )
 
 
-def _records(folder: Path, split: Split) -> Iterator[Path]:
+def records(folder: Path, split: Split) -> Iterator[Path]:
+    """JSON files of the views of a split that a folder holds, in no order."""
     return (folder / "scenes").glob(f"{split.value}_*.json")
 
 

@@ -24,16 +24,21 @@ class Checkpoints:
         self.folder = folder
         self.newest = folder / "checkpoint.pt"
         self.previous = folder / "checkpoint_previous.pt"
+        self._is_newest_usable = True
 
     def write(self, state: dict[str, Any]) -> None:
-        """Add one; the one before the last goes. Raises OSError, and then both are as they were."""
+        """Add one; the one before the last goes, or the last itself where `restore` has passed it over.
+
+        Raises OSError, and then both are as they were.
+        """
         content = io.BytesIO()  # torch's own writer to a file does not say that the disk is full
         torch.save(state, content)
         aside = self.folder / "checkpoint_next.pt"
         write_whole(aside, content.getbuffer())
-        if self.newest.exists():
+        if self.newest.exists() and self._is_newest_usable:
             os.replace(self.newest, self.previous)
         os.replace(aside, self.newest)
+        self._is_newest_usable = True
 
     def restore(self, accept: Callable[[dict[str, Any]], None]) -> Path | None:
         """Give the newest one to `accept`, or, where it raises any exception, the one before.
@@ -51,6 +56,7 @@ class Checkpoints:
                 _log.warning("checkpoint %s cannot be used: %s", path, error)
                 reasons.append(f"{path}: {error}")
                 continue
+            self._is_newest_usable = path == self.newest
             return path
         if reasons:
             raise ConfigurationError(

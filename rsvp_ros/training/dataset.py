@@ -148,6 +148,14 @@ class Shares:
     annotated: float = 0.0
     """Images of the data sets that are given; each of these is as likely as the others."""
 
+    def __post_init__(self) -> None:
+        shares = vars(self)
+        if not all(share >= 0 for share in shares.values()) or sum(shares.values()) > 1 + 1e-6:
+            raise ConfigurationError(
+                f"training option `shares` is {', '.join(f'{name} {share:g}' for name, share in shares.items())}: none "
+                f"may be negative, and together, {sum(shares.values()):g}, they may not be above 1: lower some"
+            )
+
 
 SHARP_SHARE = 0.25
 """Of the drawn scenes have twice the network's resolution, as a camera's images mostly have."""

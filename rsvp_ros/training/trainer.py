@@ -32,7 +32,7 @@ from rsvp_ros.training.networks import Learner, make_learner
 from rsvp_ros.training.processes import start_processes
 from rsvp_ros.training.prompts import PromptKind
 from rsvp_ros.training.report import Report
-from rsvp_ros.training.sources import read_photographs, tabletop_records
+from rsvp_ros.training.sources import PHOTOGRAPHED, read_photographs, tabletop_records
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +111,8 @@ class Trainer:
     def _dataset(self, held_out: bool) -> MixedDataset:
         c = self.config
         seed = c.seed + 1_000_003 * held_out
-        bank = TextureBank(np.random.default_rng((seed, 1 << 30)), c.textures, read_photographs(c.photographs))
+        photographs = read_photographs(c.photographs, max(1, round(c.textures * PHOTOGRAPHED)))
+        bank = TextureBank(np.random.default_rng((seed, 1 << 30)), c.textures, photographs, PHOTOGRAPHED)
         records = tabletop_records(c.tabletop, held_out) if c.shares.tabletop else ()
         annotated = tuple(divided(images, held_out) for images in self._annotated)
         return MixedDataset(seed, c.sizes, c.images, c.prompts, bank, c.shares, self.learner.grid, records, annotated)

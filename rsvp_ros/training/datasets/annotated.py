@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +65,14 @@ class AnnotatedImage:
             raise ConfigurationError(
                 f"annotation {thing.id} of the image {self.path}: {error}; correct it, or take it out of the data set"
             ) from error
+
+
+class AnnotatedImages(Sequence[AnnotatedImage]):
+    """A data set."""
+
+    @abstractmethod
+    def file_name(self, index: int) -> str:
+        """Of an image, without reading anything."""
 
 
 def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedThing
+from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedImages, AnnotatedThing
 from rsvp_ros.training.datasets.areas import Area, Polygons, RunLengths
 from rsvp_ros.training.datasets.files import read_json, wrong_annotation, wrong_content
 
 
-class CocoInstances(Sequence[AnnotatedImage]):
+class CocoInstances(AnnotatedImages):
     """The images of which something is annotated, in the file's order. A crowd (`iscrowd`) is ignored area."""
 
     def __init__(self, annotations: Path, folders: Sequence[Path], exhaustive: bool = True) -> None:
@@ -60,6 +60,9 @@ class CocoInstances(Sequence[AnnotatedImage]):
 
     def __len__(self) -> int:
         return len(self._described)
+
+    def file_name(self, index: int) -> str:
+        return self._described[index][0]
 
     def __getitem__(self, index: int) -> AnnotatedImage:
         name, width, height = self._described[index]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.training.datasets.annotated import AnnotatedImage, missing_image
+from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedImages, missing_image
 from rsvp_ros.training.datasets.coco import CocoInstances
 from rsvp_ros.training.datasets.reasonseg import ReasonSeg
 from rsvp_ros.training.datasets.refcoco import RefCoco
@@ -46,7 +48,7 @@ READ_FIRST = 50
 """Images that are looked for when a data set is opened, so that a wrong folder is told before the training starts."""
 
 
-def open_dataset(config: DatasetConfig) -> Sequence[AnnotatedImage]:
+def open_dataset(config: DatasetConfig) -> AnnotatedImages:
     """The annotated images; can be pickled, for the processes that make batches.
 
     Raises:
@@ -70,7 +72,9 @@ def open_dataset(config: DatasetConfig) -> Sequence[AnnotatedImage]:
 
 
 HELD_OUT = 50
-"""One of this many images is for validation."""
+"""One of this many photographs is for validation, in every data set that has it."""
+_NOT_ITS_OWN = re.compile(r"^COCO_[a-z]+\d{4}_|(?<=\d{6})(_\d{1,2})+$")
+"""How COCO's older names begin; views and questions, with which those of `rsvp tabletop export` end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,12 @@ class Selection(Sequence[AnnotatedImage]):
         return self.images[self.indices[index]]
 
 
-def divided(images: Sequence[AnnotatedImage], held_out: bool) -> Sequence[AnnotatedImage]:
+def divided(images: AnnotatedImages, held_out: bool) -> Sequence[AnnotatedImage]:
     """Those to train on, or those for validation; all of them where there are too few to divide."""
-    chosen = [index for index in range(len(images)) if (index % HELD_OUT == 0) == held_out]
+    chosen = [index for index in range(len(images)) if _is_held_out(images.file_name(index)) == held_out]
     return Selection(images, chosen) if chosen else images
+
+
+def _is_held_out(file_name: str) -> bool:
+    """By what the names of one photograph have in common, wherever it lies."""
+    return zlib.crc32(_NOT_ITS_OWN.sub("", Path(file_name).stem).encode()) % HELD_OUT == 0

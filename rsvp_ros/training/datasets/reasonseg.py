@@ -7,7 +7,6 @@ model only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,13 @@ import cv2
 import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedThing, missing_image, picture_size
+from rsvp_ros.training.datasets.annotated import (
+    AnnotatedImage,
+    AnnotatedImages,
+    AnnotatedThing,
+    missing_image,
+    picture_size,
+)
 from rsvp_ros.training.datasets.files import read_json, wrong_content
 
 
@@ -48,7 +53,7 @@ def _drawn(polygon: np.ndarray, width: int, height: int) -> np.ndarray:
     return mask.view(bool)
 
 
-class ReasonSeg(Sequence[AnnotatedImage]):
+class ReasonSeg(AnnotatedImages):
     """The images of a folder, by name; each has one target, which may be several things."""
 
     def __init__(self, folder: Path) -> None:
@@ -70,6 +75,9 @@ class ReasonSeg(Sequence[AnnotatedImage]):
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def file_name(self, index: int) -> str:
+        return self._paths[index].with_suffix(".jpg").name
 
     def __getitem__(self, index: int) -> AnnotatedImage:
         path = self._paths[index]

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.training.datasets.annotated import AnnotatedImage
+from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedImages
 from rsvp_ros.training.datasets.coco import CocoInstances
 from rsvp_ros.training.datasets.files import read_bytes, wrong_content
 
 
-class RefCoco(Sequence[AnnotatedImage]):
+class RefCoco(AnnotatedImages):
     """The photographs in which something is described in one of the splits."""
 
     def __init__(
@@ -52,6 +51,9 @@ class RefCoco(Sequence[AnnotatedImage]):
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def file_name(self, index: int) -> str:
+        return self._instances.file_name(self._indices[index])
 
     def __getitem__(self, index: int) -> AnnotatedImage:
         image = self._instances[self._indices[index]]

@@ -25,6 +25,7 @@ from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.instructions import sample_questions
 from rsvp_ros.tabletop.language import GRAMMARS
 from rsvp_ros.tabletop.view import View
+from rsvp_ros.tabletop.view_files import write_whole
 from rsvp_ros.training.mllm.chains import REASONS, Part, answer_words, without_thought, write_chain
 from rsvp_ros.training.mllm.language import Frame
 from rsvp_ros.training.mllm.questions import RememberingLayout
@@ -115,10 +116,9 @@ def _words_checksum() -> int:
 
 def write_lessons(path: Path, lessons: Sequence[Sequence[Lesson]]) -> None:
     """A line of JSON about the words that the chains' indices mean, then one a view. Raises OSError."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({"words": _words_checksum()}) + "\n")
-        for of_view in lessons:
-            file.write(json.dumps([vars(lesson) for lesson in of_view], ensure_ascii=False) + "\n")
+    head = json.dumps({"words": _words_checksum()})
+    lines = (json.dumps([vars(lesson) for lesson in of_view], ensure_ascii=False) for of_view in lessons)
+    write_whole(path, ("\n".join((head, *lines)) + "\n").encode())
 
 
 def read_lessons(path: Path) -> list[list[Lesson]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +12,18 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.tabletop.export import disk_errors
-from rsvp_ros.tabletop.view_files import read_view
+from rsvp_ros.tabletop.export import disk_errors, records
+from rsvp_ros.tabletop.splits import Split
+from rsvp_ros.tabletop.view import View
+from rsvp_ros.tabletop.view_files import read_view, write_json
 from rsvp_ros.training.mllm.lessons import Lesson, make_lessons, read_lessons, write_lessons
 from rsvp_ros.training.mllm.tokenizer import train_tokenizer, with_answer_words
 from rsvp_ros.training.mllm.views import ViewStore, write_store
 
 _log = logging.getLogger(__name__)
+
+MADE_OF = "made_of.json"
+"""What a part of the material was made of; material of earlier versions does not say."""
 
 Part = tuple[ViewStore, list[list[Lesson]]]
 
@@ -35,11 +42,13 @@ class Material:
 def gather(train: str, held_out: str, folder: Path, vocabulary: int, init: Path | None = None) -> Material:
     """The material of two folders of `rsvp tabletop export`, kept in `folder`; init: folder with another tokenizer.
 
+    Of `train` it takes the split `train`, of `held_out` the split `val`: one folder may hold both.
+
     Raises ConfigurationError, InvalidImageError.
     """
     parts = {
-        name: _part(Path(source).expanduser(), folder / name)
-        for name, source in (("train", train), ("held_out", held_out))
+        name: _part(Path(source).expanduser(), split, folder / name)
+        for name, source, split in (("train", train, Split.TRAIN), ("held_out", held_out, Split.VAL))
     }
     tokenizer = (
         with_answer_words(AutoTokenizer.from_pretrained(init))
@@ -49,34 +58,64 @@ def gather(train: str, held_out: str, folder: Path, vocabulary: int, init: Path 
     return Material(**parts, tokenizer=tokenizer, folder=folder)
 
 
-def _part(source: Path, folder: Path) -> Part:
+def _part(source: Path, split: Split, folder: Path) -> Part:
     questions = folder / "questions.jsonl"
-    if not questions.exists():
-        records = sorted((source / "scenes").glob("*.json"))
-        if not records:
-            raise ConfigurationError(f"{source} holds no scenes: rsvp tabletop export --format coco --out {source}")
-        _log.info("reading %d views of %s", len(records), source)
-        with disk_errors(folder):
-            views, lessons = [], []
-            for index, record in enumerate(records):
+    found = sorted(records(source, split))
+    made_of = {"folder": str(source.resolve()), **({"views": len(found)} if found else {})}
+    if questions.exists():  # then the scenes may be gone
+        _check(folder, made_of)
+    else:
+        if not found:
+            raise ConfigurationError(
+                f"{source} holds no scenes of the split {split.value}: write some with "
+                f"`rsvp tabletop export --format coco --split {split.value} --out {source}`"
+            )
+        _log.info("reading %d views of %s", len(found), source)
+        lessons: list[list[Lesson]] = []
+
+        def views() -> Iterator[View]:
+            for index, record in enumerate(found):
                 view, _ = read_view(record)
-                views.append(view)
                 lessons.append(list(make_lessons(view, np.random.default_rng([index, 2]))))
-            write_store(folder, views)
+                yield view
+
+        with disk_errors(folder):
+            write_store(folder, views(), len(found))
+            write_json(folder / MADE_OF, made_of)
             write_lessons(questions, lessons)  # last: where it is, all is
     try:
-        store = ViewStore(folder)
+        store, lessons = ViewStore(folder), read_lessons(questions)
+        if len(store) != len(lessons):
+            raise ValueError(f"it holds {len(store)} views, and questions about {len(lessons)}")
     except (OSError, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"{folder} is damaged, or of another version of this package ({error}): delete it, and it is made again"
         ) from error
-    return store, read_lessons(questions)
+    return store, lessons
+
+
+def _check(folder: Path, made_of: dict[str, str | int]) -> None:
+    """Raises ConfigurationError where what is in a folder is known to be made of something else."""
+    try:
+        was = json.loads((folder / MADE_OF).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if was | made_of != was:
+        before, now = (", ".join(f"{name} {value}" for name, value in of.items()) for of in (was, made_of))
+        raise ConfigurationError(
+            f"{folder} was made of other things ({before}) than are asked for ({now}): delete {folder.parent}, and it "
+            "is made again, or choose another `out`"
+        )
 
 
 def _tokenizer(lessons: list[list[Lesson]], folder: Path, vocabulary: int) -> PreTrainedTokenizerFast:
     folder = folder / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
+    made_of = {"vocabulary": vocabulary}
+    if (folder / "tokenizer.json").exists():
+        _check(folder, made_of)
+    else:
         texts = [text for of_view in lessons for lesson in of_view for said in lesson.texts.values() for text in said]
         with disk_errors(folder):
+            write_json(folder / MADE_OF, made_of)
             train_tokenizer(texts, vocabulary).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,8 +216,3 @@ def encode_images(
         hidden = hidden + block.mlp(block.norm2(hidden))
     merged = vision.merger(hidden.view(batch * count, -1)).view(batch, count // MERGE**2, -1)
     return hidden, merged
-
-
-def count_parameters(model: torch.nn.Module) -> int:
-    """All numbers that are learned."""
-    return sum(math.prod(p.shape) for p in model.parameters())

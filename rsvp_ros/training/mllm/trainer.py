@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast
 
@@ -292,7 +294,10 @@ class Trainer:
         model = build_model(self.config.model, self.tokenizer, self.config.seed)
         model.load_state_dict(self.model.state_dict())
         with disk_errors(folder):
-            model.to(torch.bfloat16).save_pretrained(folder)
+            try:
+                model.to(torch.bfloat16).save_pretrained(folder)
+            except SafetensorError as error:  # so it says, too, that a disk is full
+                raise OSError(errno.EIO, str(error)) from error
             make_processor(self.tokenizer).save_pretrained(folder)
 
 

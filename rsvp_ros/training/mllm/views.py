@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.descriptions import is_named_wooden, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
@@ -129,27 +130,43 @@ class ViewStore:
         return len(self.images)
 
 
-def _thing_rows(views: Sequence[View]) -> np.ndarray:
-    """The things of all views: int16 rows of their view's index and what is known of them, extents last."""
+def thing_rows(index: int, view: View) -> np.ndarray:
+    """The things of a view: int32 rows of its index and what is known of them, extents last."""
     rows = [
         (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y, *t.extent)
-        for index, view in enumerate(views)
         for t in seen_things(view)
     ]
-    return np.array(rows, np.int16).reshape(-1, 10 + EXTENT)
+    return np.array(rows, np.int32).reshape(-1, 10 + EXTENT)
 
 
 def _read_thing(values: Sequence[int]) -> SeenThing:
-    """Raises ValueError, TypeError where there are more or fewer than `_thing_rows` writes."""
+    """Raises ValueError, TypeError where there are more or fewer than `thing_rows` writes."""
     known, extent = values[:-EXTENT], tuple(values[-EXTENT:])
     return SeenThing(*known, extent=extent)
 
 
-def write_store(folder: Path, views: Sequence[View]) -> None:
-    """Write views of one size. Raises OSError."""
+def write_store(folder: Path, views: Iterable[View], count: int) -> None:
+    """Write `count` views of one size, each as it comes, so that they need not fit into memory.
+
+    Raises OSError, ConfigurationError where they are of several sizes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "images.npy", np.stack([view.image for view in views]))
-    np.save(folder / "ids.npy", np.stack([view.ids for view in views]))
-    np.save(folder / "things.npy", _thing_rows(views))
-    np.save(folder / "grounds.npy", np.stack([Ground.of(view).world_from_image for view in views]))
-    np.save(folder / "tables.npy", np.stack([view.table for view in views]))
+    rows, grounds, tables = [], [], []
+    # Not memory-mapped: on a full disk that would end the process without a word
+    with (folder / "images.npy").open("wb") as images, (folder / "ids.npy").open("wb") as ids:
+        for index, view in enumerate(views):
+            if index == 0:
+                shape = view.ids.shape
+                for file, of_view in ((images, (*shape, 3)), (ids, shape)):
+                    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *of_view)}
+                    np.lib.format.write_array_header_1_0(file, header)
+            if view.ids.shape != shape or view.image.shape != (*shape, 3):
+                raise ConfigurationError("the views are not all of the same size: export all with the same --size")
+            images.write(view.image.tobytes())
+            ids.write(view.ids.tobytes())
+            rows.append(thing_rows(index, view))
+            grounds.append(Ground.of(view).world_from_image)
+            tables.append(view.table)
+    np.save(folder / "things.npy", np.concatenate(rows))
+    np.save(folder / "grounds.npy", np.stack(grounds))
+    np.save(folder / "tables.npy", np.stack(tables))
