@@ -1,14 +1,13 @@
 """Start rsvp_node: `ros2 launch rsvp_ros rsvp.launch.py input_image_topic:=/camera/color/image_raw`."""
 
-import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+from launch_ros.parameter_descriptions import ParameterFile
 
 from launch import LaunchDescription
 from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
@@ -61,12 +60,16 @@ def generate_launch_description():
         ),
         DeclareLaunchArgument(
             "autostart",
-            default_value="true",
-            choices=BOOLEAN,
-            description="Configure and activate the node; false leaves that to a lifecycle manager",
+            default_value="",
+            choices=["", *BOOLEAN],
+            description="Configure and activate the node (so it does by itself); false leaves that to a lifecycle "
+            "manager; empty: as params_file says",
         ),
         DeclareLaunchArgument(
-            "use_sim_time", default_value="false", choices=BOOLEAN, description="Take the time from /clock"
+            "use_sim_time",
+            default_value="",
+            choices=["", *BOOLEAN],
+            description="Take the time from /clock; empty: as params_file says, and false for RViz",
         ),
         DeclareLaunchArgument(
             "use_respawn",
@@ -83,40 +86,28 @@ def generate_launch_description():
         DeclareLaunchArgument("rviz", default_value="false", choices=BOOLEAN, description="Show it all in RViz"),
         DeclareLaunchArgument("rviz_config", default_value=str(config / "rsvp.rviz"), description="What RViz shows"),
     ]
-    # Large images need a larger shared-memory segment than the default, and malloc need not give their memory back
-    # after each one (README, "Lost images"). What the user has set stays.
-    environment = [
-        SetEnvironmentVariable(name, os.environ.get(name, value))
-        for name, value in (
-            (PROFILES_VARIABLE, str(config / "fastdds.xml")),
-            ("MALLOC_MMAP_THRESHOLD_", "67108864"),
-            ("MALLOC_TRIM_THRESHOLD_", "268435456"),
-        )
-    ]
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        namespace=LaunchConfiguration("namespace"),
-        arguments=["-d", LaunchConfiguration("rviz_config")],
-        parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
-    return LaunchDescription([*arguments, *environment, OpaqueFunction(function=node), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=nodes)])
 
 
-def node(context):
-    """The node. What was left empty is left to the parameters' file."""
+def nodes(context):
+    """The node, and RViz. What was left empty is left to the parameters' file."""
 
     def value(name):
         return LaunchConfiguration(name).perform(context)
 
-    overrides = {"autostart": value("autostart") == "true", "use_sim_time": value("use_sim_time") == "true"}
+    switches = {"autostart": "autostart", "use_sim_time": "use_sim_time", "use_3d": "camera.use_3d"}
+    overrides = {parameter: value(name) == "true" for name, parameter in switches.items() if value(name)}
     if value("image_transport"):
         overrides["camera.image_transport"] = value("image_transport")
-    if value("use_3d"):
-        overrides["camera.use_3d"] = value("use_3d") == "true"
     if value("device"):
         overrides |= {"segmenter.device": value("device"), "mllm.transformers.device": value("device")}
+    # Large images need a larger shared-memory segment than the default, and malloc need not give their memory back
+    # after each one (README, "Lost images"). What the user has set stays.
+    environment = {
+        PROFILES_VARIABLE: str(Path(get_package_share_directory("rsvp_ros")) / "config" / "fastdds.xml"),
+        "MALLOC_MMAP_THRESHOLD_": "67108864",
+        "MALLOC_TRIM_THRESHOLD_": "268435456",
+    }
     return [
         Node(
             package="rsvp_ros",
@@ -126,12 +117,21 @@ def node(context):
             output="screen",
             respawn=value("use_respawn") == "true",
             respawn_delay=2.0,
-            parameters=[ParameterFile(value("params_file"), allow_substs=True), overrides],
+            parameters=[ParameterFile(value("params_file"), allow_substs=True), *([overrides] if overrides else [])],
             remappings=[
                 ("image_raw", value("input_image_topic")),
                 ("depth_image", value("input_depth_topic")),
                 ("camera_info", value("input_camera_info_topic")),
             ],
             arguments=["--ros-args", "--log-level", value("log_level")],
-        )
+            additional_env={name: context.environment.get(name, default) for name, default in environment.items()},
+        ),
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=value("namespace"),
+            arguments=["-d", value("rviz_config")],
+            parameters=[{"use_sim_time": value("use_sim_time") == "true"}],
+            condition=IfCondition(value("rviz")),
+        ),
     ]

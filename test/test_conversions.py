@@ -345,7 +345,10 @@ def test_boxes_round_trip(values):
     assert np.allclose(conversions.msg_to_box(conversions.box_to_msg(box)).as_tuple(), box.as_tuple())
 
 
-@pytest.mark.parametrize("values", [(5, 5, 0, 3), (5, 5, 3, -1), (float("nan"), 5, 3, 3), (5, 5, float("inf"), 3)])
+@pytest.mark.parametrize(
+    "values",
+    [(5, 5, 0, 3), (5, 5, 3, -1), (float("nan"), 5, 3, 3), (5, 5, float("inf"), 3), (1e308, 5, 1.7e308, 3)],
+)
 def test_unusable_boxes_are_refused(values):
     names = ("center_x", "center_y", "size_x", "size_y")
     with pytest.raises(InvalidInstructionError, match="box to follow"):

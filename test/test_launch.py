@@ -26,6 +26,7 @@ from std_msgs.msg import String
 from test_node import ANSWER, table
 
 from rsvp_ros.action import FindTarget
+from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
 
 NAMESPACE = "launched"
 
@@ -189,10 +190,48 @@ def test_every_argument_is_described():
 def test_what_the_parameters_file_says_holds(tmp_path):
     """Arguments that were not given do not override it."""
     path = tmp_path / "params.yaml"
-    path.write_text("/**:\n  ros__parameters:\n    camera: {image_transport: compressed}\n")
+    path.write_text(
+        "/**:\n  ros__parameters:\n    autostart: false\n    use_sim_time: true\n"
+        "    camera: {image_transport: compressed}\n"
+    )
     with Command("launch", "rsvp_ros", "rsvp.launch.py", f"params_file:={path}", f"namespace:={NAMESPACE}") as launched:
+        ask_until("unconfigured [1]", "lifecycle", "get", f"/{NAMESPACE}/rsvp_node")
+        ask_until("True", "param", "get", f"/{NAMESPACE}/rsvp_node", "use_sim_time")
+        for transition in ("configure", "activate"):
+            with Command("lifecycle", "set", f"/{NAMESPACE}/rsvp_node", transition) as command:
+                command.wait_for("Transitioning successful")
         launched.wait_for("Active: images from /camera/color/image_raw/compressed")
         assert launched.interrupt() == 0
+
+
+def test_what_large_images_need_is_set_for_the_node_alone(monkeypatch):
+    """Not for what an including launch file starts afterwards; and what the user has set stays."""
+    monkeypatch.delenv(PROFILES_VARIABLE, raising=False)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "5")
+    before, started = dict(os.environ), []
+
+    def look(event, context):
+        started.append((event.env, dict(context.environment)))
+        return launch.actions.EmitEvent(event=launch.events.Shutdown())
+
+    arguments = {"namespace": NAMESPACE, "autostart": "false"}
+    service = launch.LaunchService()
+    service.include_launch_description(
+        launch.LaunchDescription(
+            [
+                launch.actions.RegisterEventHandler(launch.event_handlers.OnProcessStart(on_start=look)),
+                IncludeLaunchDescription(
+                    PythonLaunchDescriptionSource(launch_file()), launch_arguments=arguments.items()
+                ),
+            ]
+        )
+    )
+    assert service.run() == 0
+    ((node, others),) = started
+    assert others == before
+    assert node[PROFILES_VARIABLE].endswith("fastdds.xml")
+    assert (node["MALLOC_MMAP_THRESHOLD_"], node["MALLOC_TRIM_THRESHOLD_"]) == ("67108864", "5")
 
 
 @pytest.fixture(scope="module", autouse=True)

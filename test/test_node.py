@@ -29,7 +29,7 @@ from tiny_mllm import build_tiny_mllm, serve_tiny_mllm
 from visualization_msgs.msg import MarkerArray
 
 from rsvp_ros.action import FindTarget
-from rsvp_ros.errors import InvalidInstructionError, ServerUnavailableError
+from rsvp_ros.errors import InvalidInstructionError, RsvpError, ServerUnavailableError
 from rsvp_ros.geometry import Box, box_to_mask
 from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
 from rsvp_ros.ros.client import Client
@@ -367,7 +367,11 @@ def test_bad_instructions(session, robot, instruction, words):
     assert len(reasoning.instruction) < 1000
 
 
-@pytest.mark.parametrize("box", [(10, 10, 0, 0), (float("nan"), 5, 5, 5), (900, 900, 20, 20), (10, 10, -5, 5)], ids=str)
+@pytest.mark.parametrize(
+    "box",
+    [(10, 10, 0, 0), (float("nan"), 5, 5, 5), (900, 900, 20, 20), (10, 10, -5, 5), (1.5e307, 5, 1.7e308, 5)],
+    ids=str,
+)
 def test_bad_boxes(robot, box):
     answer = robot.result_of(robot.send(follow(*box)))
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, CODES.INVALID_INSTRUCTION)
@@ -436,8 +440,9 @@ def test_without_a_camera():
         ({"reasoner": {"family": "martian"}}, "martian"),
         ({"tracker": {"padding": "wide"}}, "tracker.padding is 'wide'"),
         ({"tracker": {"padding": 7.0}}, "from 0 to 1"),
+        ({"autostart": 1}, "autostart is 1: it must be a bool"),
     ],
-    ids=["folder", "backend", "mllm", "device", "family", "type", "range"],
+    ids=["folder", "backend", "mllm", "device", "family", "type", "range", "autostart"],
 )
 def test_a_wrong_parameter_is_named_and_the_node_lives(parameters, words):
     with running("wrong", parameters, active=False) as (node, robot):
@@ -566,6 +571,9 @@ def test_a_robot_program_asks_through_the_client(robot, server):
             client.find("the red book", timeout_s=0.5)
         server.script[:] = [Reply(ANSWER)]
         assert client.find("the red book").targets, "the goal that timed out was cancelled"
+        client.enable(False)
+        with pytest.raises(RsvpError, match="disabled"):
+            client.find("the red book")
 
 
 def test_a_goal_whose_answer_is_lost_is_sent_again(robot, server, monkeypatch):

@@ -24,7 +24,7 @@ MODULES = sorted((ROOT / "rsvp_ros").rglob("*.py"))
 LAYERS = (
     ("errors", "geometry", "arguments"),
     ("types", "surface", "textures"),
-    ("request", "visualization"),
+    ("request", "visualization", "frame_history"),
     ("reasoning", "segmentation", "tracking", "tabletop"),
     ("perception", "training"),
     ("config",),

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsvp_ros.geometry import Box, box_to_mask, mask_to_box
-from rsvp_ros.tracking.appearance import color_distribution, similarity
+from rsvp_ros.tracking.appearance import ColorMap, color_distribution, similarity
 from rsvp_ros.tracking.motion import ACCELERATION, INITIAL_SPEED, MEASUREMENT_NOISE, BoxMotion
+from rsvp_ros.tracking.search import LEAST_COLOR
 from rsvp_ros.tracking.tracker import Tracker, TrackerConfig
 from rsvp_ros.types import Prediction, RegionProposal, TargetState
 
@@ -168,7 +169,6 @@ def test_what_is_not_the_target_is_occluded_then_lost_then_left_alone(prediction
         (target,) = tracker.targets()
         assert target.mask is None
         states.append(target.state)
-        assert tracker.lost == (target.state is TargetState.LOST)
     assert states == [TargetState.OCCLUDED] * 10 + [TargetState.LOST] * 4
     assert regions[5] > regions[1], "the longer unseen, the further it may have got"
     assert not tracker.active
@@ -215,6 +215,19 @@ def test_colour_distributions(width, height, seed):
     assert np.all(colors.sum(axis=1) <= 1 + 1e-9)
     assert similarity(colors, colors) > 0.6  # bins at the ends share with none beyond
     assert 0 <= similarity(colors, colors[::-1]) <= 1
+
+
+@pytest.mark.parametrize("size", [(320, 240), (640, 480), (1920, 1080), (3840, 2160)], ids=str)
+def test_a_small_thing_is_found_by_its_colours_among_so_many_places(size):
+    """At most as many as a small image has pixels; there, all are looked at."""
+    width, height = size
+    box = Box.from_xywh(0.6 * width, 0.3 * height, 14, 14)
+    image = np.random.default_rng(0).integers(90, 160, (height, width, 3), np.uint8)
+    image[box.to_slices(width, height)] = RED
+    mask = box_to_mask(box, width, height)
+    places = ColorMap(image, color_distribution(image, mask, box), (box.width, box.height), np.zeros_like(mask))
+    assert min(width * height, 320 * 240) <= places._values.size <= 640 * 480
+    assert places.best(LEAST_COLOR).iou(box) > 0.3
 
 
 def test_a_second_look_takes_nothing_back():

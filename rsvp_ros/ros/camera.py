@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rsvp_ros.config import CameraConfig
-from rsvp_ros.ros.conversions import compressed_to_array, depth_to_array, image_to_array, time_to_ns
+from rsvp_ros.ros.conversions import compressed_to_array, image_to_array, time_to_ns
 from rsvp_ros.types import Frame
 
 SILENCE_S = 3.0  # without an image for this long, something is wrong
 SLOWDOWN = 0.5  # so is a rate below this share of the best one seen
-DEPTH_KEPT = 8
+DEPTH_KEPT = 16
 MAX_DEPTH_DELAY_NS = 60_000_000  # a depth image of another time shows another scene
+SAME_TIME_NS = 5_000_000  # stamps that are no further apart are of one time: no better depth image is to come
+DEPTH_MISSES = 5  # so many images in a row without depth are no accident
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Camera:
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
         self._subscriptions = [node.create_subscription(self._type, topic, self._on_image, qos, event_callbacks=events)]
         self._depth: deque[Image] = deque(maxlen=DEPTH_KEPT)
+        self._depth_came = threading.Condition()  # guards it
+        self._depth_apart_ns = 0  # the stamps of the last image that wanted depth and of the nearest depth image
+        self._depth_misses = 0
         self._info: CameraInfo | None = None
         self._use_3d = config.use_3d
         self._depth_at_s = self._since = time.monotonic()
@@ -71,18 +76,28 @@ class Camera:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
-    def depth_at(self, stamp_ns: int) -> tuple[np.ndarray, CameraInfo] | None:
-        """The depth image taken with an image (float32 metres, NaN where invalid) and the intrinsics, or None.
+    def depth_at(self, stamp_ns: int, deadline: float) -> tuple[Image, CameraInfo] | None:
+        """The depth image taken with an image, and the intrinsics, or None.
 
-        Raises InvalidImageError where the depth image cannot be decoded. May be called in any thread.
+        It may come after the image: waits for it, at most until `deadline` by the monotonic clock. Not to be called in
+        the executor's thread, which brings it.
         """
-        images = list(self._depth)
-        if not images or self._info is None:
+        if not self._use_3d:
+            return None
+        with self._depth_came:
+            self._depth_came.wait_for(lambda: self._has_come(stamp_ns), max(deadline - time.monotonic(), 0.0))
+            images = list(self._depth)
+        if not images:
             return None
         nearest = min(images, key=lambda image: abs(time_to_ns(image.header.stamp) - stamp_ns))
-        if abs(time_to_ns(nearest.header.stamp) - stamp_ns) > MAX_DEPTH_DELAY_NS:
-            return None
-        return depth_to_array(nearest), self._info
+        self._depth_apart_ns = abs(time_to_ns(nearest.header.stamp) - stamp_ns)
+        missed = self._depth_apart_ns > MAX_DEPTH_DELAY_NS
+        self._depth_misses = self._depth_misses + 1 if missed else 0
+        return None if missed or self._info is None else (nearest, self._info)
+
+    def _has_come(self, stamp_ns: int) -> bool:
+        """Whether no depth image that is still to come will be nearer to this time."""
+        return bool(self._depth) and time_to_ns(self._depth[-1].header.stamp) >= stamp_ns - SAME_TIME_NS
 
     def status(self) -> CameraStatus:
         """How the images come; in words what is wrong and what to do about it."""
@@ -110,13 +125,12 @@ class Camera:
             return f"no depth: nothing comes on {depth}, but camera.use_3d is set (launch argument input_depth_topic)"
         if self._info is None and now - self._since > SILENCE_S:
             return f"no intrinsics: nothing comes on {info}, but camera.use_3d is set (input_camera_info_topic)"
-        if self._depth and self._arrivals:
-            stamps = [time_to_ns(image.header.stamp) for image in list(self._depth)]
-            apart = min(abs(stamp - self._last_stamp_ns) for stamp in stamps)
-            if apart > 10 * MAX_DEPTH_DELAY_NS:
-                return (
-                    f"the stamps of {depth} and {self.topic} are {apart * 1e-9:.1f} s apart: they must be of one clock"
-                )
+        if self._depth_misses >= DEPTH_MISSES:
+            return (
+                f"no depth that fits: the stamps of {depth} and {self.topic} are {self._depth_apart_ns * 1e-9:.2f} s "
+                f"apart, at most {MAX_DEPTH_DELAY_NS * 1e-9:g} s are taken: they must be of one clock, and depth must "
+                "come as often as the images and soon after them"
+            )
         return ""
 
     def _silence(self) -> str:
@@ -144,6 +158,7 @@ class Camera:
 
     def _on_image(self, msg: Image | CompressedImage) -> None:
         self._arrivals.append(time.monotonic())
+        self._incompatible = ""  # another publisher fits
         stamp_ns = time_to_ns(msg.header.stamp)
         if stamp_ns < self._last_stamp_ns:
             self._node.get_logger().warning(
@@ -156,7 +171,9 @@ class Camera:
 
     def _on_depth(self, msg: Image) -> None:
         self._depth_at_s = time.monotonic()
-        self._depth.append(msg)
+        with self._depth_came:
+            self._depth.append(msg)
+            self._depth_came.notify_all()
 
     def _on_info(self, msg: CameraInfo) -> None:
         self._info = msg

@@ -132,7 +132,7 @@ class Client:
         callback = (lambda message: on_feedback(message.feedback)) if on_feedback is not None else None
         handle = self._send_goal(goal, deadline, callback)
         if not handle.accepted:
-            raise errors.RsvpError("rsvp_node rejected the goal: it is not active")
+            raise errors.RsvpError("rsvp_node rejected the goal: it is not active, or disabled (service enable)")
         answer = handle.get_result_async()
         try:
             result = self._wait(answer, deadline - time.monotonic(), f"no result after {timeout_s:g} s").result

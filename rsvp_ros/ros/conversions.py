@@ -259,13 +259,14 @@ def msg_to_box(msg: BoundingBox2D) -> Box:
     Raises:
         InvalidInstructionError: it is not finite, or has no area.
     """
-    values = (msg.center_x, msg.center_y, msg.size_x, msg.size_y)
-    if not all(map(math.isfinite, values)) or msg.size_x <= 0 or msg.size_y <= 0:
+    x0, y0 = msg.center_x - msg.size_x / 2, msg.center_y - msg.size_y / 2
+    finite = all(map(math.isfinite, (x0, y0, x0 + msg.size_x, y0 + msg.size_y)))
+    if not finite or msg.size_x <= 0 or msg.size_y <= 0:
         raise InvalidInstructionError(
-            "the box to follow needs a finite center and a size above 0 in pixels, got center "
+            "the box to follow needs finite corners and a size above 0 in pixels, got center "
             f"({msg.center_x:g}, {msg.center_y:g}), size ({msg.size_x:g}, {msg.size_y:g})"
         )
-    return Box.from_xywh(msg.center_x - msg.size_x / 2, msg.center_y - msg.size_y / 2, msg.size_x, msg.size_y)
+    return Box.from_xywh(x0, y0, msg.size_x, msg.size_y)
 
 
 def proposal_to_msg(proposal: types.RegionProposal) -> RegionProposal:

@@ -17,6 +17,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -122,6 +123,7 @@ class RsvpNode(LifecycleNode):
                 config.perception,
                 config.tracker,
                 CpuShare(self._mllm.threads).set if shares else None,
+                config.reasoner.max_instruction_chars,
             )
             self._segmenter_name = perception.start().name
         except RsvpError as error:
@@ -253,6 +255,7 @@ class RsvpNode(LifecycleNode):
         config = parameters.read(self)
         self._perception.config = config.perception
         self._perception.set_tracker_config(config.tracker)
+        self._perception.set_max_instruction_chars(config.reasoner.max_instruction_chars)
         if self._mllm is not None:
             self._perception.reasoner = Reasoner(self._mllm, config.reasoner)
 
@@ -299,9 +302,9 @@ class RsvpNode(LifecycleNode):
         header = request.frame.header if request.frame is not None else Header()
         self._outputs.reasoning.publish(reasoning_to_msg(reasoning, header, complete, error))
 
-    def _depth_at(self, stamp_ns: int):
+    def _depth_at(self, stamp_ns: int, deadline: float) -> tuple[Image, CameraInfo] | None:
         camera = self._camera
-        return camera.depth_at(stamp_ns) if camera is not None else None
+        return camera.depth_at(stamp_ns, deadline) if camera is not None else None
 
     # Health.
 
@@ -364,7 +367,6 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the node; with the parameter `autostart` (default true) it configures and activates itself."""
     rclpy.init(args=args)
     node = RsvpNode()
-    node.declare_parameter("autostart", True)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

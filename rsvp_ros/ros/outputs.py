@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +17,7 @@ from visualization_msgs.msg import MarkerArray
 
 from rsvp_ros.errors import RsvpError
 from rsvp_ros.msg import Reasoning, TargetArray
-from rsvp_ros.ros.conversions import array_to_image, label_image, targets_to_msg
+from rsvp_ros.ros.conversions import array_to_image, depth_to_array, label_image, targets_to_msg
 from rsvp_ros.ros.depth import camera_model, points_to_cloud, position_to_pose
 from rsvp_ros.ros.markers import targets_to_markers
 from rsvp_ros.surface import target_points, target_position, target_size
@@ -24,18 +28,24 @@ from rsvp_ros.visualization import draw_targets
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 SOME = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+DEPTH_WAIT_S = 0.1  # an image's depth may come so much later than its targets
+WAITING = 3  # images whose depth is waited for; of more, the oldest are left out
+
+logger = logging.getLogger(__name__)
 
 
 class Outputs:
-    """The publishers. `publish` is called by one thread, the models'."""
+    """The publishers. `publish` is called by one thread, the models'; what is in space is published by a thread of
+    its own, which waits for depth."""
 
     def __init__(
         self,
         node: LifecycleNode,
-        depth_at: Callable[[int], tuple[np.ndarray, CameraInfo] | None],
+        depth_at: Callable[[int, float], tuple[Image, CameraInfo] | None],
         on_problem: Callable[[RsvpError], None],
     ) -> None:
-        """`depth_at` gives the depth image (float32 metres) and intrinsics for the stamp of an image."""
+        """`depth_at` gives the depth image and intrinsics for the stamp of an image, and may wait for them until a
+        time by the monotonic clock."""
         self._depth_at = depth_at
         self._on_problem = on_problem
         create = node.create_lifecycle_publisher
@@ -47,8 +57,17 @@ class Outputs:
         self.target_pose = create(PoseStamped, "target_pose", NEWEST)
         self.target_points = create(PointCloud2, "target_points", NEWEST)
         self._node = node
+        self._waiting: deque[tuple[TargetsInFrame, float]] = deque(maxlen=WAITING)
+        self._stopped = False
+        self._changed = threading.Condition()  # guards both
+        self._thread = threading.Thread(target=self._run_in_space, name="rsvp_space", daemon=True)
+        self._thread.start()
 
     def destroy(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join()
         for publisher in (
             self.targets,
             self.reasoning,
@@ -69,9 +88,24 @@ class Outputs:
             self.label_image.publish(array_to_image(label_image(result.targets, height, width), "mono16", header))
         if self.overlay.get_subscription_count():
             self.overlay.publish(array_to_image(draw_targets(result.frame.image, result.targets), "rgb8", header))
-        self._publish_in_space(result)
+        with self._changed:
+            self._waiting.append((result, time.monotonic() + DEPTH_WAIT_S))
+            self._changed.notify()
 
-    def _publish_in_space(self, result: TargetsInFrame) -> None:
+    def _run_in_space(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._waiting)
+                if self._stopped:
+                    return
+                result, deadline = self._waiting.popleft()
+            try:
+                self._publish_in_space(result, self._depth_at(result.frame.stamp_ns, deadline))
+            except Exception:
+                if self._node.context.ok():  # else the node is being ended by a signal
+                    logger.exception("could not publish the targets of one frame in space")
+
+    def _publish_in_space(self, result: TargetsInFrame, depth: tuple[Image, CameraInfo] | None) -> None:
         markers, pose, cloud = (
             publisher.get_subscription_count() > 0 for publisher in (self.markers, self.target_pose, self.target_points)
         )
@@ -83,11 +117,10 @@ class Outputs:
         sizes: dict[int, np.ndarray] = {}
         clouds: list[np.ndarray] = []
         try:
-            depth = self._depth_at(result.frame.stamp_ns) if seen else None
-            if depth is not None:
-                camera = camera_model(depth[1])
+            if seen and depth is not None:
+                metres, camera = depth_to_array(depth[0]), camera_model(depth[1])
                 for target in seen:
-                    points = target_points(target.mask, depth[0], camera, target.box)
+                    points = target_points(target.mask, metres, camera, target.box)
                     position = target_position(points)
                     if position is not None:
                         positions[target.id] = position

@@ -19,6 +19,7 @@ from rsvp_ros.config import Config, build, flatten
 
 LIVE_PARTS = ("perception.", "tracker.", "reasoner.")
 """What these configure is cheap to change; all else (models, subscriptions) is set up when the node is configured."""
+AUTOSTART = "When it is run, the node configures and activates itself"
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ def declare(node: Node) -> dict[str, str]:
     by the parameter's name, is returned, so that the node can live and say so.
     """
     problems = {}
-    for name, default in flatten(Config()).items():
-        descriptor = describe(name, default)
+    for name, default in {**flatten(Config()), "autostart": True}.items():
+        descriptor = describe(name, default) if name in OPTIONS else ParameterDescriptor(description=AUTOSTART)
         try:
             node.declare_parameter(name, default, descriptor)
         except (InvalidParameterTypeException, InvalidParameterValueException):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -14,6 +16,7 @@ SMOOTHING = np.array((1, 4, 6, 4, 1)) / 16
 ADAPTATION = 0.1  # share of a new look that is learnt a frame: light changes slowly
 SLOW_ADAPTATION = 0.01
 FINE = 8  # a target's shorter side has so many cells, where its colours are looked for all over an image
+MOST_CELLS = 640 * 480  # of an image: in a larger one a small target has fewer
 SURROUNDINGS = 0.3  # how far they reach, in sizes of the box
 RARE = 0.02  # of a colour's share: less tells nothing
 
@@ -65,7 +68,8 @@ class ColorMap:
         """image: uint8 H x W x 3 RGB; colors: as `color_distribution` gives them; size: of the target, width and
         height in pixels; taken: bool H x W, pixels that are known to show something else."""
         self._size = size
-        self._step = max(int(min(size) / FINE), 1)
+        height, width = taken.shape
+        self._step = max(int(min(size) / FINE), math.ceil((height * width / MOST_CELLS) ** 0.5))
         cells = image[:: self._step, :: self._step] >> 4
         evidence = np.log((colors + RARE) / (image_colors(image) + RARE)).astype(np.float32)
         total = sum(evidence[channel][cells[..., channel]] for channel in range(3))

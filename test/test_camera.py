@@ -1,0 +1,161 @@
+"""The camera's side of the node and its outputs in space, with real topics and no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
+pytest.importorskip("rsvp_ros.msg", reason="the package is not built: make setup")
+
+import rclpy
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from node_harness import until
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from rsvp_ros.config import CameraConfig
+from rsvp_ros.geometry import Box, box_to_mask
+from rsvp_ros.msg import TargetArray
+from rsvp_ros.ros import camera, outputs
+from rsvp_ros.ros.camera import Camera
+from rsvp_ros.ros.conversions import array_to_image, time_to_ns
+from rsvp_ros.ros.outputs import Outputs
+from rsvp_ros.types import Frame, Target, TargetsInFrame, TargetState
+
+WIDTH, HEIGHT = 64, 48
+BOX = Box(16, 12, 48, 36)
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+PERIOD_MS = 33
+
+
+class Rig:
+    """A camera with depth; the node's ends towards it and towards those who listen; a target in every image."""
+
+    def __init__(self, **config) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._node = LifecycleNode("seeing", namespace="rig", context=self.context)
+        self._robot = rclpy.create_node("robot", namespace="rig", context=self.context)
+        for node in (self._node, self._robot):
+            self._executor.add_node(node)
+        self.problems: list[Exception] = []
+        self.camera = Camera(self._node, CameraConfig(**config), self._on_frame)
+        self._outputs = Outputs(self._node, self.camera.depth_at, self.problems.append)
+        self._node.trigger_configure()
+        self._node.trigger_activate()
+        self._depth = self._robot.create_publisher(Image, "depth_image", BEST_EFFORT)
+        self._info = self._robot.create_publisher(CameraInfo, "camera_info", BEST_EFFORT)
+        self.heights: dict[int, float] = {}
+        """Of the target's pose, by the image's time in milliseconds."""
+        self.answered: list[int] = []
+        """The times of all images whose targets, and (`marked`) whose markers, were published."""
+        self.marked: list[int] = []
+        listen = self._robot.create_subscription
+        listen(PoseStamped, "target_pose", lambda m: self.heights.update({_ms(m.header): m.pose.position.z}), 10)
+        listen(TargetArray, "targets", lambda m: self.answered.append(_ms(m.header)), 10)
+        listen(MarkerArray, "markers", lambda m: self.marked.append(_ms(m.markers[0].header)), 10)
+        self.publish_images()
+
+    def close(self) -> None:
+        self._outputs.destroy()
+        self._executor.shutdown()
+        for node in (self._node, self._robot):
+            node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def publish_images(self, reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) -> None:
+        self._images = self._robot.create_publisher(Image, "image_raw", QoSProfile(depth=10, reliability=reliability))
+
+    def until(self, condition, what: str):
+        """Let ROS run until a condition holds."""
+        return until(lambda: self._executor.spin_once(timeout_sec=0.01) or condition(), what)
+
+    def connect(self) -> None:
+        ends = (self._images, self._depth, self._info, self._outputs.target_pose, self._outputs.markers)
+        self.until(lambda: all(end.get_subscription_count() for end in ends), "connections")
+        info = CameraInfo(width=WIDTH, height=HEIGHT, k=[60.0, 0.0, 32.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0])
+        self.until(lambda: self._info.publish(info) or self.camera._info, "intrinsics")
+
+    def show(self, ms: int) -> None:
+        """Publish an image of this time, and wait for its targets."""
+        self._images.publish(array_to_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", _header(ms)))
+        self.until(lambda: ms in self.answered, "targets")
+
+    def show_depth(self, ms: int) -> None:
+        """Publish a depth image of this time, which everything in it tells: 1 m and as many millimetres."""
+        depth = np.full((HEIGHT, WIDTH), 1000 + ms, np.uint16)
+        self._depth.publish(array_to_image(depth, "16UC1", _header(ms)))
+        self.until(lambda: self.camera._depth and _ms(self.camera._depth[-1].header) == ms, "depth image")
+
+    def _on_frame(self, frame: Frame) -> None:
+        target = Target(1, "", "", TargetState.TRACKING, BOX, box_to_mask(BOX, WIDTH, HEIGHT), 1.0, 1.0)
+        self._outputs.publish(TargetsInFrame(frame, (target,)))
+
+
+def _header(ms: int) -> Header:
+    return Header(stamp=Time(sec=100 + ms // 1000, nanosec=ms % 1000 * 1_000_000))
+
+
+def _ms(header: Header) -> int:
+    return time_to_ns(header.stamp) // 1_000_000 - 100_000
+
+
+@pytest.fixture
+def rig(request) -> Iterator[Rig]:
+    rig = Rig(**getattr(request, "param", {"use_3d": True}))
+    yield rig
+    rig.close()
+    assert not rig.problems
+
+
+@pytest.mark.parametrize("later", [0, 2], ids=["before the next image", "after two more images"])
+def test_an_image_waits_for_its_own_depth_and_its_targets_do_not(rig, monkeypatch, later):
+    monkeypatch.setattr(outputs, "DEPTH_WAIT_S", 60.0)
+    rig.connect()
+    times = [PERIOD_MS * k for k in range(8)]
+    for image, depth in zip([*times, *[None] * later], [*[None] * later, *times], strict=True):
+        if image is not None:
+            rig.show(image)
+            assert image not in rig.marked
+        if depth is not None:
+            rig.show_depth(depth)
+            rig.until(lambda depth=depth: depth in rig.heights, "pose")
+    assert rig.heights == {ms: pytest.approx(1 + ms * 1e-3) for ms in times}
+
+
+def test_depth_that_never_comes_is_done_without(rig, monkeypatch):
+    monkeypatch.setattr(camera, "SILENCE_S", 600.0)
+    rig.connect()
+    rig.show_depth(0)
+    rig.show(20)
+    rig.until(lambda: rig.heights, "pose by the nearest depth image")
+    assert rig.heights == {20: pytest.approx(1.0)}
+    for ms in range(200, 200 + camera.DEPTH_MISSES):
+        assert not rig.camera.status().problem
+        rig.show(ms)
+        rig.until(lambda ms=ms: ms in rig.marked, "markers of nothing")
+    assert "0.20 s apart" in rig.camera.status().problem
+    assert list(rig.heights) == [20]
+    rig.show_depth(300)
+    rig.show(300)
+    rig.until(lambda: 300 in rig.heights, "pose")
+    assert not rig.camera.status().problem
+
+
+@pytest.mark.parametrize("rig", [{"reliability": "reliable"}], indirect=True)
+def test_a_camera_that_fits_is_not_blamed_for_one_that_did_not(rig, monkeypatch):
+    monkeypatch.setattr(camera, "SILENCE_S", 0.0)
+    rig.until(lambda: "QoS" in rig.camera.status().problem, "word of the QoS")
+    rig.publish_images(ReliabilityPolicy.RELIABLE)
+    rig.until(lambda: rig._images.get_subscription_count(), "connection")
+    rig.show(0)
+    assert "nothing comes" in rig.camera.status().problem
