@@ -18,6 +18,7 @@ import numpy as np
 from rsvp_ros import config as configuration
 from rsvp_ros.errors import ConfigurationError, InvalidImageError, RsvpError
 from rsvp_ros.evaluation.commands import add_evaluate
+from rsvp_ros.files import disk_errors
 from rsvp_ros.geometry import Box
 from rsvp_ros.perception import Perception
 from rsvp_ros.reasoning.mllm.loading import load_mllm
@@ -25,7 +26,6 @@ from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.request import Outcome
 from rsvp_ros.segmentation.loading import load_segmenter
 from rsvp_ros.tabletop.commands import add_tabletop
-from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.training.commands import add_train
 from rsvp_ros.types import Frame, ReasoningStep
 from rsvp_ros.visualization import draw_proposals, draw_targets, reasoning_panel

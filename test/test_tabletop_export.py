@@ -23,12 +23,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rsvp_ros.errors import ConfigurationError, InvalidImageError
+from rsvp_ros.files import write_whole
 from rsvp_ros.geometry import mask_iou
 from rsvp_ros.tabletop import coco, reasonseg, rle
 from rsvp_ros.tabletop.export import SceneOptions, export
 from rsvp_ros.tabletop.kinds import KINDS
 from rsvp_ros.tabletop.splits import Split
-from rsvp_ros.tabletop.view_files import ViewFiles, read_view, write_view, write_whole
+from rsvp_ros.tabletop.view_files import ViewFiles, read_view, write_view
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 

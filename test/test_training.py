@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import resource
 import sys
 
 import numpy as np
 import pytest
 import torch
 from hand_made_view import make_view
-from small_training import DRAWN, SMALL, same, small_config, weights
+from small_training import DRAWN, SMALL, files_of_at_most, same, small_config, weights
 
 from rsvp_ros.errors import ConfigurationError, InvalidImageError, ModelLoadError, ModelRunError
-from rsvp_ros.segmentation.vlsm import Vlsm
+from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
 from rsvp_ros.tabletop.view_files import ViewFiles, write_view
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training import trainer as trainer_module
@@ -177,7 +175,9 @@ def test_training_goes_on_from_given_weights(tmp_path):
     assert torch.allclose(trainer.model.output_tokens, start.output_tokens, atol=1e-3)
     with pytest.raises(ModelLoadError, match=r"config\.json"):
         Trainer(small_config(tmp_path / "out", init=str(tmp_path / "nowhere")))
-    embedded = Trainer(small_config(tmp_path / "more", init="embedded")).model
+    with pytest.raises(ConfigurationError, match=r"option `model` is another size.*dim 32 for 160.*leave it out"):
+        Trainer(small_config(tmp_path / "more", init="embedded"))
+    embedded = Trainer(small_config(tmp_path / "more", init="embedded", model=VlsmConfig())).model
     assert same(weights(embedded), weights(Vlsm.from_pretrained("embedded")))
 
 
@@ -226,6 +226,11 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, lis
     again = Trainer(small_config(tmp_path))
     assert again.resume() and again.step == 3
     assert "checkpoint.pt" in caplog.text
+    good = again.checkpoints.previous.read_bytes()
+    again.save()
+    assert again.checkpoints.previous.read_bytes() == good, "the torn one has not taken its place"
+    again.save()
+    assert again.checkpoints.previous.read_bytes() != good
     assert not Trainer(small_config(tmp_path / "empty")).resume()
 
 
@@ -281,16 +286,6 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_one(tmp_path, monkeypatch, 
     assert again.resume() and again.step == 2
 
 
-@contextlib.contextmanager
-def files_of_at_most(size: int):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_disk_that_takes_no_more_stops_and_overwrites_nothing(tmp_path):
     trainer = Trainer(small_config(tmp_path))
     for trainer.step in (1, 2):
@@ -343,7 +338,7 @@ def test_a_loss_that_is_no_number_stops_and_overwrites_nothing(tmp_path):
 def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path):
     trainer = Trainer(small_config(tmp_path))
     before = weights(trainer.model)
-    trainer.model.background.register_hook(lambda gradient: gradient * float("inf"))
+    trainer.model.comparison.background.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(TrainingDivergedError):
         trainer.run()
     assert same(before, weights(trainer.model)) and not trainer.checkpoints.newest.exists()

@@ -177,6 +177,9 @@ def test_training_goes_on_from_a_text_path_on_a_backbone_that_was_moved(backbone
         assert torch.allclose(second.model.text_path.state_dict()[name], value, atol=2e-3), name
     with pytest.raises(ModelLoadError, match="was trained on another model"):
         Trainer(config(tmp_path / "third", backbones["sam2"], init=str(tmp_path / "weights")))
+    with pytest.raises(ConfigurationError, match=r"option `text_path` is another size.*text_dim 64 for 32"):
+        other = TextPathSize(text_dim=64)
+        Trainer(config(tmp_path / "third", moved, init=str(tmp_path / "weights"), text_path=other))
 
 
 def test_sizes_that_cannot_be_are_named(backbones, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ from rsvp_ros.geometry import Box, mask_iou, mask_to_box
 from rsvp_ros.segmentation.loading import SegmenterConfig, load_segmenter, warm_up
 from rsvp_ros.segmentation.modeling.prompt_encoder import coverage
 from rsvp_ros.segmentation.modeling.region import sample_regions
-from rsvp_ros.segmentation.modeling.text_encoder import word_pieces, words
+from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures, word_pieces, words
 from rsvp_ros.segmentation.region import CROP_REACH, CROP_SIDE, MARGIN, PADDING, Region
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.segmentation.vlsm import EMBEDDED, Vlsm, VlsmConfig
@@ -56,7 +57,9 @@ def one_thread():
 @pytest.fixture(scope="module")
 def small() -> Vlsm:
     torch.manual_seed(0)
-    return Vlsm(SMALL).eval()
+    model = Vlsm(SMALL).eval()
+    torch.nn.init.normal_(model.text_encoder.to_criteria[-1].weight)  # as if each word had learned to ask for something
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +174,38 @@ def test_the_region_pulls_attention_inside(small):
 def test_similarity_is_grounding_against_the_background(small):
     features = small.encode_image(torch.rand(1, 3, 64, 64))
     text = small.encode_text(["red cup", ""])
-    logits = small.grounding(features.semantic, text.query[:1])
-    similarity = small.similarity(features.semantic.expand(2, -1, -1, -1), text)
-    assert torch.allclose(similarity[0], logits[0, 0] - logits[0, 1], atol=1e-5)
+    logits = small.grounding(features.semantic, text)
+    similarity = small.comparison.similarity(features.semantic.expand(2, -1, -1, -1), text)
+    assert torch.allclose(similarity[0], logits[0, 0] - logits[0, -1], atol=1e-5)
     assert (similarity[1] == 0).all()
+
+
+def test_a_fit_is_less_where_a_word_misses_something(small):
+    """However well the others fit: what a word misses adds up, and none makes up for it."""
+    semantic = torch.randn(1, SMALL.text_dim, 4, 4, generator=torch.Generator().manual_seed(0))
+    text = small.encode_text(["red cup"])
+    matters = replace(text, relevance=torch.tensor([[0.0, 1.0]]), demand=torch.zeros(1, 2))
+    plain = small.comparison.similarity(semantic, replace(text, relevance=torch.zeros(1, 2)))
+    misses = [
+        plain - small.comparison.similarity(semantic, replace(matters, criteria=scale * text.criteria))
+        for scale in (0.0, 9.0, -9.0)
+    ]
+    assert torch.allclose(misses[0], torch.full_like(plain, math.log(2)))
+    assert (misses[1] >= 0).all() and (misses[2] >= 0).all()
+    assert (misses[1] - misses[2]).abs().min() > 0.1  # what one word asks for the opposite of it does not
+
+
+def test_texts_join_as_if_they_were_encoded_together(small):
+    texts = ["mug", "", "the big blue mug, wooden"]
+    together = small.encode_text(texts)
+    joined = TextFeatures.join([small.encode_text([text]) for text in texts])
+    assert torch.equal(joined.valid, together.valid) and torch.equal(joined.given, together.given)
+    assert torch.allclose(joined.query, together.query, atol=1e-5)
+    assert torch.allclose(joined.relevance, together.relevance, atol=1e-5)
+    for name in ("tokens", "criteria", "demand"):
+        of_words = [getattr(features, name)[together.valid] for features in (joined, together)]
+        assert torch.allclose(*of_words, atol=1e-5), name
+    assert (joined.relevance[~joined.valid] == 0).all()
 
 
 def test_a_batch_of_images_equals_each_alone(small):
@@ -221,7 +252,7 @@ def _other_size(folder):
 def _lacks_a_tensor(folder):
     path = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(path)
-    tensors.pop("background")
+    tensors.pop("comparison.background")
     safetensors.torch.save_file(tensors, path)
 
 
@@ -231,7 +262,7 @@ def _lacks_a_tensor(folder):
      (_write("config.json", b"\xff{"), r"config\.json"), (_write("config.json", b"[]"), r"config\.json"),
      (_write("config.json", b'{"depth": 3}'), "depth"), (_remove("model.safetensors"), r"model\.safetensors"),
      (_truncate, r"model\.safetensors"), (_write("model.safetensors", b""), r"model\.safetensors"),
-     (_other_size, "do not fit"), (_lacks_a_tensor, "background")],
+     (_other_size, "do not fit"), (_lacks_a_tensor, "comparison.background")],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_loaded_is_named(small, tmp_path, damage, named):
     folder = tmp_path / "weights"

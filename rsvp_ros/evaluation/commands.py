@@ -7,13 +7,14 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsvp_ros import config as configuration
 from rsvp_ros.arguments import not_negative, positive
 from rsvp_ros.evaluation.interrupt import interrupt_checked
+from rsvp_ros.files import disk_errors
 from rsvp_ros.tabletop.commands import image_size
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.scenes import MOST, OBJECTS
@@ -171,7 +172,7 @@ _NOT_WITH_PROMPTS = ("reasoner", "region", "segmenter", "instructions", "languag
 
 
 def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    from rsvp_ros.tabletop.export import SceneOptions, disk_errors
+    from rsvp_ros.tabletop.export import SceneOptions
 
     if options.prompts:
         ignored = [name for name in _NOT_WITH_PROMPTS if getattr(options, name) != parser.get_default(name)]
@@ -212,7 +213,6 @@ def _whole(options: argparse.Namespace, config: Config, scenes: SceneOptions, as
     from rsvp_ros.evaluation.oracles import Region
     from rsvp_ros.evaluation.report import Results
     from rsvp_ros.evaluation.tabletop import System
-    from rsvp_ros.tabletop.export import disk_errors
 
     with System.configured(config, options.reasoner, options.segmenter, Region(options.region)) as system:
         results = Results(asked)
@@ -279,7 +279,6 @@ def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, 
     from rsvp_ros.evaluation.report import PromptResults
     from rsvp_ros.evaluation.tabletop_prompts import ask, questions
     from rsvp_ros.segmentation.loading import load_segmenter
-    from rsvp_ros.tabletop.export import disk_errors
     from rsvp_ros.tabletop.world import render_scene
 
     segmenter = load_segmenter(config.segmenter)
@@ -321,6 +320,7 @@ def _counted(name: str, first: int, count: int) -> Iterator[int]:
 
 
 def _images(options: argparse.Namespace) -> int:
+    from rsvp_ros.evaluation.metrics import mean
     from rsvp_ros.evaluation.segmentation import measure_images, read_masked_images
     from rsvp_ros.segmentation.loading import load_segmenter
 
@@ -328,7 +328,7 @@ def _images(options: argparse.Namespace) -> int:
     images = read_masked_images(options.folder)
     segmenter = load_segmenter(config.segmenter)
     ious, boxes = measure_images(segmenter, images, tuple(options.jitter), options.repeats, options.seed)
-    print(f"{segmenter.name}: mean IoU {_mean(ious):.3f} of {len(ious)} masks; the boxes themselves {_mean(boxes):.3f}")
+    print(f"{segmenter.name}: mean IoU {mean(ious):.3f} of {len(ious)} masks; the boxes themselves {mean(boxes):.3f}")
     return 0
 
 
@@ -340,7 +340,3 @@ def _drawn(options: argparse.Namespace) -> int:
     segmenter = load_segmenter(config.segmenter)
     print(report(measure_scenes(segmenter, held_out_scenes(options.seed, options.count))))
     return 0
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

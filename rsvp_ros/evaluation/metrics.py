@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -11,6 +12,12 @@ from rsvp_ros.geometry import Box, mask_iou
 
 DAVIS_TOLERANCE = 0.008
 """Of the image's diagonal: how far a boundary may lie from the true one and still match."""
+
+
+def mean(values: Iterable[float]) -> float:
+    """NaN for none."""
+    values = list(values)
+    return sum(values) / len(values) if values else math.nan
 
 
 def overlap(prediction: np.ndarray, truth: np.ndarray) -> tuple[int, int]:

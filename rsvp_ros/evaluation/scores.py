@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsvp_ros.evaluation.metrics import cumulative_iou, generalized_iou
+from rsvp_ros.evaluation.metrics import cumulative_iou, generalized_iou, mean
 from rsvp_ros.evaluation.tabletop import Answer, Followed
 
 NEAR_MM = 20.0
@@ -54,14 +54,14 @@ class Scores:
             giou=generalized_iou((answer.intersection, answer.union) for answer in answers),
             ciou=cumulative_iou((answer.intersection, answer.union) for answer in answers),
             present=len(present),
-            giou_present=_mean(answer.iou for answer in present),
-            boxes=_mean(answer.boxes for answer in present),
-            right=_mean(answer.right for answer in present),
-            false_refusals=_mean(answer.refused for answer in present),
+            giou_present=mean(answer.iou for answer in present),
+            boxes=mean(answer.boxes for answer in present),
+            right=mean(answer.right for answer in present),
+            false_refusals=mean(answer.refused for answer in present),
             position_mm=float(np.median(known)) if known else float("nan"),
-            near=_mean(error is not None and error <= NEAR_MM for error in errors),
+            near=mean(error is not None and error <= NEAR_MM for error in errors),
             absent=len(absent),
-            refused=_mean(answer.refused for answer in absent),
+            refused=mean(answer.refused for answer in absent),
             problems=sum(bool(answer.problem) for answer in answers),
         )
 
@@ -93,8 +93,8 @@ class ClipScores:
         errors = [target.error_mm for target in followed if target.error_mm is not None]
         return cls(
             targets=len(followed),
-            region=_mean(target.region for target in followed),
-            boundary=_mean(target.boundary for target in followed),
+            region=mean(target.region for target in followed),
+            boundary=mean(target.boundary for target in followed),
             hidden=hidden,
             hidden_right=sum(target.hidden_right for target in followed) / hidden if hidden else float("nan"),
             position_mm=float(np.median(errors)) if errors else float("nan"),
@@ -157,8 +157,3 @@ def median_seconds(answers: Iterable[Answer], followed: Iterable[Followed]) -> d
         "segmenter, a frame of a clip": [target.segment_s for target in followed],
     }
     return {name: float(np.median(values)) for name, values in times.items() if values}
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return float(np.mean(values)) if values else float("nan")

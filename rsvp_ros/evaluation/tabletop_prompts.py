@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsvp_ros.evaluation.metrics import shown_objects
+from rsvp_ros.evaluation.metrics import mean, shown_objects
 from rsvp_ros.evaluation.segmentation import area_under_curve
 from rsvp_ros.geometry import Box, mask_iou
 from rsvp_ros.segmentation.segmenter import Segmenter
@@ -184,10 +184,10 @@ def prompt_scores(replies: Sequence[Reply], threshold: float) -> dict[PromptKind
         there = [] if kind.absent else chosen
         scores[kind] = PromptScores(
             len(chosen),
-            _mean([reply.iou for reply in there]),
-            _mean([reply.iou for reply in there if reply.thin]),
-            _mean([reply.right for reply in there]),
-            _mean([reply.presence < threshold for reply in chosen]) if kind.judges_presence else float("nan"),
+            mean([reply.iou for reply in there]),
+            mean([reply.iou for reply in there if reply.thin]),
+            mean([reply.right for reply in there]),
+            mean([reply.presence < threshold for reply in chosen]) if kind.judges_presence else float("nan"),
         )
     return scores
 
@@ -197,7 +197,3 @@ def presence_auc(replies: Sequence[Reply]) -> float:
     there = [reply.presence for reply in replies if not reply.kind.absent and reply.kind.judges_presence]
     absent = [reply.presence for reply in replies if reply.kind.absent]
     return area_under_curve(there, absent) if there and absent else float("nan")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")

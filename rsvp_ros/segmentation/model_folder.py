@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from rsvp_ros.errors import ModelLoadError
+from rsvp_ros.files import write_whole
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -20,16 +20,13 @@ Model = TypeVar("Model", bound=nn.Module)
 def write(folder: str | Path, config: Any, model: nn.Module) -> None:
     """Write both files (weights as float16), each whole or not at all. `config`: a dataclass."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in model.state_dict().items()}
     files = {
         "config.json": (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode(),
         "model.safetensors": safetensors.torch.save(tensors, {"format": "pt"}),
     }
     for name, content in files.items():
-        aside = folder / f"{name}.tmp"
-        aside.write_bytes(content)
-        os.replace(aside, folder / name)
+        write_whole(folder / name, content)
 
 
 def read(folder: str | Path, config_class: type, model_class: type[Model], what: str, remedy: str) -> Model:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from rsvp_ros.errors import ConfigurationError, ModelLoadError
 from rsvp_ros.segmentation import model_folder
+from rsvp_ros.segmentation.modeling.image_encoder import take
 from rsvp_ros.segmentation.modeling.prompt_encoder import coverage
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
 from rsvp_ros.segmentation.modeling.text_path import TextPath, TextPathConfig
@@ -159,9 +160,9 @@ class TextSam(nn.Module):
         """Descriptions in any language; an empty one stands for whatever the box shows."""
         return self.text_path.text_encoder(texts)
 
-    def grounding(self, semantic: Tensor, queries: Tensor) -> Tensor:
-        """Each cell against each of V texts, and against "none of them": see `TextPath.grounding`."""
-        return self.text_path.grounding(semantic, queries)
+    def grounding(self, semantic: Tensor, text: TextFeatures) -> Tensor:
+        """Each cell against each of V texts, and against "none of them": see `Comparison.grounding`."""
+        return self.text_path.comparison.grounding(semantic, text)
 
     def decode(
         self, features: TextSamFeatures, text: TextFeatures, boxes: Tensor, image_index: Tensor | None = None
@@ -174,10 +175,10 @@ class TextSam(nn.Module):
         if image_index is None:
             image_index = boxes.new_zeros(boxes.shape[0], dtype=torch.long)
         embedding, semantic, queries, *fine = (
-            _take(t, image_index) for t in (features.embedding, features.semantic, features.queries, *features.fine)
+            take(t, image_index) for t in (features.embedding, features.semantic, features.queries, *features.fine)
         )
         path, encoder = self.text_path, self.sam.prompt_encoder
-        similarity = path.similarity(semantic, text)
+        similarity = path.comparison.similarity(semantic, text)
         inside = coverage(boxes, *similarity.shape[-2:], self.transform.size[0] // similarity.shape[-2])
 
         corners, dense = encoder(
@@ -237,11 +238,6 @@ def _traits(sam: nn.Module) -> dict[str, str | int]:
         "width": decoder.hidden_size,
         "fine_width": decoder.conv_s1.out_channels if hasattr(decoder, "conv_s1") else 0,
     }
-
-
-def _take(tensor: Tensor, index: Tensor) -> Tensor:
-    """Rows of a batch; without a copy where it has but one."""
-    return tensor.expand(len(index), *tensor.shape[1:]) if len(tensor) == 1 else tensor[index]
 
 
 def _to_tokens(maps: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from rsvp_ros.segmentation import model_folder
 from rsvp_ros.segmentation.modeling.common import Mlp, grid_centers, sine_encoding
+from rsvp_ros.segmentation.modeling.comparison import Comparison
 from rsvp_ros.segmentation.modeling.image_encoder import ImageEncoder, ImageFeatures, take
 from rsvp_ros.segmentation.modeling.mask_decoder import MaskDecoder
 from rsvp_ros.segmentation.modeling.prompt_encoder import PromptEncoder
@@ -88,7 +89,7 @@ class Vlsm(nn.Module):
             config.max_words,
         )  # fmt: skip
         self.prompt_encoder = PromptEncoder(dim)
-        self.background = nn.Parameter(torch.randn(config.text_dim) * 0.02)
+        self.comparison = Comparison(config.text_dim)
         self.output_tokens = nn.Parameter(torch.randn(3, dim) * 0.5)
         self.text_type = nn.Parameter(torch.randn(dim) * 0.02)
         self.no_text = nn.Parameter(torch.randn(dim) * 0.02)
@@ -96,7 +97,7 @@ class Vlsm(nn.Module):
         self.blocks = nn.ModuleList(TwoWayBlock(dim, config.heads) for _ in range(config.two_way_layers))
         self.mask_decoder = MaskDecoder(dim, config.stem, config.mask_widths, PromptEncoder.maps)
         self.quality_head = Mlp(dim, dim, 1)
-        self.presence_head = Mlp(dim + 3 * config.text_dim + 3, dim, 1)
+        self.presence_head = Mlp(dim + Comparison.evidence_width(config.text_dim), dim, 1)
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """`images`: B x 3 x H x W, RGB from 0 to 1, sides multiples of 16."""
@@ -106,20 +107,9 @@ class Vlsm(nn.Module):
         """Descriptions in any language; an empty one stands for whatever the box shows."""
         return self.text_encoder(texts)
 
-    def grounding(self, semantic: Tensor, queries: Tensor) -> Tensor:
-        """Each cell against each of V texts, and against "none of them", which comes last.
-
-        `semantic`: B x text_dim x h x w, `queries`: V x text_dim; returns logits B x (V + 1) x h x w, float32.
-        """
-        everything = torch.cat((queries, self.background[None].to(queries.dtype))).to(semantic.dtype)
-        scale = self.config.text_dim**-0.5
-        return (torch.einsum("vc,bchw->bvhw", everything, semantic) * scale).float()
-
-    def similarity(self, semantic: Tensor, text: TextFeatures) -> Tensor:
-        """How much better each prompt's text fits a cell than the background does: P x h x w, 0 without a text."""
-        query = (text.query - self.background) * text.given[:, None] * self.config.text_dim**-0.5
-        maps = (query.to(semantic.dtype)[:, None] @ semantic.flatten(2)).squeeze(1)
-        return maps.unflatten(1, semantic.shape[-2:]).float()
+    def grounding(self, semantic: Tensor, text: TextFeatures) -> Tensor:
+        """Each cell against each of V texts, and against "none of them": see `Comparison.grounding`."""
+        return self.comparison.grounding(semantic, text)
 
     def decode(
         self,
@@ -140,7 +130,7 @@ class Vlsm(nn.Module):
             image_index = boxes.new_zeros(boxes.shape[0], dtype=torch.long)
         height, width = (side // 2 for side in features.stride8.shape[-2:])
         semantic = take(features.semantic, image_index)
-        similarity = self.similarity(semantic, text)
+        similarity = self.comparison.similarity(semantic, text)
         dense8 = self.prompt_encoder.dense(boxes, similarity, 8)
         dense16 = F.avg_pool2d(dense8, 2)
         image = take(features.tokens, image_index)
@@ -156,10 +146,11 @@ class Vlsm(nn.Module):
 
         image = image.transpose(1, 2).unflatten(2, (height, width))
         masks = self.mask_decoder(pixels, regions, image_index, features, image, dense8, tokens[:, 0])
+        evidence = self.comparison.evidence(semantic, similarity, dense8[:, 0], text)
         return VlsmOutput(
             masks=masks.float(),
             quality=self.quality_head(tokens[:, 1]).squeeze(-1).float(),
-            presence=self._presence(semantic, similarity, dense8[:, 0], text, tokens[:, 2]),
+            presence=self.presence_head(torch.cat((tokens[:, 2], evidence), 1)).squeeze(-1).float(),
             similarity=similarity,
         )
 
@@ -177,20 +168,6 @@ class Vlsm(nn.Module):
         others_shown = words_shown.new_ones(count, outputs.shape[1] + corners.shape[1])
         shown = torch.cat((others_shown, words_shown), 1)
         return torch.cat((outputs, corners, words), 1), torch.where(shown, 0.0, -1e4)[:, None, None]
-
-    def _presence(
-        self, semantic: Tensor, similarity: Tensor, inside: Tensor, text: TextFeatures, token: Tensor
-    ) -> Tensor:
-        """Logits P, from a token, from what the image shows where the text fits best in the region, and from how well
-        it fits there, elsewhere and on the whole. `inside`: coverage, P x h x w."""
-        attention = (similarity + inside.clamp(min=1e-4).log()).flatten(1).softmax(1)
-        seen = (semantic.flatten(2) @ attention[:, :, None].to(semantic.dtype)).squeeze(-1)
-        peak = torch.where(inside > 0, similarity, -10.0).flatten(1).amax(1)
-        elsewhere = torch.where(inside > 0, -10.0, similarity).flatten(1).amax(1)
-        mean = (similarity.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1e-3)
-        fit = torch.stack((peak.clamp(-10, 10) / 4, elsewhere.clamp(-10, 10) / 4, mean), 1).to(token.dtype)
-        evidence = torch.cat((token, fit, seen * text.query, seen, text.query), 1)
-        return self.presence_head(evidence).squeeze(-1).float()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (float16), each whole or not at all."""

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from rsvp_ros.errors import InvalidImageError
 from rsvp_ros.geometry import Box, mask_to_box
@@ -252,14 +251,7 @@ class VlsmSegmenter:
             if text not in self._texts:
                 self._texts[text] = self.model.encode_text([text])
             self._texts.move_to_end(text)
-        parts = [self._texts[text] for text in descriptions]
-        longest = max(part.valid.shape[1] for part in parts)
-        result = TextFeatures(
-            tokens=torch.cat([F.pad(p.tokens, (0, 0, 0, longest - p.tokens.shape[1])) for p in parts]),
-            valid=torch.cat([F.pad(p.valid, (0, longest - p.valid.shape[1])) for p in parts]),
-            query=torch.cat([p.query for p in parts]),
-            given=torch.cat([p.given for p in parts]),
-        )
+        result = TextFeatures.join([self._texts[text] for text in descriptions])
         while len(self._texts) > max(CACHED_TEXTS, len(descriptions)):
             self._texts.popitem(last=False)
         return result

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from rsvp_ros.arguments import not_negative, positive
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.tabletop.export import FORMATS, SceneOptions, disk_errors, export, instructions_about
+from rsvp_ros.files import disk_errors, write_whole
+from rsvp_ros.tabletop.export import FORMATS, SceneOptions, export, instructions_about
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import View
-from rsvp_ros.tabletop.view_files import ViewFiles, encoded, write_view, write_whole
+from rsvp_ros.tabletop.view_files import ViewFiles, encoded, write_view
 
 MIXED = (Split.TRAIN, Split.NOVEL, Split.TEST)
 """Splits that a contact sheet shows in turn where none is asked for."""

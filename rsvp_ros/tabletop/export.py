@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import errno
 import multiprocessing
 import os
 import signal
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.files import disk_errors
 from rsvp_ros.tabletop import coco, reasonseg
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction
 from rsvp_ros.tabletop.splits import Split
@@ -213,16 +213,3 @@ def _write_coco(folder: Path, split: Split, names: Sequence[str]) -> Path:
     path = folder / "annotations" / f"instances_{split.value}.json"
     write_json(path, coco.instances(views, f"RSVP tabletop world, split {split.value}"))
     return path
-
-
-@contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """What goes wrong with files, as a ConfigurationError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"no space is left for {folder}: free some, and the same command goes on where it stopped"
-        else:
-            message = f"{folder} cannot be written to ({error.strerror}): choose another folder with --out"
-        raise ConfigurationError(message) from error

@@ -18,9 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from rsvp_ros.files import write_whole
 from rsvp_ros.tabletop.instruction import Instruction
 from rsvp_ros.tabletop.view import View
-from rsvp_ros.tabletop.view_files import instruction_to_json, write_json, write_whole
+from rsvp_ros.tabletop.view_files import instruction_to_json, write_json
 
 
 def polygons(mask: np.ndarray) -> list[np.ndarray]:

@@ -6,7 +6,6 @@ in whole millimetres and, in a JPEG, the colours.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.errors import InvalidImageError
+from rsvp_ros.files import write_whole
 from rsvp_ros.tabletop import rle
 from rsvp_ros.tabletop.bag import objects_from_json, objects_to_json, to_millimetres
 from rsvp_ros.tabletop.instruction import ChainStep, Instruction, InstructionKind
@@ -162,19 +162,6 @@ def _instruction_from_json(data: dict) -> Instruction:
 def write_json(path: Path, data: object) -> None:
     """In ASCII, so that a reader needs to know no encoding. Raises OSError."""
     write_whole(path, (json.dumps(data, separators=(",", ":")) + "\n").encode("ascii"))
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write aside and rename: a file that is there is whole, however the writing ends. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_bytes(data)
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
 
 
 def encoded(suffix: str, image: np.ndarray) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.tabletop.view_files import write_whole
+from rsvp_ros.files import write_whole
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rsvp_ros.tabletop.view_files import write_whole
+from rsvp_ros.files import write_whole
 
 
 class TrainingLog:

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from rsvp_ros.errors import ConfigurationError, ModelLoadError
-from rsvp_ros.tabletop.export import disk_errors
-from rsvp_ros.tabletop.view_files import write_whole
+from rsvp_ros.files import disk_errors, write_whole
 
 WEIGHTS = "model.safetensors"
 SAME = ("config.json", "tokenizer.json")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.segmentation.modeling.region import sample_regions, sampling_weights
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
 from rsvp_ros.segmentation.modeling.text_path import Gate
@@ -62,17 +63,31 @@ class Learner(nn.Module, ABC):
 def make_learner(config: TrainConfig, device: torch.device) -> Learner:
     """The network of a configuration, on its device.
 
-    Raises ConfigurationError (sizes that cannot be), ModelLoadError (`init`, `backbone`).
+    Raises ConfigurationError (sizes that cannot be, or are not those of `init`), ModelLoadError (`init`, `backbone`).
     """
     if config.backbone is None:
         model = Vlsm.from_pretrained(config.init) if config.init else Vlsm(config.model)
+        _check_size("model", config.model, model.config)
         return VlsmLearner(model.to(device, memory_format=torch.channels_last))
     from rsvp_ros.segmentation.text_sam import TextSam  # needs transformers, which a `Vlsm` does not
 
     if config.init:
-        return TextSamLearner(TextSam.from_pretrained(config.init, str(device), config.backbone))
+        model = TextSam.from_pretrained(config.init, str(device), config.backbone)
+        _check_size("text_path", config.text_path, model.text_path.config)
+        return TextSamLearner(model)
     sizes = dataclasses.asdict(config.text_path)
     return TextSamLearner(TextSam.from_backbone(config.backbone, str(device), **sizes))
+
+
+def _check_size(option: str, wanted: Any, of_weights: Any) -> None:
+    """Raises ConfigurationError where an option asks for a size, not the default one, that the weights do not have."""
+    others = {name: getattr(of_weights, name) for name, v in vars(wanted).items() if getattr(of_weights, name) != v}
+    if others and wanted != type(wanted)():
+        told = ", ".join(f"{name} {getattr(wanted, name)} for {value}" for name, value in others.items())
+        raise ConfigurationError(
+            f"training option `{option}` is another size than that of the weights of `init` ({told}): leave it out, or "
+            "start without `init`"
+        )
 
 
 class VlsmLearner(Learner):
@@ -152,12 +167,14 @@ def _unit(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def _encode_texts(model: Vlsm | TextSam, batch: Batch) -> tuple[TextFeatures, Tensor]:
-    """The prompts' texts, and the queries of the vocabulary: V x text_dim."""
+def _encode_texts(model: Vlsm | TextSam, batch: Batch) -> tuple[TextFeatures, TextFeatures]:
+    """The prompts' texts, and those of the vocabulary."""
     text = model.encode_text(batch.texts + batch.vocabulary)
     count = len(batch.texts)
-    prompts = dataclasses.replace(text, **{name: value[:count] for name, value in vars(text).items()})
-    return prompts, text.query[count:]
+    prompts, vocabulary = (
+        {name: t[part] for name, t in vars(text).items()} for part in (slice(count), slice(count, None))
+    )
+    return TextFeatures(**prompts), TextFeatures(**vocabulary)
 
 
 def _in_cells(maps: Tensor, extent: tuple[int, int], cells: tuple[int, int], stride: int) -> Tensor:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from rsvp_ros.tabletop.export import disk_errors
+from rsvp_ros.files import disk_errors
 from rsvp_ros.training.curve import TrainingLog, draw_curve
 from rsvp_ros.training.progress import Progress
 

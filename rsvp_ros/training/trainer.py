@@ -19,8 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from rsvp_ros.errors import ConfigurationError, InvalidImageError, ModelRunError, RsvpError
+from rsvp_ros.files import disk_errors
 from rsvp_ros.segmentation.torch_runtime import is_out_of_memory
-from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.calibration import calibrate_presence
 from rsvp_ros.training.checkpoint import Checkpoints

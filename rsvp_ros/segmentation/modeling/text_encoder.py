@@ -6,7 +6,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -40,12 +40,34 @@ class TextFeatures:
     """P x words, bool: which tokens are words, not padding."""
     query: Tensor
     """P x text_dim: compared with the image's `semantic` map."""
+    criteria: Tensor
+    """P x words x text_dim: what each word asks of that map …"""
+    demand: Tensor
+    """P x words: … how much of it …"""
+    relevance: Tensor
+    """P x words, 0 to 1: … and how much it matters; 0 for padding."""
     given: Tensor
     """P, bool: False where the text is empty (segment whatever the box shows)."""
 
+    @classmethod
+    def join(cls, parts: Sequence[TextFeatures]) -> TextFeatures:
+        """Of several texts in one, padded to the longest."""
+        if len(parts) == 1:
+            return parts[0]
+        longest = max(part.valid.shape[1] for part in parts)
+
+        def joined(tensors: Sequence[Tensor], of_words: bool) -> Tensor:
+            if of_words:
+                tensors = [torch.cat((t, t.new_zeros(len(t), longest - t.shape[1], *t.shape[2:])), 1) for t in tensors]
+            return torch.cat(tensors)
+
+        names = [field.name for field in fields(cls)]
+        each = {name: [getattr(part, name) for part in parts] for name in names}
+        return cls(**{name: joined(tensors, name not in ("query", "given")) for name, tensors in each.items()})
+
 
 class TextEncoder(nn.Module):
-    """Descriptions to `TextFeatures`: word pieces averaged, positions, transformer layers, the mean of the words."""
+    """Descriptions to `TextFeatures`: word pieces averaged, positions, transformer layers; words, and their mean."""
 
     def __init__(
         self, buckets: int, piece_dim: int, dim: int, layers: int, heads: int, text_dim: int, max_words: int
@@ -58,6 +80,8 @@ class TextEncoder(nn.Module):
         self.layers = nn.ModuleList(ViTLayer(dim, heads, 2) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.to_query = Mlp(dim, dim, text_dim)
+        self.to_criteria = Mlp(dim, dim, text_dim + 2)
+        nn.init.constant_(self.to_criteria[-1].bias[-1:], -3.0)  # single words hardly matter at first
 
     def forward(self, texts: Sequence[str]) -> TextFeatures:
         split = [words(text, self.max_words) for text in texts]
@@ -82,4 +106,13 @@ class TextEncoder(nn.Module):
         x = self.norm(x)
         weight = valid.to(x.dtype).unsqueeze(-1)
         pooled = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
-        return TextFeatures(tokens=x, valid=valid, query=self.to_query(pooled), given=counts > 0)
+        asked = self.to_criteria(x)
+        return TextFeatures(
+            tokens=x,
+            valid=valid,
+            query=self.to_query(pooled),
+            criteria=asked[..., :-2],
+            demand=asked[..., -2],
+            relevance=asked[..., -1].sigmoid() * valid,
+            given=counts > 0,
+        )

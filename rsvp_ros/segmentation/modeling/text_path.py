@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsvp_ros.segmentation.modeling.common import LayerNorm2d, Mlp
+from rsvp_ros.segmentation.modeling.comparison import Comparison
 from rsvp_ros.segmentation.modeling.text_encoder import TextEncoder, TextFeatures
 
 PRESENT = 20.0
@@ -131,12 +132,12 @@ class TextPath(nn.Module):
             config.text_buckets, config.piece_dim, dim, config.text_layers, config.heads, text_dim, config.max_words
         )
         self.semantic_head = SemanticHead(dim, config.fine_width, text_dim)
-        self.background = nn.Parameter(torch.randn(text_dim) * 0.02)
+        self.comparison = Comparison(text_dim)
         self.image_attention = GatedTextAttention(dim, config.heads)
         self.box_attention = GatedTextAttention(dim, config.heads)
         self.outside = nn.Parameter(torch.tensor(4.0))
         self.mask_gate = Gate()
-        self.presence_head = Mlp(3 * text_dim + 3, dim, 1)
+        self.presence_head = Mlp(Comparison.evidence_width(text_dim), dim, 1)
         nn.init.zeros_(self.presence_head[-1].weight)
         nn.init.zeros_(self.presence_head[-1].bias)
         self.presence_gate = Gate()
@@ -145,23 +146,6 @@ class TextPath(nn.Module):
     def is_open(self) -> bool:
         """Whether a text can change anything: False until training has moved a gate."""
         return any(bool(gate.value != 0) for gate in self.modules() if isinstance(gate, Gate))
-
-    def grounding(self, semantic: Tensor, queries: Tensor) -> Tensor:
-        """Each cell against each of V texts, and against "none of them", which comes last.
-
-        `semantic`: B x text_dim x h x w, `queries`: V x text_dim; returns logits B x (V + 1) x h x w, float32.
-        """
-        everything = torch.cat((queries, self.background[None].to(queries.dtype))).to(semantic.dtype)
-        return (torch.einsum("vc,bchw->bvhw", everything, semantic) * len(self.background) ** -0.5).float()
-
-    def similarity(self, semantic: Tensor, text: TextFeatures) -> Tensor:
-        """How much better each prompt's text fits a cell than the background does: P x h x w, 0 without a text.
-
-        `semantic`: P x text_dim x h x w.
-        """
-        query = (text.query - self.background) * text.given[:, None] * len(self.background) ** -0.5
-        maps = (query.to(semantic.dtype)[:, None] @ semantic.flatten(2)).squeeze(1)
-        return maps.unflatten(1, semantic.shape[-2:]).float()
 
     def mask_prompt(self, similarity: Tensor, inside: Tensor) -> Tensor:
         """The similarity as SAM's own prompt of the kind "mask": logits P x 1 x 2h x 2w.
@@ -173,12 +157,6 @@ class TextPath(nn.Module):
 
     def presence(self, semantic: Tensor, similarity: Tensor, inside: Tensor, text: TextFeatures) -> Tensor:
         """Is what the text describes in the region? Logits P; `PRESENT` before training and without a text."""
-        # What the image shows where the text fits best, within the region.
-        attention = (similarity + inside.clamp(min=1e-4).log()).flatten(1).softmax(1)
-        seen = (semantic.flatten(2) @ attention[:, :, None].to(semantic.dtype)).squeeze(-1)
-        peak = torch.where(inside > 0, similarity, -10.0).flatten(1).amax(1)
-        elsewhere = torch.where(inside > 0, -10.0, similarity).flatten(1).amax(1)
-        mean = (similarity.sigmoid() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1e-3)
-        evidence = torch.stack((peak.clamp(-10, 10) / 4, elsewhere.clamp(-10, 10) / 4, mean), 1)
-        logit = self.presence_head(torch.cat((seen * text.query, seen, text.query, evidence), 1)).squeeze(-1)
+        evidence = self.comparison.evidence(semantic, similarity, inside, text)
+        logit = self.presence_head(evidence).squeeze(-1)
         return PRESENT * (1 - self.presence_gate(text)) + logit * text.given

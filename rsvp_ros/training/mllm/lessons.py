@@ -19,13 +19,13 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.files import write_whole
 from rsvp_ros.geometry import RegionGrid
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.instructions import sample_questions
 from rsvp_ros.tabletop.language import GRAMMARS
 from rsvp_ros.tabletop.view import View
-from rsvp_ros.tabletop.view_files import write_whole
 from rsvp_ros.training.mllm.chains import REASONS, Part, answer_words, without_thought, write_chain
 from rsvp_ros.training.mllm.language import Frame
 from rsvp_ros.training.mllm.questions import RememberingLayout

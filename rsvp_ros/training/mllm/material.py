@@ -12,7 +12,8 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.tabletop.export import disk_errors, records
+from rsvp_ros.files import disk_errors
+from rsvp_ros.tabletop.export import records
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import View
 from rsvp_ros.tabletop.view_files import read_view, write_json

@@ -18,8 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.files import disk_errors
 from rsvp_ros.reasoning.mllm.model_folder import find_model_folder
-from rsvp_ros.tabletop.export import disk_errors
 from rsvp_ros.training import config_files
 from rsvp_ros.training.checkpoint import Checkpoints
 from rsvp_ros.training.mllm.chains import Part

@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all, and what to do where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rsvp_ros.errors import ConfigurationError
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write aside and rename: a file that is there is whole, however the writing ends. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What goes wrong with files, as a ConfigurationError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"no space is left for {folder}: free some, and the same command goes on where it stopped"
+        else:
+            message = f"{folder} cannot be written to ({error.strerror}): choose another folder with --out"
+        raise ConfigurationError(message) from error
