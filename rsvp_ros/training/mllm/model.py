@@ -31,7 +31,7 @@ class MllmSize:
     vision_heads: int = 4
     vision_intermediate: int = 512
     hidden: int = 256
-    layers: int = 4
+    layers: int = 6
     heads: int = 8
     key_value_heads: int = 4
     intermediate: int = 512
