@@ -310,7 +310,7 @@ def test_a_full_disk_stops_the_log_and_the_weights_too(tmp_path):
     os.replace(tmp_path / "log.jsonl", tmp_path / "old.jsonl")
     (tmp_path / ".log.jsonl.part").symlink_to("/dev/full")
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "model.safetensors.tmp").symlink_to("/dev/full")
+    (tmp_path / "weights" / ".model.safetensors.part").symlink_to("/dev/full")
     with pytest.raises(ConfigurationError, match="no space is left"):
         os.replace(tmp_path / "old.jsonl", tmp_path / "log.jsonl")
         train(small_config(tmp_path, steps=1))
