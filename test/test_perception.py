@@ -407,6 +407,7 @@ def test_refusals():
             stream.perception.find("the red book").result(DEADLINE_S)
         with pytest.raises(NoImageError, match="QoS"):
             stream.perception.find(box=Box(1, 1, 5, 5)).result(DEADLINE_S)
+        stream.perception.config = PerceptionConfig()  # a busy machine may take longer than that for the rest
         stream.frame(picture(90))
         with pytest.raises(InvalidInstructionError, match="320 x 240"):
             stream.perception.find(box=Box(1000, 1, 1005, 5)).result(DEADLINE_S)
