@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.tabletop.export import records
 from rsvp_ros.tabletop.splits import Split
 
 HELD_OUT = 50
@@ -24,17 +25,17 @@ def tabletop_records(folders: Sequence[str], held_out: bool) -> tuple[str, ...]:
 
     Raises ConfigurationError for a folder that holds none.
     """
-    records: list[str] = []
+    chosen: list[str] = []
     for folder in folders:
-        found = sorted(str(path) for path in (Path(folder).expanduser() / "scenes").glob(f"{Split.TRAIN.value}_*.json"))
+        found = sorted(str(path) for path in records(Path(folder).expanduser(), Split.TRAIN))
         if not found:
             raise ConfigurationError(
                 f"{folder} holds no scenes of the split {Split.TRAIN.value}: write some with "
                 f"`rsvp tabletop export --split {Split.TRAIN.value} --out {folder}`, or leave out `tabletop`"
             )
         scenes = {scene: i for i, scene in enumerate(dict.fromkeys(map(_scene, found)))}
-        records += [path for path in found if (scenes[_scene(path)] % HELD_OUT == 0) == held_out]
-    return tuple(records)
+        chosen += [path for path in found if (scenes[_scene(path)] % HELD_OUT == 0) == held_out]
+    return tuple(chosen)
 
 
 def _scene(record: str) -> str:

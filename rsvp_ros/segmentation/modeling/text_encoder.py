@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from rsvp_ros.segmentation.modeling.common import Mlp
 from rsvp_ros.segmentation.modeling.image_encoder import ViTLayer
@@ -54,16 +55,12 @@ class TextFeatures:
         """Of several texts in one, padded to the longest."""
         if len(parts) == 1:
             return parts[0]
-        longest = max(part.valid.shape[1] for part in parts)
-
-        def joined(tensors: Sequence[Tensor], of_words: bool) -> Tensor:
-            if of_words:
-                tensors = [torch.cat((t, t.new_zeros(len(t), longest - t.shape[1], *t.shape[2:])), 1) for t in tensors]
-            return torch.cat(tensors)
-
-        names = [field.name for field in fields(cls)]
-        each = {name: [getattr(part, name) for part in parts] for name in names}
-        return cls(**{name: joined(tensors, name not in ("query", "given")) for name, tensors in each.items()})
+        each = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        whole = {name: torch.cat(each.pop(name)) for name in ("query", "given")}
+        of_words = {
+            n: pad_sequence([text for t in tensors for text in t], batch_first=True) for n, tensors in each.items()
+        }
+        return cls(**whole, **of_words)
 
 
 class TextEncoder(nn.Module):
