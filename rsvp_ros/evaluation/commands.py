@@ -37,6 +37,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     _add_tabletop(subcommands)
     _add_images(subcommands)
     _add_drawn(subcommands)
+    _add_compare(subcommands)
 
 
 def _add_tabletop(commands: argparse._SubParsersAction) -> None:
@@ -154,6 +155,19 @@ def _add_drawn(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--seed", type=not_negative, default=20_000_003, help="(default: %(default)s)")
     parser.set_defaults(run=_drawn)
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="two runs of `rsvp evaluate tabletop`: what one gained over the other",
+        description="Print the second run's figures with their gains over the first one's and the gains' standard "
+        "errors. Both must have been asked the same (split, seed, objects, instructions, languages). A gain of less "
+        "than two standard errors may be chance.",
+    )
+    parser.add_argument("before", type=Path, help="its folder, the `--out` of the run")
+    parser.add_argument("after", type=Path)
+    parser.set_defaults(run=_compare)
 
 
 def _clip_seconds(text: str) -> float:
@@ -339,4 +353,11 @@ def _drawn(options: argparse.Namespace) -> int:
     config = configuration.load_changed(options.config, options.set)
     segmenter = load_segmenter(config.segmenter)
     print(report(measure_scenes(segmenter, held_out_scenes(options.seed, options.count))))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rsvp_ros.evaluation.comparison import compare, paired, read_answers
+
+    print(compare(paired(read_answers(options.before), read_answers(options.after))))
     return 0

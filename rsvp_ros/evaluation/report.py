@@ -14,7 +14,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rsvp_ros.evaluation.scores import NEAR_MM, ClipScores, Scores, clip_scores, median_seconds, scores_by_group
+from rsvp_ros.evaluation.scores import (
+    NEAR_MM,
+    ClipScores,
+    Scores,
+    clip_scores,
+    group_name,
+    median_seconds,
+    scores_by_group,
+)
 from rsvp_ros.evaluation.tabletop import Answer, Case, Followed
 from rsvp_ros.evaluation.tabletop_prompts import PromptKind, PromptScores, Reply, presence_auc, prompt_scores
 
@@ -136,7 +144,7 @@ def _answer_rows(table: Mapping[str, Mapping[str, Scores]]) -> list[str]:
     rows = []
     for grouping, groups in table.items():
         for group, s in groups.items():
-            name = group if group == grouping else f"{grouping}: {group}"
+            name = group_name(grouping, group)
             present = [_share(share) for share in (s.giou_present, s.boxes, s.right, s.false_refusals)]
             place = [_number(s.position_mm), _share(s.near)]
             absent = [f"{s.absent}", _share(s.refused), f"{s.problems}"]
@@ -144,7 +152,7 @@ def _answer_rows(table: Mapping[str, Mapping[str, Scores]]) -> list[str]:
                 [name, f"{s.answers}", _share(s.giou), _share(s.ciou), f"{s.present}", *present, *place, *absent]
             )
     head = ["", "N", "gIoU", "cIoU", "present", "gIoU", "box@0.5", "right", "refused", "3-D mm", f"<{NEAR_MM:.0f} mm"]
-    return _columns([*head, "absent", "refused", "unread"], rows)
+    return markdown_table([*head, "absent", "refused", "unread"], rows)
 
 
 def _clip_rows(scores: Mapping[str, ClipScores]) -> list[str]:
@@ -153,7 +161,7 @@ def _clip_rows(scores: Mapping[str, ClipScores]) -> list[str]:
         shares = [_share(share) for share in (s.both, s.region, s.boundary)]
         hidden = [f"{s.hidden}", _share(s.hidden_right)]
         rows.append([f"clips, from {start}", f"{s.targets}", *shares, *hidden, _number(s.position_mm)])
-    return _columns(["", "targets", "J&F", "J", "F", "hidden", "said so", "3-D mm"], rows)
+    return markdown_table(["", "targets", "J&F", "J", "F", "hidden", "said so", "3-D mm"], rows)
 
 
 def prompt_table(scores: Mapping[PromptKind, PromptScores], auc: float) -> str:
@@ -162,11 +170,11 @@ def prompt_table(scores: Mapping[PromptKind, PromptScores], auc: float) -> str:
         [kind.value, f"{s.replies}", *(_share(share) for share in (s.iou, s.iou_thin, s.right, s.refused))]
         for kind, s in scores.items()
     ]
-    lines = _columns(["prompt", "N", "mIoU", "mIoU thin", "right", "refused"], rows)
+    lines = markdown_table(["prompt", "N", "mIoU", "mIoU thin", "right", "refused"], rows)
     return "\n".join([*lines, "", f"AUC of presence: {_share(auc)}"])
 
 
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table whose columns are as wide as what is in them."""
     widths = [max(2, *(len(row[i]) for row in (head, *rows))) for i in range(len(head))]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from rsvp_ros.evaluation.metrics import cumulative_iou, generalized_iou, mean
 from rsvp_ros.evaluation.tabletop import Answer, Followed
+
+T = TypeVar("T")
 
 NEAR_MM = 20.0
 """A position this close is near enough for a gripper."""
@@ -126,16 +129,29 @@ GROUPS: dict[str, Callable[[Answer], list[str]]] = {
 """By what answers are grouped: the groups that one belongs to."""
 
 
-def scores_by_group(answers: Iterable[Answer]) -> dict[str, dict[str, Scores]]:
-    """Scores by name of grouping (see GROUPS) and name of group, sorted."""
-    answers = list(answers)
-    table = {}
+def grouped(items: Iterable[T], of: Callable[[T], Answer]) -> dict[tuple[str, str], list[T]]:
+    """Items by name of grouping (see GROUPS) and name of group, sorted within each grouping; `of`: an item's answer."""
+    items = list(items)
+    groups: dict[tuple[str, str], list[T]] = {}
     for grouping, groups_of in GROUPS.items():
-        groups: dict[str, list[Answer]] = {}
-        for answer in answers:
-            for group in groups_of(answer):
-                groups.setdefault(group, []).append(answer)
-        table[grouping] = {group: Scores.of(groups[group]) for group in sorted(groups)}
+        members: dict[str, list[T]] = {}
+        for item in items:
+            for group in groups_of(of(item)):
+                members.setdefault(group, []).append(item)
+        groups |= {(grouping, group): members[group] for group in sorted(members)}
+    return groups
+
+
+def group_name(grouping: str, group: str) -> str:
+    """As a row of a table is called."""
+    return group if group == grouping else f"{grouping}: {group}"
+
+
+def scores_by_group(answers: Iterable[Answer]) -> dict[str, dict[str, Scores]]:
+    """Scores by name of grouping and name of group, see `grouped`."""
+    table: dict[str, dict[str, Scores]] = {grouping: {} for grouping in GROUPS}
+    for (grouping, group), members in grouped(answers, lambda answer: answer).items():
+        table[grouping][group] = Scores.of(members)
     return table
 
 

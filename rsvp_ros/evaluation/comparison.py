@@ -1,0 +1,104 @@
+"""Two runs that were asked the same: how much better the one is, and how much of that may be chance."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.evaluation.report import markdown_table
+from rsvp_ros.evaluation.scores import group_name, grouped
+from rsvp_ros.evaluation.tabletop import Answer
+
+Pair = tuple[Answer, Answer]
+
+MEASURES: dict[str, tuple[Callable[[Answer], bool], Callable[[Answer], float]]] = {
+    "gIoU": (lambda answer: True, lambda answer: answer.iou),
+    "right": (lambda answer: answer.targets > 0, lambda answer: answer.right),
+    "false refusals": (lambda answer: answer.targets > 0, lambda answer: answer.refused),
+    "absent refused": (lambda answer: not answer.targets, lambda answer: answer.refused),
+}
+"""What is compared: which answers count, and the value of each, as in `Scores`."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between the means of paired values; NaN where there are none."""
+
+    before: float
+    after: float
+    standard_error: float
+    """Of after - before. What is asked about one scene is not independent, scenes are: the sums of the deviations over
+    each scene are what varies (the cluster-robust estimate); NaN for a single scene."""
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[float, float]], scenes: Sequence[int]) -> Difference:
+        """pairs: values before and after; scenes: of each, the scene it is about."""
+        if not pairs:
+            return cls(math.nan, math.nan, math.nan)
+        before, after = np.array(pairs, float).T
+        gains = after - before
+        _, scene = np.unique(scenes, return_inverse=True)
+        sums = np.bincount(scene, gains - gains.mean())
+        clusters = len(sums)
+        variance = (sums**2).sum() / len(gains) ** 2 * clusters / (clusters - 1) if clusters > 1 else math.nan
+        return cls(float(before.mean()), float(after.mean()), math.sqrt(variance))
+
+
+def read_answers(folder: Path) -> list[Answer]:
+    """The answers that `Results.write` wrote. Raises ConfigurationError."""
+    path = folder / "results.json"
+    try:
+        answers = json.loads(path.read_text(encoding="utf-8"))["answers"]
+        names = {field.name for field in dataclasses.fields(Answer)}
+        return [Answer(**{name: value for name, value in answer.items() if name in names}) for answer in answers]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read as results of `rsvp evaluate tabletop` of this version ({error})"
+        ) from error
+
+
+def paired(before: Sequence[Answer], after: Sequence[Answer]) -> list[Pair]:
+    """Answers to the same questions. Raises ConfigurationError where the runs were not asked the same."""
+
+    def question(answer: Answer) -> tuple:
+        return answer.scene, answer.text, answer.targets, answer.objects
+
+    for number, (one, other) in enumerate(zip(before, after, strict=False), 1):
+        if question(one) != question(other):
+            raise ConfigurationError(
+                f"the two runs were not asked the same: instruction {number} is {one.text!r} about scene {one.scene} "
+                f"in the first, {other.text!r} about scene {other.scene} in the second; give both the same split, "
+                "seed, objects, size, instructions and languages"
+            )
+    if len(before) != len(after) or not before:
+        raise ConfigurationError(
+            f"the two runs have {len(before)} and {len(after)} answers: give both the same count, and let them finish"
+        )
+    return list(zip(before, after, strict=True))
+
+
+def compare(pairs: Iterable[Pair]) -> str:
+    """Each measure of the second run, its gain over the first and that gain's standard error, by group: Markdown."""
+    rows = []
+    for names, group in grouped(pairs, of=lambda pair: pair[0]).items():
+        cells = []
+        for counts, value in MEASURES.values():
+            counted = [pair for pair in group if counts(pair[0])]
+            gain = Difference.of([(value(one), value(other)) for one, other in counted], [p[0].scene for p in counted])
+            cells.append(_cell(gain))
+        rows.append([group_name(*names), f"{len(group)}", *cells])
+    return "\n".join(markdown_table(["", "N", *MEASURES], rows))
+
+
+def _cell(gain: Difference) -> str:
+    if math.isnan(gain.after):
+        return "-"
+    error = "" if math.isnan(gain.standard_error) else f" ± {gain.standard_error:.3f}"
+    return f"{gain.after:.3f} ({gain.after - gain.before:+.3f}{error})"
