@@ -23,7 +23,7 @@ MODULES = sorted((ROOT / "rsvp_ros").rglob("*.py"))
 # From the ground up: what is in rsvp_ros imports only from lower lines and from its own part.
 LAYERS = (
     ("errors", "geometry", "arguments"),
-    ("types", "surface", "textures", "files"),
+    ("types", "surface", "textures", "files", "progress"),
     ("request", "visualization", "frame_history"),
     ("reasoning", "segmentation", "tracking", "tabletop"),
     ("perception", "training"),
@@ -31,7 +31,7 @@ LAYERS = (
     ("evaluation",),
     ("cli", "ros"),
 )
-BELOW_TABLETOP = {"errors", "files", "arguments", "geometry", "types", "visualization", "textures"}
+BELOW_TABLETOP = {"errors", "files", "arguments", "geometry", "types", "visualization", "textures", "progress"}
 EXTRA_MODULES = ("mujoco", "rosbags", "transformers", "openai", "segment_anything", "timm", "accelerate", "matplotlib")
 
 

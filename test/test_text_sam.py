@@ -192,7 +192,7 @@ def test_it_trains_under_autocast(family, backbones):
     with torch.autocast("cpu", torch.bfloat16):
         features, text = model.encode_image(images), model.encode_text(texts)
         output = model.decode(features, text, boxes, index)
-        grounding = model.grounding(features.semantic, text)
+        grounding = model.text_path.comparison.grounding(features.semantic, text)
     assert {value.dtype for value in (grounding, *vars(output).values())} == {torch.float32}
     assert grounding.shape == (2, 4, SIDE // 8, SIDE // 8)
     for name, value in vars(expected).items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import io
 import json
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from small_training import SMALL, small_config
 from rsvp_ros.cli import main
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
-from rsvp_ros.training import config_files, progress
+from rsvp_ros.training import config_files
 from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.curve import TrainingLog, draw_curve, read_log
-from rsvp_ros.training.progress import Progress, duration
 from rsvp_ros.training.sources import HELD_OUT, read_photographs, tabletop_records
 from rsvp_ros.training.trainer import Trainer
 
@@ -151,7 +149,7 @@ def test_the_command_trains_from_a_file(tmp_path, capsys):
     assert main([*arguments, "--steps", "4"]) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(out / "weights")
-    assert "step 4/4" in printed.err and "held-out" in printed.err
+    assert "step 4 of 4" in printed.err and "held-out" in printed.err
     assert Vlsm.from_pretrained(out / "weights").config == SMALL
     records = read_log(out / "log.jsonl")
     assert [r["step"] for r in records if "total" in r] == [4]
@@ -182,50 +180,7 @@ def test_errors_of_the_command_are_one_line(tmp_path, capsys):
     assert "choose another folder" in capsys.readouterr().err
 
 
-# --- progress, log, curve
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def steps_with_a_clock(monkeypatch, stream: io.StringIO, seconds: float, steps: int) -> Progress:
-    """Steps 10 to 10 + `steps` of 1000, each of which takes this long."""
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    shown = Progress(10, 1000, stream)
-    for step in range(11, 11 + steps):
-        now[0] += seconds
-        shown.update(step, 2.0)
-    return shown
-
-
-def test_a_line_every_half_minute_where_it_goes_to_a_file(monkeypatch):
-    stream = io.StringIO()
-    shown = steps_with_a_clock(monkeypatch, stream, 2.0, 40)
-    assert stream.getvalue().splitlines() == [
-        "step 25/1000, 0.5 steps/s, loss 2.000, 32 min left",
-        "step 40/1000, 0.5 steps/s, loss 2.000, 32 min left",
-    ]
-    shown.update(1000, 1.0)
-    assert stream.getvalue().splitlines()[-1].startswith("step 1000/1000, ")
-    assert "loss 1.950, 0 s left" in stream.getvalue()
-
-
-def test_one_line_on_a_terminal(monkeypatch):
-    stream = Terminal()
-    shown = steps_with_a_clock(monkeypatch, stream, 0.125, 20)
-    assert stream.getvalue().count("steps/s") == 10, "not more often than one can see"
-    assert "\n" not in stream.getvalue()
-    shown.say("held-out")
-    shown.close()
-    assert stream.getvalue().endswith("\r\x1b[2Kheld-out\n\n")
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (99, "99 s"), (100, "2 min"), (7500, "2 h 05 min")])
-def test_durations_in_words(seconds, words):
-    assert duration(seconds) == words
+# --- log, curve
 
 
 def test_a_log_goes_on_where_the_training_does(tmp_path):

@@ -174,7 +174,7 @@ def test_the_region_pulls_attention_inside(small):
 def test_similarity_is_grounding_against_the_background(small):
     features = small.encode_image(torch.rand(1, 3, 64, 64))
     text = small.encode_text(["red cup", ""])
-    logits = small.grounding(features.semantic, text)
+    logits = small.comparison.grounding(features.semantic, text)
     similarity = small.comparison.similarity(features.semantic.expand(2, -1, -1, -1), text)
     assert torch.allclose(similarity[0], logits[0, 0] - logits[0, -1], atol=1e-5)
     assert (similarity[1] == 0).all()

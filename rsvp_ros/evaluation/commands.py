@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ from rsvp_ros import config as configuration
 from rsvp_ros.arguments import not_negative, positive
 from rsvp_ros.evaluation.interrupt import interrupt_checked
 from rsvp_ros.files import disk_errors
+from rsvp_ros.progress import Progress
 from rsvp_ros.tabletop.commands import image_size
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.scenes import MOST, OBJECTS
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from rsvp_ros.evaluation.report import Results
     from rsvp_ros.evaluation.tabletop import System
     from rsvp_ros.tabletop.export import SceneOptions
-
-SILENCE_S = 30.0
-"""Between two words about the progress, where they go to a file."""
 
 
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -319,18 +315,11 @@ def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, 
 
 
 def _counted(name: str, first: int, count: int) -> Iterator[int]:
-    """Seeds from the first on; tells on stderr how far it is: on a terminal always, else now and then."""
-    live = sys.stderr.isatty()
-    said, start = -SILENCE_S, time.monotonic()
-    for number in range(count):
-        passed = time.monotonic() - start
-        if number and (live or passed - said >= SILENCE_S):
-            said = passed
-            left = passed / number * (count - number)
-            print(f"{name} {number} of {count}, {left:.0f} s left ", end="\r" if live else "\n", file=sys.stderr)
-        yield first + number
-    if live and count:
-        print(end="\x1b[2K", file=sys.stderr)
+    """Seeds from the first on, with the progress on stderr."""
+    with Progress(name) as progress:
+        for number in range(count):
+            yield first + number
+            progress.update(number + 1, count)
 
 
 def _images(options: argparse.Namespace) -> int:

@@ -160,10 +160,6 @@ class TextSam(nn.Module):
         """Descriptions in any language; an empty one stands for whatever the box shows."""
         return self.text_path.text_encoder(texts)
 
-    def grounding(self, semantic: Tensor, text: TextFeatures) -> Tensor:
-        """Each cell against each of V texts, and against "none of them": see `Comparison.grounding`."""
-        return self.text_path.comparison.grounding(semantic, text)
-
     def decode(
         self, features: TextSamFeatures, text: TextFeatures, boxes: Tensor, image_index: Tensor | None = None
     ) -> VlsmOutput:

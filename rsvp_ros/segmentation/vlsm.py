@@ -107,10 +107,6 @@ class Vlsm(nn.Module):
         """Descriptions in any language; an empty one stands for whatever the box shows."""
         return self.text_encoder(texts)
 
-    def grounding(self, semantic: Tensor, text: TextFeatures) -> Tensor:
-        """Each cell against each of V texts, and against "none of them": see `Comparison.grounding`."""
-        return self.comparison.grounding(semantic, text)
-
     def decode(
         self,
         features: ImageFeatures,

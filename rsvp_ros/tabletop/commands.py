@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from rsvp_ros.arguments import not_negative, positive
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.files import disk_errors, write_whole
+from rsvp_ros.progress import Progress
 from rsvp_ros.tabletop.export import FORMATS, SceneOptions, export, instructions_about
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction
 from rsvp_ros.tabletop.splits import Split
@@ -203,8 +203,8 @@ def _render(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     scene = _scene_options(options)
     seeds = range(options.seed, options.seed + options.count)
-    with _Progress("scenes") as progress:
-        views, written = export(options.out, options.format, scene, seeds, options.workers, progress)
+    with Progress("scene") as progress:
+        views, written = export(options.out, options.format, scene, seeds, options.workers, progress.update)
     print(f"{views} views of the split {scene.split.value}, as {options.format}: {written}")
     return 0
 
@@ -260,12 +260,12 @@ def _bag(options: argparse.Namespace) -> int:
                 said.append(TimedInstruction(view.stamp_ns, instruction.text))
                 print(f"{view.stamp_ns / 1e9:6.1f} s {_told(instruction, view)}")
 
-    with _Progress("images") as progress:
+    with Progress("image") as progress:
 
         def views() -> Iterator:
             for number, view in enumerate(render_clip(clip), start=1):
                 yield view
-                progress(number, clip.count)
+                progress.update(number, clip.count)
 
         write_bag(options.out, views(), said, jpeg_quality=None if options.raw else 90)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
@@ -283,35 +283,3 @@ def _told(instruction: Instruction, view: View) -> str:
     things = [view.object(target) for target in instruction.targets]
     meant = ", ".join(f"{thing.color} {thing.kind}" for thing in things) or "nothing that is there"
     return f"[{instruction.language}] {instruction.text} -> {meant}"
-
-
-class _Progress:
-    """One line on a terminal that is written anew, lines now and then elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._started = self._shown = time.monotonic()
-        self._first: int | None = None
-        self._terminal = sys.stderr.isatty()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._terminal and self._first is not None:
-            print(file=sys.stderr)
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._first is None:  # those that were there already count for nothing in the rate
-            self._first, self._started = done, now
-        elif now - self._shown < (0.2 if self._terminal else 10) and done < total:
-            return
-        self._shown = now
-        rate = (done - self._first) / max(now - self._started, 1e-6)
-        text = f"{done} of {total} {self._what}"
-        if rate:
-            left = round((total - done) / rate)
-            text += f", {rate:.1f}/s, {left // 60}:{left % 60:02d} left"
-        print(f"\r\x1b[K{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr)
-        sys.stderr.flush()

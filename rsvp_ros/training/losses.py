@@ -40,9 +40,6 @@ class Losses:
         masks = 2 * self.cross_entropy + self.dice
         return masks + self.presence + 0.5 * self.quality + self.grounding + 0.5 * self.words
 
-    def to_floats(self) -> dict[str, float]:
-        return {"total": self.total.item(), **{name: value.item() for name, value in vars(self).items()}}
-
 
 def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
     """IoU of masks cut at 0.5, on their regions, where more than half of a cell is `known` (None: everywhere): P."""
@@ -54,8 +51,10 @@ def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) ->
 
 
 def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losses:
-    """`grounding`: logits of `Vlsm.grounding` for the batch's vocabulary. Masks count where the target is present, in
-    cells that are known."""
+    """`grounding`: logits of `Comparison.grounding` for the batch's vocabulary.
+
+    Masks count where the target is present, in cells that are known.
+    """
     present = batch.present.float()
     count = present.sum().clamp(min=1)
 

@@ -116,7 +116,7 @@ class VlsmLearner(Learner):
         text, vocabulary = _encode_texts(model, batch)
         pixels = _unit(batch.pixels).to(memory_format=torch.channels_last)
         output = model.decode(features, text, batch.boxes, batch.regions, pixels, batch.image_index)
-        return output, model.grounding(features.semantic, vocabulary)
+        return output, model.comparison.grounding(features.semantic, vocabulary)
 
 
 class TextSamLearner(Learner):
@@ -159,7 +159,7 @@ class TextSamLearner(Learner):
             similarity = _in_cells(output.similarity, seen, cells, model.similarity_stride)
             semantic = _in_cells(features.semantic.float(), seen, cells, model.similarity_stride)
         output = dataclasses.replace(output, masks=masks[:, 0], similarity=similarity)
-        return output, model.grounding(semantic, vocabulary)
+        return output, model.text_path.comparison.grounding(semantic, vocabulary)
 
 
 def _unit(images: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ from types import TracebackType
 import numpy as np
 
 from rsvp_ros.files import disk_errors
+from rsvp_ros.progress import Progress
 from rsvp_ros.training.curve import TrainingLog, draw_curve
-from rsvp_ros.training.progress import Progress
 
 LOG_EVERY = 50
 """Steps."""
+SMOOTHING = 0.05
+"""Weight of a step's loss in the one that is shown."""
 
 
 class Report:
@@ -25,20 +27,23 @@ class Report:
         self.folder, self.steps = folder, steps
         with disk_errors(folder):
             self.log = TrainingLog(folder / "log.jsonl", step)
-        self.progress = Progress(step, steps)
+        self.progress = Progress("step")
+        self.loss: float | None = None
         self.recent: dict[str, list[float]] = defaultdict(list)
 
     def __enter__(self) -> Report:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.progress.close()
+        self.progress.__exit__(kind, error, traceback)
 
     def add(self, step: int, seconds: float, losses: Mapping[str, float]) -> None:
         """After a step: how many there have been, what they took, the last one's losses; "total" is one."""
         for name, value in losses.items():
             self.recent[name].append(value)
-        self.progress.update(step, losses["total"])
+        loss = losses["total"]
+        self.loss = loss if self.loss is None else self.loss + SMOOTHING * (loss - self.loss)
+        self.progress.update(step, self.steps, f"loss {self.loss:.3f}")
         if step % LOG_EVERY == 0 or step == self.steps:
             means = {name: round(float(np.mean(values)), 5) for name, values in self.recent.items()}
             self.recent.clear()

@@ -14,7 +14,8 @@ from rsvp_ros.tabletop.export import records
 from rsvp_ros.tabletop.splits import Split
 
 HELD_OUT = 50
-"""One of this many exported scenes is for validation, with all its views."""
+"""One of this many exported scenes is for validation, with all its views; and one of this many photographs, in every
+data set that has it."""
 PHOTOGRAPHED = 0.5
 """Of the textures are cut from photographs, where there are some."""
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -14,6 +14,7 @@ from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedImages
 from rsvp_ros.training.datasets.coco import CocoInstances
 from rsvp_ros.training.datasets.reasonseg import ReasonSeg
 from rsvp_ros.training.datasets.refcoco import RefCoco
+from rsvp_ros.training.sources import HELD_OUT
 
 FORMATS = ("coco", "refcoco", "reasonseg")
 
@@ -71,8 +72,6 @@ def open_dataset(config: DatasetConfig) -> AnnotatedImages:
     return dataset
 
 
-HELD_OUT = 50
-"""One of this many photographs is for validation, in every data set that has it."""
 _NOT_ITS_OWN = re.compile(r"^COCO_[a-z]+\d{4}_|(?<=\d{6})(_\d{1,2})+$")
 """How COCO's older names begin; views and questions, with which those of `rsvp tabletop export` end."""
 
