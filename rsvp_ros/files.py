@@ -7,21 +7,33 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rsvp_ros.errors import ConfigurationError
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write aside and rename: a file that is there is whole, however the writing ends. Raises OSError."""
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, aside, and renamed at the end: one that is there is whole, however the writing ends.
+
+    Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     try:
-        aside.write_bytes(data)
+        with aside.open("wb") as file:
+            yield file
         os.replace(aside, path)
     except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """See `written_whole`."""
+    with written_whole(path) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager

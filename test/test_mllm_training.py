@@ -89,13 +89,13 @@ from rsvp_ros.training.mllm.language import (
 from rsvp_ros.training.mllm.lessons import (
     TAUGHT_OFTEN,
     Lesson,
+    LessonFile,
     Lessons,
     draw,
     make_lessons,
-    read_lessons,
     request_ids,
     spoken_words,
-    write_lessons,
+    written_lessons,
 )
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
@@ -1070,18 +1070,20 @@ def test_material_of_another_version_is_refused(scenes: Path, material: Material
 )
 def test_questions_of_other_words_are_refused(material: Material, tmp_path: Path, content: str, message: str):
     path = tmp_path / "questions.jsonl"
-    write_lessons(path, material.train[1])
-    assert read_lessons(path) == material.train[1]
+    with written_lessons(path) as write:
+        for lessons in material.train[1]:
+            write(lessons)
+    assert list(LessonFile(path)) == list(material.train[1])
     head = path.read_text(encoding="utf-8").splitlines()[0]
     path.write_text(content.replace("{head}", head), encoding="utf-8")
     with pytest.raises(ConfigurationError, match=f"{message}.*delete it"):
-        read_lessons(path)
+        list(LessonFile(path))
 
 
 def test_questions_are_whole_or_not_there(material: Material, scenes: Path, tmp_path: Path):
     folder = shutil.copytree(material.folder, tmp_path / "material")
     path = folder / "train/questions.jsonl"
-    write_lessons(path, material.train[1][:-1])
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"train is damaged.*6 views, and questions about 5.*delete it"):
         gather(str(scenes), str(scenes), folder, 1200)
     path.unlink()

@@ -7,9 +7,12 @@ either, and end with the target: so many ways to say a thing are learned at litt
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import mmap
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +22,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.files import write_whole
+from rsvp_ros.files import written_whole
 from rsvp_ros.geometry import RegionGrid
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
@@ -114,28 +117,52 @@ def _words_checksum() -> int:
     return zlib.crc32("\n".join(answer_words()).encode())
 
 
-def write_lessons(path: Path, lessons: Sequence[Sequence[Lesson]]) -> None:
-    """A line of JSON about the words that the chains' indices mean, then one a view. Raises OSError."""
-    head = json.dumps({"words": _words_checksum()})
-    lines = (json.dumps([vars(lesson) for lesson in of_view], ensure_ascii=False) for of_view in lessons)
-    write_whole(path, ("\n".join((head, *lines)) + "\n").encode())
+@contextlib.contextmanager
+def written_lessons(path: Path) -> Iterator[Callable[[Iterable[Lesson]], None]]:
+    """A function that writes the lessons about one view after the other; at the end, and not before, the file is there.
+
+    First stands a line of JSON about the words that the chains' indices mean, then one a view. Raises OSError.
+    """
+    with written_whole(path) as file:
+
+        def write(line: object) -> None:
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+        write({"words": _words_checksum()})
+        yield lambda lessons: write([vars(lesson) for lesson in lessons])
 
 
-def read_lessons(path: Path) -> list[list[Lesson]]:
-    """Raises OSError, ConfigurationError where it is damaged or of another version."""
-    head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-    if head != json.dumps({"words": _words_checksum()}):
-        raise ConfigurationError(f"{path} is of another version of this package: delete it, and it is made again")
-    lessons = []
-    for line in lines:
+class LessonFile(Sequence[list[Lesson]]):
+    """What `written_lessons` writes: the lessons about each view, read when they are asked for.
+
+    As objects they take ten times the room of their text, and those about tens of thousands of views no memory holds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError, ConfigurationError where it is of another version."""
+        self._path = path
+        with path.open("rb") as file:
+            head = file.readline().decode(errors="replace").rstrip("\n")
+            if head != json.dumps({"words": _words_checksum()}):
+                raise ConfigurationError(
+                    f"{path} is of another version of this package: delete it, and it is made again"
+                )
+            self._starts = list(itertools.accumulate((len(line) for line in file), initial=file.tell()))
+            self._text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> list[Lesson]:
+        """Raises ConfigurationError where it is damaged."""
+        start, end = self._starts[index], self._starts[index + 1]
         try:
-            found = json.loads(line)
+            found = json.loads(self._text[start:end])
             for one in found:
                 one["chains"] = {int(bands): words for bands, words in one["chains"].items()}
-            lessons.append([Lesson(**one) for one in found])
+            return [Lesson(**one) for one in found]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigurationError(f"{path} is damaged ({error}): delete it, and it is made again") from error
-    return lessons
+            raise ConfigurationError(f"{self._path} is damaged ({error}): delete it, and it is made again") from error
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from rsvp_ros.tabletop.export import records
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import View
 from rsvp_ros.tabletop.view_files import read_view, write_json
-from rsvp_ros.training.mllm.lessons import Lesson, make_lessons, read_lessons, write_lessons
+from rsvp_ros.training.mllm.lessons import Lesson, LessonFile, make_lessons, written_lessons
 from rsvp_ros.training.mllm.tokenizer import train_tokenizer, with_answer_words
 from rsvp_ros.training.mllm.views import ViewStore, write_store
 
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 MADE_OF = "made_of.json"
 """What a part of the material was made of; material of earlier versions does not say."""
 
-Part = tuple[ViewStore, list[list[Lesson]]]
+Part = tuple[ViewStore, Sequence[list[Lesson]]]
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,18 @@ def _part(source: Path, split: Split, folder: Path) -> Part:
                 f"`rsvp tabletop export --format coco --split {split.value} --out {source}`"
             )
         _log.info("reading %d views of %s", len(found), source)
-        lessons: list[list[Lesson]] = []
+        with disk_errors(folder), written_lessons(questions) as write:  # there at the end: where it is, all is
 
-        def views() -> Iterator[View]:
-            for index, record in enumerate(found):
-                view, _ = read_view(record)
-                lessons.append(list(make_lessons(view, np.random.default_rng([index, 2]))))
-                yield view
+            def views() -> Iterator[View]:
+                for index, record in enumerate(found):
+                    view, _ = read_view(record)
+                    write(make_lessons(view, np.random.default_rng([index, 2])))
+                    yield view
 
-        with disk_errors(folder):
             write_store(folder, views(), len(found))
             write_json(folder / MADE_OF, made_of)
-            write_lessons(questions, lessons)  # last: where it is, all is
     try:
-        store, lessons = ViewStore(folder), read_lessons(questions)
+        store, lessons = ViewStore(folder), LessonFile(questions)
         if len(store) != len(lessons):
             raise ValueError(f"it holds {len(store)} views, and questions about {len(lessons)}")
     except (OSError, ValueError, TypeError) as error:
@@ -109,7 +107,7 @@ def _check(folder: Path, made_of: dict[str, str | int]) -> None:
         )
 
 
-def _tokenizer(lessons: list[list[Lesson]], folder: Path, vocabulary: int) -> PreTrainedTokenizerFast:
+def _tokenizer(lessons: Sequence[list[Lesson]], folder: Path, vocabulary: int) -> PreTrainedTokenizerFast:
     folder = folder / "tokenizer"
     made_of = {"vocabulary": vocabulary}
     if (folder / "tokenizer.json").exists():
