@@ -94,7 +94,7 @@ class _CatchUp:
     frames: deque[Frame]
     """Still to go through, the reasoned one first."""
     last: Frame
-    """The newest one gone through; at first the reasoned one."""
+    """The newest one in which they were looked for; at first the reasoned one."""
     history: FrameHistory
     """What came, and goes on coming, after all these."""
     room: int
@@ -420,14 +420,17 @@ class Perception:
             return
         if catch_up.frames:
             frame = catch_up.frames[0]
-            first = frame is catch_up.last
+            first = frame is request.frame
             if first and not len(tracker):
                 tracker.start(self._new_ids(len(catch_up.proposals)), catch_up.proposals, request.instruction)
             # Twice: in the reasoned frame to find the targets' own regions, in later ones as they may have moved far.
             seen_before, features = catch_up.features is not None, None
             try:
                 _, features = self._follow(segmenter, tracker, frame, catch_up.features)
+                catch_up.last = frame
             except (InvalidImageError, ModelRunError) as error:
+                if isinstance(error, ModelRunError):  # then they are not seen in it, else it tells nothing of them
+                    catch_up.last = frame
                 if first:
                     # Anew: this one's traceback holds what the model had in memory, for as long as the request lives.
                     request.cancel(type(error)(str(error)))
@@ -436,7 +439,8 @@ class Perception:
             if features is not None and not seen_before:
                 catch_up.features = features
                 return
-            catch_up.features, catch_up.last = None, catch_up.frames.popleft()
+            catch_up.features = None
+            catch_up.frames.popleft()
             if first:
                 tracker.keep_seen()
         if len(tracker) and not catch_up.frames:
@@ -508,8 +512,7 @@ class Perception:
                 request.cancel(ModelRunError(f"reasoning failed: {error!r}; the log holds the traceback"))
 
     def _answer(self, request: Request) -> None:
-        history = FrameHistory()
-        frame = self._wait_for_frame(request, history)
+        frame, history = self._wait_for_frame(request)
         if frame is None:
             return
 
@@ -533,7 +536,7 @@ class Perception:
             tell()
 
             def on_steps(steps: tuple[ReasoningStep, ...], text: str) -> None:
-                request.steps = steps
+                request.steps, request.text = steps, request.text + text
                 tell(text)
 
             reasoning = self.reasoner.reason(frame.image, request.instruction, on_steps, request.stopping)
@@ -555,23 +558,35 @@ class Perception:
             self._commands.append(command)
             self._changed.notify_all()
 
-    def _wait_for_frame(self, request: Request, history: FrameHistory) -> Frame | None:
-        """The newest frame, if it is not an old one; from here on, frames are kept in `history` while it is under way.
+    def _wait_for_frame(self, request: Request) -> tuple[Frame | None, FrameHistory]:
+        """The newest frame, if it is not an old one, and where later ones are kept while the request is under way.
 
-        None where nobody waits for an answer any more.
+        None where nobody waits for an answer any more. Of a camera whose images cannot all be decoded it takes the
+        next that can. Raises NoImageError, InvalidImageError.
         """
         timeout = self.config.image_timeout_s
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while self._newest is None or time.monotonic() - self._newest_at > timeout:
-                left = deadline - time.monotonic()
-                if request.done or self._stopped:
-                    return None
-                if left <= 0:
-                    raise NoImageError(
-                        f"no image came within {timeout:g} s: check that the camera runs and that its topic and "
-                        "QoS are those that are subscribed to"
-                    )
-                self._changed.wait(min(left, 0.1))  # `cancel` does not notify: look at it now and then
-            self._history = history
-            return self._newest
+        broken = ""
+        tried: Frame | None = None
+        while True:
+            history = FrameHistory()
+            with self._changed:
+                while self._newest is None or self._newest is tried or time.monotonic() - self._newest_at > timeout:
+                    left = deadline - time.monotonic()
+                    if request.done or self._stopped:
+                        return None, history
+                    if left <= 0:
+                        if broken:
+                            raise InvalidImageError(broken)
+                        raise NoImageError(
+                            f"no image came within {timeout:g} s: check that the camera runs and that its topic and "
+                            "QoS are those that are subscribed to"
+                        )
+                    self._changed.wait(min(left, 0.1))  # `cancel` does not notify: look at it now and then
+                self._history = history
+                tried = self._newest
+            try:
+                tried.image  # noqa: B018  decoded
+                return tried, history
+            except InvalidImageError as error:
+                broken = str(error)

@@ -44,6 +44,8 @@ class Request:
         """The frame that is reasoned about, once there is one."""
         self.steps: tuple[ReasoningStep, ...] = ()
         """The steps so far, the last one possibly unfinished."""
+        self.text = ""
+        """All that the MLLM has written so far."""
         self.reasoning: Reasoning | None = None
         """The whole reasoning, once it is complete."""
         self.started = time.monotonic()
@@ -65,6 +67,13 @@ class Request:
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
+
+    @property
+    def reasoning_so_far(self) -> Reasoning:
+        """The whole reasoning, or, before it is complete and where it never will be, what there is of it."""
+        return self.reasoning or Reasoning(
+            self.instruction, steps=self.steps, raw_text=self.text, duration_s=self.elapsed_s
+        )
 
     def result(self, timeout_s: float | None = None) -> Outcome:
         """Wait for the outcome. Raises the RsvpError it ended with; TimeoutError."""

@@ -18,7 +18,7 @@ class Frame:
         """
         Args:
             image: uint8 H x W x 3 RGB, or a function that decodes it and raises InvalidImageError where it cannot.
-            stamp_ns: time of exposure: the image's own stamp, nanoseconds.
+            stamp_ns: time of exposure, nanoseconds: the image's own stamp, where that can be trusted.
             header: whatever the source wants to find again on the result (the node: std_msgs/Header).
         """
         self._image = image

@@ -50,9 +50,13 @@ class Reply:
     malformed_at: int | None = None
     error_at: int | None = None
     """An error object within the stream, as servers send when the model fails half-way."""
+    error_code: int | None = None
+    """That the object holds."""
     finish_reason: str | None = "stop"
     usage: bool = True
     """Tell the token counts, where the request asks for them."""
+    last_chunks: Sequence[dict] = ()
+    """What each of the chunks after the text has in place of what is usual."""
 
 
 class RecordedServer:
@@ -60,14 +64,15 @@ class RecordedServer:
 
     Args:
         script: what to reply, one a request; the last is repeated.
-        models: what /v1/models lists; None: the server has no such path (404).
+        models: what /v1/models lists; None: the server has no such path (404); a string: that page, which some servers
+            give for every path that is none of theirs.
         refused_fields: fields of the request's body that are answered with 400 and a message naming them.
     """
 
     def __init__(
         self,
         script: str | Reply | Iterable[str | Reply] = "",
-        models: Sequence[str] | None = ("recorded-mllm",),
+        models: Sequence[str] | str | None = ("recorded-mllm",),
         refused_fields: Sequence[str] = (),
     ):
         replies = [script] if isinstance(script, (str, Reply)) else list(script)
@@ -157,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         recorded = self.server.recorded
         recorded.paths.append(self.path)
-        if self.path == "/v1/models" and recorded.models is not None:
+        if isinstance(recorded.models, str):
+            self._answer(200, "text/html", recorded.models.encode())
+        elif self.path == "/v1/models" and recorded.models is not None:
             self._json(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in recorded.models]})
         else:
             self._json(404, {"error": {"message": "no such path"}})
@@ -206,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             if reply.malformed_at == index:
                 self._send(reply, b'data: {"choices": [{"delta": \n\n')
             if reply.error_at == index:
-                self._event(reply, {"error": {"message": reply.message}})
+                self._event(reply, {"error": {"message": reply.message, "code": reply.error_code}})
                 break
             if index == len(deltas):
                 self._event(reply, _chunk({}, reply.finish_reason))
@@ -223,6 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
                     "usage": {"prompt_tokens": 11, "completion_tokens": len(deltas), "total_tokens": 11 + len(deltas)},
                 },
             )
+        for change in reply.last_chunks:
+            self._event(reply, {**_chunk({}), **change})
         self._send(reply, b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 
@@ -250,9 +259,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def _json(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(body).encode()
+        self._answer(status, "application/json", json.dumps(body).encode(), headers)
+
+    def _answer(self, status: int, type: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", type)
         self.send_header("Content-Length", str(len(data)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,6 +50,7 @@ class Rig:
         for node in (self._node, self._robot):
             self._executor.add_node(node)
         self.problems: list[Exception] = []
+        self.frames: list[Frame] = []
         self.camera = Camera(self._node, CameraConfig(**config), self._on_frame)
         self._outputs = Outputs(self._node, self.camera.depth_at, self.problems.append)
         self._node.trigger_configure()
@@ -87,8 +90,9 @@ class Rig:
 
     def show(self, ms: int) -> None:
         """Publish an image of this time, and wait for its targets."""
+        before = len(self.answered)
         self._images.publish(array_to_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", _header(ms)))
-        self.until(lambda: ms in self.answered, "targets")
+        self.until(lambda: ms in self.answered[before:], "targets")
 
     def show_depth(self, ms: int) -> None:
         """Publish a depth image of this time, which everything in it tells: 1 m and as many millimetres."""
@@ -97,6 +101,7 @@ class Rig:
         self.until(lambda: self.camera._depth and _ms(self.camera._depth[-1].header) == ms, "depth image")
 
     def _on_frame(self, frame: Frame) -> None:
+        self.frames.append(frame)
         target = Target(1, "", "", TargetState.TRACKING, BOX, box_to_mask(BOX, WIDTH, HEIGHT), 1.0, 1.0)
         self._outputs.publish(TargetsInFrame(frame, (target,)))
 
@@ -149,6 +154,25 @@ def test_depth_that_never_comes_is_done_without(rig, monkeypatch):
     rig.show(300)
     rig.until(lambda: 300 in rig.heights, "pose")
     assert not rig.camera.status().problem
+
+
+@pytest.mark.parametrize("rig", [{}], indirect=True)
+def test_by_stamps_that_stand_still_time_goes_on_all_the_same(rig):
+    rig.until(lambda: rig._images.get_subscription_count(), "connection")
+    for _ in range(camera.STILL_STAMPS):
+        rig.show(0)
+        assert not rig.camera.status().problem
+        time.sleep(0.02)
+    rig.show(0)
+    assert "header.stamp" in rig.camera.status().problem
+    times = [frame.stamp_ns for frame in rig.frames]
+    assert all(b - a > 10_000_000 for a, b in itertools.pairwise(times)), times
+    assert {_ms(frame.header) for frame in rig.frames} == {0}, "what is published has the stamp that came"
+    rig.show(10_000)
+    assert not rig.camera.status().problem
+    assert rig.frames[-1].stamp_ns == time_to_ns(rig.frames[-1].header.stamp)
+    rig.show(5_000)
+    assert rig.frames[-1].stamp_ns == time_to_ns(rig.frames[-1].header.stamp), "it may go back"
 
 
 @pytest.mark.parametrize("rig", [{"reliability": "reliable"}], indirect=True)

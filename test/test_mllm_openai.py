@@ -253,8 +253,15 @@ def test_a_slow_answer_may_last_longer_than_its_first_token(connect):
 
 @pytest.mark.parametrize(
     "fault",
-    [Reply(status=500), Reply(status=503), Reply(status=429), Reply(ANSWER, disconnect_at=0)],
-    ids=["500", "503", "429", "connection lost"],
+    [
+        Reply(status=500),
+        Reply(status=503),
+        Reply(status=429),
+        Reply(ANSWER, disconnect_at=0),
+        Reply(ANSWER, error_at=0, error_code=429),
+        Reply(ANSWER, error_at=0, error_code=503),
+    ],
+    ids=["500", "503", "429", "connection lost", "429 in the stream", "503 in the stream"],
 )
 def test_tries_again_before_the_first_token(connect, fault):
     with RecordedServer([fault, ANSWER]) as server:
@@ -262,6 +269,38 @@ def test_tries_again_before_the_first_token(connect, fault):
         assert connect(server).generate(conversation(), pieces.append).text == ANSWER
         assert len(server.requests) == 2
     assert "".join(pieces) == ANSWER
+
+
+@pytest.mark.parametrize("code", [None, 400])
+def test_an_error_in_place_of_an_answer_is_told(connect, code):
+    with RecordedServer([Reply(ANSWER, error_at=0, error_code=code, message="no such image"), ANSWER]) as server:
+        with pytest.raises(ServerUnavailableError, match="answered with an error .no such image"):
+            connect(server).generate(conversation())
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"choices": [], "usage": {}},
+        {"choices": [], "usage": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}},
+        {"choices": None, "usage": None},
+        {"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},
+    ],
+)
+def test_what_follows_an_answer_does_not_spoil_it(connect, change):
+    with RecordedServer(Reply(ANSWER, usage=False, last_chunks=[change])) as server:
+        found = connect(server).generate(conversation())
+    assert (found.text, found.prompt_tokens, found.completion_tokens) == (ANSWER, 0, 0)
+
+
+def test_content_that_is_no_text_is_refused(connect):
+    change = {"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": "a"}]}}]}
+    with (
+        RecordedServer(Reply(ANSWER, last_chunks=[change])) as server,
+        pytest.raises(ServerUnavailableError, match="something else than chat completions"),
+    ):
+        connect(server).generate(conversation())
 
 
 @pytest.mark.parametrize("as_date", [False, True])
@@ -368,6 +407,15 @@ def test_no_model_named_and_none_listed(connect, models):
         pytest.raises(ServerUnavailableError, match="set the model's name"),
     ):
         connect(server, model="").generate(conversation())
+
+
+@pytest.mark.parametrize("page", ["<html>Sign in</html>", "[]", '{"object": "list"}', '{"data": 3}'])
+def test_a_page_in_place_of_a_list_of_models(connect, page):
+    with RecordedServer(Reply(status=404), models=page) as server:
+        with pytest.raises(ServerUnavailableError, match="base_url usually ends in /v1|lists no model"):
+            connect(server, model="").prepare()
+        with pytest.raises(ServerUnavailableError, match="no model 'mine'.*lists none"):
+            connect(server, model="mine").generate(conversation())
 
 
 def test_prepare_learns_the_name_that_the_server_has(connect):

@@ -123,6 +123,39 @@ def test_a_cancel_returns_although_the_worker_hangs(mllm):
     assert mllm.generate(QUESTION).text == ANSWER
 
 
+def test_requests_to_a_worker_that_hangs_can_be_cancelled_too(mllm):
+    """An image is larger than what the pipe to the worker takes."""
+    os.kill(mllm.pid, signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            cancel = threading.Event()
+            threading.Timer(0.2, cancel.set).start()
+            with pytest.raises(CancelledError):
+                mllm.generate(QUESTION, cancel=cancel)
+    finally:
+        os.kill(mllm.pid, signal.SIGCONT)
+    assert mllm.generate(QUESTION).text == ANSWER
+
+
+def test_a_worker_that_hangs_can_be_closed(folder):
+    mllm = load_mllm(TransformersConfig(str(folder), device="cpu"))
+    os.kill(mllm.pid, signal.SIGSTOP)
+    errors = []
+
+    def ask() -> None:
+        try:
+            mllm.generate(QUESTION)
+        except ModelRunError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.2)  # it asks
+    mllm.close()
+    thread.join(60)
+    assert errors and has_ended(mllm.pid)
+
+
 def test_a_cancel_while_another_call_has_the_model(mllm):
     cancel, started = threading.Event(), threading.Event()
     answers = []

@@ -397,6 +397,13 @@ def test_a_bad_server_is_named_and_no_image_of_a_target_is_lost(session, robot, 
     answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, code)
     assert answer.result.error_msg
+    said = answer.result.reasoning
+    assert (said.instruction, said.error_code, said.found) == ("the red book", code, False)
+    assert said.duration.sec + said.duration.nanosec
+    if code == CODES.PARSE:
+        assert "I cannot help with that." in said.raw_text
+        last = until(lambda: robot.reasonings[-1].complete and robot.reasonings[-1], "complete reasoning")
+        assert (last.raw_text, last.error_code) == (said.raw_text, code)
     if code == CODES.SERVER_UNAVAILABLE:
         assert server.url.split("//")[1].split("/")[0] in answer.result.error_msg
     until(lambda: answer.result.error_msg.splitlines()[0] in node.log, "error on the log")

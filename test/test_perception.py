@@ -17,6 +17,7 @@ from rsvp_ros.errors import (
     ModelRunError,
     NoImageError,
     NoReasonerError,
+    ParseError,
     SupersededError,
 )
 from rsvp_ros.geometry import Box
@@ -454,6 +455,62 @@ def test_bad_frames_and_a_failing_model_do_not_end_the_stream():
         assert isinstance(stream.problems[-1], ModelRunError)
         stream.segmenter.fail = False
         assert stream.frame(picture(96)).targets[0].state is TargetState.TRACKING
+
+
+def broken_image():
+    raise InvalidImageError("a JPEG that is cut off")
+
+
+def test_a_request_waits_for_an_image_that_can_be_decoded():
+    tried = []
+
+    def broken():
+        tried.append(threading.current_thread().name)
+        broken_image()
+
+    with Stream() as stream:
+        stream.frame(picture(90))
+        stream.perception.submit(Frame(broken, stream.stamp_ns + 1))
+        request = stream.perception.find(box=Box(80, 70, 150, 140))
+        until(lambda: "rsvp_reasoner" in tried)
+        good = stream.frame(picture(92)).frame
+        assert request.result(DEADLINE_S).result.frame is good
+        assert stream.frame(picture(94)).targets[0].state is TargetState.TRACKING
+
+
+def test_a_camera_of_which_no_image_can_be_decoded_is_named():
+    with Stream(config=PerceptionConfig(image_timeout_s=0.3)) as stream:
+        stream.perception.submit(Frame(broken_image, 1))
+        with pytest.raises(InvalidImageError, match="cut off"):
+            stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+
+
+def test_a_result_has_the_header_of_an_image_that_was_looked_at():
+    mllm = ScriptedMllm(FOUND)
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        request = stream.perception.find("the red book")
+        until(lambda: request.state is RequestState.REASONING)
+        good = stream.frame(picture(92)).frame
+        stream.perception.submit(Frame(broken_image, stream.stamp_ns + 1))
+        until(lambda: stream.perception.statistics.unusable == 1)
+        mllm.go.set()
+        result = request.result(DEADLINE_S).result
+    assert result.frame is good
+    assert result.targets[0].box == Box(92, 80, 142, 130)
+
+
+def test_what_was_written_is_kept_where_a_request_fails():
+    mllm = ScriptedMllm("I cannot help with that.")
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        mllm.go.set()
+        request = stream.perception.find("the red book")
+        with pytest.raises(ParseError):
+            request.result(DEADLINE_S)
+    assert request.reasoning_so_far.raw_text.startswith("I cannot help with that.")
+    assert request.reasoning_so_far.duration_s > 0
+    assert not request.reasoning_so_far.found
 
 
 @pytest.mark.parametrize("error", [ModelRunError("out of memory"), RuntimeError("out of memory")])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +14,7 @@ from rsvp_ros.geometry import Box, box_to_mask, mask_to_box
 from rsvp_ros.tracking.appearance import ColorMap, color_distribution, similarity
 from rsvp_ros.tracking.motion import ACCELERATION, INITIAL_SPEED, MEASUREMENT_NOISE, BoxMotion
 from rsvp_ros.tracking.search import LEAST_COLOR
-from rsvp_ros.tracking.tracker import Tracker, TrackerConfig
+from rsvp_ros.tracking.tracker import MOST_GIVEN_UP, Tracker, TrackerConfig
 from rsvp_ros.types import Prediction, RegionProposal, TargetState
 
 WIDTH, HEIGHT = 320, 240
@@ -376,6 +379,71 @@ def test_a_thing_that_two_targets_name_is_both():
     assert scene.show({HOME.translate(3, 0): RED}) == [TargetState.TRACKING] * 2
     assert scene.show({}, 4) == [TargetState.OCCLUDED] * 2
     assert scene.show({HOME.translate(3, 0): RED}) == [TargetState.TRACKING] * 2
+
+
+def asked_for_again(scene: Scene, block: Box, steps: int) -> Tracker:
+    """What a result of so many steps ago carries to a tracker: it last saw the block where that was then."""
+    stamp = (scene.step - steps) * STEP_NS
+    other = Tracker()
+    other.start([2], [RegionProposal(block.pad(0.1), "block", ("red",))], "")
+    image = GREY.copy()
+    image[block.to_slices(WIDTH, HEIGHT)] = RED
+    for _ in range(2):
+        prompts = other.prompts(stamp, WIDTH, HEIGHT, scene.reads_text)
+        other.update(image, [seen(block) for _ in prompts], stamp)
+    return other
+
+
+@pytest.mark.parametrize("speed", [0, 16], ids=["still", "moving"])
+def test_a_thing_that_is_asked_for_again_is_both(speed):
+    scene = Scene()
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    for step in range(1, 7):
+        scene.show({HOME.translate(speed * step, 0): RED})
+    scene.tracker.join(asked_for_again(scene, HOME.translate(speed * (scene.step - 1), 0), 1))
+    for step in range(7, 12):
+        assert scene.show({HOME.translate(speed * step, 0): RED}) == [TargetState.TRACKING] * 2
+
+
+def test_what_joins_follows_by_the_newest_thresholds():
+    scene = Scene()
+    scene.tracker.set_config(TrackerConfig(lost_after_s=9.0))
+    scene.tracker.join(asked_for_again(scene, HOME, 1))
+    assert scene.show({}, 40) == [TargetState.OCCLUDED]
+
+
+def test_in_a_time_without_images_nothing_is_given_up():
+    scene = Scene()
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    scene.show({HOME: RED}, 10)
+    scene.step += 400  # 40 s; it may have been carried anywhere
+    assert scene.show({AWAY: RED}, 10) == [TargetState.TRACKING]
+    assert scene.tracker.targets()[0].box == AWAY
+    scene.show({}, 320)
+    assert not scene.tracker.active, "the time in which it was looked for still counts"
+
+
+def test_what_is_given_up_keeps_no_masks_and_is_not_told_of_for_ever():
+    tracker = tracker_on(HOME, give_up_after_s=3.0)
+    masks = []
+    for step in range(1, 60):
+        looks = [unseen() for _ in tracker.prompts(step * STEP_NS, WIDTH, HEIGHT)]
+        masks += [weakref.ref(look.mask) for look in looks]
+        tracker.update(GREY, looks, step * STEP_NS)
+        del looks
+    assert not tracker.active and len(masks) > 20
+    gc.collect()
+    assert not [mask for mask in masks if mask() is not None]
+    assert [target.state for target in tracker.targets()] == [TargetState.LOST]
+    for _ in range(2 * MOST_GIVEN_UP):
+        again = tracker_on(HOME, give_up_after_s=3.0)
+        for step in range(1, 60):
+            prompts = again.prompts(step * STEP_NS, WIDTH, HEIGHT)
+            again.update(GREY, [unseen()] * len(prompts), step * STEP_NS)
+        tracker.join(again)
+    assert len(tracker) == MOST_GIVEN_UP + 1
 
 
 def test_looking_costs_one_prompt_a_frame_at_most_and_none_while_all_are_seen():

@@ -24,6 +24,7 @@ DEPTH_KEPT = 16
 MAX_DEPTH_DELAY_NS = 60_000_000  # a depth image of another time shows another scene
 SAME_TIME_NS = 5_000_000  # stamps that are no further apart are of one time: no better depth image is to come
 DEPTH_MISSES = 5  # so many images in a row without depth are no accident
+STILL_STAMPS = 5  # nor are so many with the stamp of the one before
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class Camera:
         self._arrivals: deque[float] = deque(maxlen=31)
         self._best_hz = 0.0
         self._incompatible = ""
-        self._last_stamp_ns = 0
+        self._last_stamp_ns = -1
+        self._last_time_ns = self._last_arrival_ns = 0
+        self._still = 0  # images in a row with the stamp of the one before
 
     def destroy(self) -> None:
         for subscription in self._subscriptions:
@@ -89,7 +92,7 @@ class Camera:
             images = list(self._depth)
         if not images:
             return None
-        nearest = min(images, key=lambda image: abs(time_to_ns(image.header.stamp) - stamp_ns))
+        nearest = min(reversed(images), key=lambda image: abs(time_to_ns(image.header.stamp) - stamp_ns))
         self._depth_apart_ns = abs(time_to_ns(nearest.header.stamp) - stamp_ns)
         missed = self._depth_apart_ns > MAX_DEPTH_DELAY_NS
         self._depth_misses = self._depth_misses + 1 if missed else 0
@@ -114,6 +117,12 @@ class Camera:
             problem = (
                 f"images on {self.topic} come at {rate:.1f} Hz, {self._best_hz:.1f} Hz before: check the camera's "
                 "load, and for large images the shared-memory transport (README, 'Lost images')"
+            )
+        elif self._still >= STILL_STAMPS:
+            problem = (
+                f"the images on {self.topic} all have the stamp {self._last_stamp_ns * 1e-9:.3f} s: have the camera's "
+                "node set header.stamp. Until then targets are followed by when the images arrive; positions have no "
+                "time, by which others could transform them"
             )
         elif self._use_3d:
             problem = self._missing_depth(now)
@@ -157,17 +166,24 @@ class Camera:
         return f"sensor_msgs/msg/{self._type.__name__}"
 
     def _on_image(self, msg: Image | CompressedImage) -> None:
-        self._arrivals.append(time.monotonic())
+        arrival_ns = time.monotonic_ns()
+        self._arrivals.append(arrival_ns * 1e-9)
         self._incompatible = ""  # another publisher fits
         stamp_ns = time_to_ns(msg.header.stamp)
-        if stamp_ns < self._last_stamp_ns:
+        self._still = self._still + 1 if stamp_ns == self._last_stamp_ns else 0
+        if self._still:  # no time passes by its stamps
+            time_ns = self._last_time_ns + arrival_ns - self._last_arrival_ns
+        elif stamp_ns > self._last_stamp_ns:
+            time_ns = max(stamp_ns, self._last_time_ns)
+        else:
+            time_ns = stamp_ns
             self._node.get_logger().warning(
                 f"The stamps on {self.topic} went back by {(self._last_stamp_ns - stamp_ns) * 1e-9:.3f} s (a bag that "
                 "started again?). Targets are followed on, without their speed.",
                 throttle_duration_sec=10.0,
             )
-        self._last_stamp_ns = stamp_ns
-        self._on_frame(Frame(partial(self._decode, msg), stamp_ns, msg.header))
+        self._last_stamp_ns, self._last_time_ns, self._last_arrival_ns = stamp_ns, time_ns, arrival_ns
+        self._on_frame(Frame(partial(self._decode, msg), time_ns, msg.header))
 
     def _on_depth(self, msg: Image) -> None:
         self._depth_at_s = time.monotonic()

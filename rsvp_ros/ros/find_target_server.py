@@ -119,12 +119,12 @@ class FindTargetServer:
         del self._goals[request]
         result = FindTarget.Result(total_elapsed_time=seconds_to_duration(request.elapsed_s))
         error = request.error
+        reasoned = request.frame.header if request.frame is not None else Header()
+        result.reasoning = reasoning_to_msg(request.reasoning_so_far, reasoned, error=error)
         if error is None:
             outcome = request.result()
             result.header = outcome.result.frame.header
             result.targets = [target_to_msg(target, result.header) for target in outcome.result.targets]
-            reasoned = request.frame.header if request.frame is not None else Header()
-            result.reasoning = reasoning_to_msg(outcome.reasoning, reasoned)
             if not outcome.result.targets:
                 result.error_code = FindTarget.Result.NOT_FOUND
                 result.error_msg = clean_text(not_found_reason(outcome, request.instruction))

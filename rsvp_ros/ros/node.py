@@ -35,7 +35,7 @@ from rsvp_ros.ros.find_target_server import FindTargetServer, not_found_reason
 from rsvp_ros.ros.outputs import Outputs
 from rsvp_ros.segmentation.loading import load_segmenter, warm_up
 from rsvp_ros.segmentation.torch_runtime import CpuShare
-from rsvp_ros.types import Frame, Reasoning, TargetsInFrame
+from rsvp_ros.types import Frame, TargetsInFrame
 
 DIAGNOSTICS_PERIOD_S = 1.0
 PROBLEM_SHOWN_S = 10.0  # in diagnostics, after it last happened; on the log again not before
@@ -85,6 +85,7 @@ class RsvpNode(LifecycleNode):
         self._said: dict[tuple[str, str], float] = {}
         self._saying = threading.Lock()  # problems come from all threads
         self._reasoning_published_at = 0.0
+        self._telling = threading.Lock()  # a request's last word is the last: it may end while its progress is told
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # By a clock that always runs: with use_sim_time and no /clock the user needs diagnostics most.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -268,14 +269,16 @@ class RsvpNode(LifecycleNode):
     def _on_progress(self, request: Request, text: str) -> None:
         if not rclpy.ok(context=self.context):
             return
-        self._server.send_feedback(request, text)
-        if request.reasoning is not None:
-            if request.box is None:
-                self._publish_reasoning(request.reasoning, request, complete=True)
-        elif request.steps and time.monotonic() - self._reasoning_published_at >= REASONING_PERIOD_S:
-            self._reasoning_published_at = time.monotonic()
-            so_far = Reasoning(request.instruction, steps=request.steps, duration_s=request.elapsed_s)
-            self._publish_reasoning(so_far, request, complete=False)
+        with self._telling:
+            if request.done:
+                return
+            self._server.send_feedback(request, text)
+            if request.reasoning is not None:
+                if request.box is None:
+                    self._publish_reasoning(request, complete=True)
+            elif request.steps and time.monotonic() - self._reasoning_published_at >= REASONING_PERIOD_S:
+                self._reasoning_published_at = time.monotonic()
+                self._publish_reasoning(request, complete=False)
 
     def _on_done(self, request: Request) -> None:
         error = request.error
@@ -289,18 +292,13 @@ class RsvpNode(LifecycleNode):
         else:
             if not isinstance(error, (CancelledError, SupersededError)):
                 self._report(error)
-            # Latched: also the last word of what was cancelled must be complete.
-            self._publish_reasoning(
-                Reasoning(_shortened(request.instruction), steps=request.steps), request, complete=True, error=error
-            )
+            with self._telling:  # latched: also the last word of what was cancelled must be complete
+                self._publish_reasoning(request, complete=True, error=error)
 
-    def _publish_reasoning(
-        self, reasoning: Reasoning, request: Request, complete: bool, error: RsvpError | None = None
-    ) -> None:
-        if self._outputs is None or not rclpy.ok(context=self.context):
-            return
-        header = request.frame.header if request.frame is not None else Header()
-        self._outputs.reasoning.publish(reasoning_to_msg(reasoning, header, complete, error))
+    def _publish_reasoning(self, request: Request, complete: bool, error: RsvpError | None = None) -> None:
+        if self._outputs is not None and rclpy.ok(context=self.context):
+            header = request.frame.header if request.frame is not None else Header()
+            self._outputs.reasoning.publish(reasoning_to_msg(request.reasoning_so_far, header, complete, error))
 
     def _depth_at(self, stamp_ns: int, deadline: float) -> tuple[Image, CameraInfo] | None:
         camera = self._camera

@@ -17,7 +17,7 @@ from visualization_msgs.msg import MarkerArray
 
 from rsvp_ros.errors import RsvpError
 from rsvp_ros.msg import Reasoning, TargetArray
-from rsvp_ros.ros.conversions import array_to_image, depth_to_array, label_image, targets_to_msg
+from rsvp_ros.ros.conversions import array_to_image, depth_to_array, label_image, targets_to_msg, time_to_ns
 from rsvp_ros.ros.depth import camera_model, points_to_cloud, position_to_pose
 from rsvp_ros.ros.markers import targets_to_markers
 from rsvp_ros.surface import target_points, target_position, target_size
@@ -100,7 +100,7 @@ class Outputs:
                     return
                 result, deadline = self._waiting.popleft()
             try:
-                self._publish_in_space(result, self._depth_at(result.frame.stamp_ns, deadline))
+                self._publish_in_space(result, self._depth_at(time_to_ns(result.frame.header.stamp), deadline))
             except Exception:
                 if self._node.context.ok():  # else the node is being ended by a signal
                     logger.exception("could not publish the targets of one frame in space")

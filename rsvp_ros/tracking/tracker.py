@@ -31,6 +31,8 @@ MAX_PIXELS_RATIO = 2.0
 PLACE_WEIGHT = 0.3  # of a place, compared with colours
 SAME_IOU = 0.5  # of two targets' masks of one thing
 WHOLE = 0.8  # of its pixels
+MAX_GAP_S = 5.0  # in a longer time without an image nobody looked: what goes beyond is not time unseen
+MOST_GIVEN_UP = 32  # targets that nobody looks for any more and that are still told of
 TAKEN = 0.5  # share of a mask in another target's mask, beyond which it shows that other one
 MAX_ID = 65535  # what a mono16 label image can hold
 
@@ -219,6 +221,14 @@ class Track:
             self._motion.halt()
         self._search = None
 
+    def miss(self, time_ns: int) -> None:
+        """For so long nobody looked."""
+        self._seen_ns += time_ns
+
+    def give_up(self) -> None:
+        """It is no longer looked for: keep nothing that was for that, a mask is as large as an image."""
+        self._prediction = self._last_mask = self._search = None
+
     def rescale(self, sx: float, sy: float) -> None:
         """The image's resolution changed by these factors."""
         self._region = self._region.scale(sx, sy)
@@ -308,6 +318,7 @@ class Tracker:
         self._size: tuple[int, int] | None = None
         self._stamp_ns: int | None = None
         self._asked: list[Track] = []
+        self._joined: list[Track] = []  # since the last frame
         self._sought: Track | None = None
         self._search_prompt: Prompt | None = None
 
@@ -322,8 +333,12 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track.seen]
 
     def join(self, other: Tracker) -> None:
-        """Follow all that the other follows, too."""
-        self._tracks += other._tracks
+        """Follow all that the other follows, too; of those given up the oldest are forgotten where they are many."""
+        other.set_config(self.config)
+        given_up = [track for track in self._tracks if track.given_up]
+        forgotten = given_up[: max(0, len(given_up) - MOST_GIVEN_UP)]
+        self._tracks = [track for track in self._tracks if track not in forgotten] + other._tracks
+        self._joined = other._tracks
         self._size, self._stamp_ns = other._size, other._stamp_ns
 
     def clear(self, id: int | None = None) -> int:
@@ -352,6 +367,10 @@ class Tracker:
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             for track in self._tracks:
                 track.jump(stamp_ns)
+        elif self._stamp_ns is not None:
+            missed_ns = stamp_ns - self._stamp_ns - int(MAX_GAP_S * 1e9)
+            for track in self._active() if missed_ns > 0 else ():
+                track.miss(missed_ns)
         self._size, self._stamp_ns = (width, height), stamp_ns
         self._asked = self._active()
         prompts = [track.prompt(stamp_ns, width, height) for track in self._asked]
@@ -374,9 +393,12 @@ class Tracker:
         predictions = list(predictions)
         found = predictions.pop() if self._search_prompt is not None else None
         looks = [_Look(*pair) for pair in zip(self._asked, predictions, strict=True)]
-        _settle(image, looks)
+        _settle(image, looks, self._joined)
+        self._joined = []
         for look in looks:
             look.track.update(image, look.prediction, look.box, stamp_ns, again)
+            if look.track.given_up:
+                look.track.give_up()
         sought = self._sought
         if sought is not None and sought.search is not None:
             taken = self._seen(image.shape[:2])
@@ -420,11 +442,14 @@ class _Look:
         return self.track.seen and other.track.seen and not self.track.is_same(other.track)
 
 
-def _settle(image: np.ndarray, looks: Sequence[_Look]) -> None:
-    """Where two targets' masks are on one thing: only the target that it is is seen."""
+def _settle(image: np.ndarray, looks: Sequence[_Look], new: Sequence[Track]) -> None:
+    """Where two targets' masks are on one thing: only the target that it is is seen.
+
+    `new`: of these and the others nothing shows yet that they were two. What is asked for again is followed twice.
+    """
     for i, look in enumerate(looks):
         for other in looks[i + 1 :]:
-            if look.is_same(other):
+            if (look.track in new) == (other.track in new) and look.is_same(other):
                 loser = min(look, other, key=lambda it: it.track.fit(image, it.prediction.mask, it.box))
                 loser.box = None
 

@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _CANCEL_POLL_S = 0.05
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 8.0
+_NO_LIST = ValueError, TypeError, AttributeError
+"""What the client raises where it is given something else than a list of models."""
 
 
 @dataclass(frozen=True)
@@ -291,17 +293,19 @@ class OpenAiMllm:
                     chunk = await (
                         chunks.__anext__() if emit.yes else self._before_first_token(chunks.__anext__(), waiting_since)
                     )
-                    if chunk.usage is not None:
-                        tokens = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-                    for choice in chunk.choices:
+                    if chunk.usage is not None:  # not every server counts
+                        tokens = (chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
+                    for choice in chunk.choices or ():
+                        finish_reason = choice.finish_reason or finish_reason
+                        if choice.delta is None:
+                            continue
                         thought = _thought(choice.delta)
                         if thought:
                             emit(thought if thinking else "<think>" + thought)
                             thinking = True
                         if choice.delta.content:
-                            emit("</think>" + choice.delta.content if thinking else choice.delta.content)
+                            emit(("</think>" if thinking else "") + choice.delta.content)
                             thinking = False
-                        finish_reason = choice.finish_reason or finish_reason
                 except StopAsyncIteration:
                     break
                 except (ValueError, TypeError, AttributeError) as error:  # not JSON, or JSON of another kind
@@ -333,7 +337,13 @@ class OpenAiMllm:
             ) from None
 
     async def _first_model(self) -> str:
-        models = [model.id async for model in self._client.models.list()]
+        try:
+            models = [model.id async for model in self._client.models.list()]
+        except _NO_LIST as error:
+            raise ServerUnavailableError(
+                f"the MLLM server at {self._config.base_url} lists its models in no known form ({error}): is it an "
+                "OpenAI-compatible server? base_url usually ends in /v1; else set the model's name"
+            ) from None
         if not models:
             raise ServerUnavailableError(
                 f"the MLLM server at {self._config.base_url} lists no model: set the model's name"
@@ -348,7 +358,7 @@ class OpenAiMllm:
 
         try:
             return await asyncio.wait_for(read(), self._config.connect_timeout_s)
-        except (self._openai.OpenAIError, asyncio.TimeoutError, ValueError):
+        except (self._openai.OpenAIError, asyncio.TimeoutError, *_NO_LIST):
             return []
 
     def _worth_retrying(self, error: Exception) -> bool:
@@ -357,7 +367,9 @@ class OpenAiMllm:
             return False  # it has waited already
         if isinstance(error, openai.APIStatusError):
             return error.status_code == 429 or error.status_code >= 500
-        return isinstance(error, openai.APIConnectionError)
+        if isinstance(error, openai.APIConnectionError):
+            return True
+        return isinstance(error, openai.APIError) and _code(error) in (429, *range(500, 600))  # told in the stream
 
     def _words(self, error: Exception) -> str:
         """What the error says, its cause first, without the key."""
@@ -405,6 +417,11 @@ class OpenAiMllm:
             return ServerUnavailableError(
                 f"{where} broke off its answer ({words}): see the server's log, and ask again"
             )
+        if not isinstance(error, openai.APIConnectionError):
+            return ServerUnavailableError(
+                f"{where} answered with an error ({words}; tried {tries} times): see the server's log, and whether the "
+                f"model {self._model!r} takes images and so long a prompt"
+            )
         return ServerUnavailableError(
             f"{where} cannot be reached ({words}; tried {tries} times): start it (docs/mllm.md) or correct base_url"
         )
@@ -420,6 +437,13 @@ class _Started:
     def __call__(self, text: str) -> None:
         self.yes = True
         self._emit(text)
+
+
+def _code(error: Exception) -> int | None:
+    """The number that stands in an error's body, as in `data: {"error": {"code": 429}}`."""
+    body = getattr(error, "body", None)
+    code = body.get("code") if isinstance(body, dict) else None
+    return int(code) if str(code).isdecimal() else None
 
 
 def _thought(delta) -> str:

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, Pipe
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rsvp_ros.errors import CancelledError, ModelLoadError, ModelRunError, RsvpError
 from rsvp_ros.reasoning.mllm.base import Generation, Message
@@ -115,13 +115,28 @@ class WorkerMllm:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
-        with contextlib.suppress(OSError):  # it died at once: reading will tell
-            self._connection.send(self._config)
+        self._outbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._sender = threading.Thread(target=self._send_all, args=(self._connection, self._outbox), daemon=True)
+        self._sender.start()
+        self._outbox.put(self._config)
+
+    def _send_all(self, connection: Connection, outbox: queue.SimpleQueue[object]) -> None:
+        """In a thread of its own: an image is larger than the pipe, and a process that stalls does not empty it."""
+        try:
+            while (message := outbox.get()) is not None:
+                connection.send(message)
+        except OSError:
+            pass  # it died: reading will tell
+        except Exception:
+            _log.exception("the MLLM's process ends, since it cannot be told what to do")
+            self._process.kill()
 
     def _stop(self) -> None:
-        self._connection.close()
         self._process.kill()
         self._process.wait()
+        self._outbox.put(None)
+        self._sender.join(timeout=_PARENT_POLL_S)  # the pipe that it writes to is broken
+        self._connection.close()
 
     def _wait_until_loaded(self, cancel: threading.Event | None) -> tuple[str, int]:
         try:
@@ -143,7 +158,7 @@ class WorkerMllm:
         call = next(self._calls)
         running = True
         try:
-            self._send("generate", call, tuple(messages))
+            self._outbox.put(("generate", call, tuple(messages)))
             while True:
                 kind, of_call, content = self._receive(cancel)
                 if of_call != call:
@@ -158,14 +173,7 @@ class WorkerMllm:
                 return content
         finally:
             if running:
-                with contextlib.suppress(ModelRunError):
-                    self._send("cancel", call, None)
-
-    def _send(self, *message: Any) -> None:
-        try:
-            self._connection.send(message)
-        except OSError:
-            raise self._death() from None
+                self._outbox.put(("cancel", call, None))
 
     def _receive(self, cancel: threading.Event | None) -> tuple:
         try:
