@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "rsvp_ros" / "__init__.py").read_text(), re.MULTILINE)[1]
 
 EXTRAS = {
-    "transformers": ["transformers>=5.0", "torchvision>=0.20", "accelerate>=1.0", "num2words>=0.5", "timm>=1.0"],
+    "transformers": ["transformers>=5.17", "torchvision>=0.20", "accelerate>=1.0", "num2words>=0.5", "timm>=1.0"],
     "openai": ["openai>=3"],
     "sam": ["segment-anything>=1.0", "torchvision>=0.20", "timm>=1.0"],
     "sim": ["mujoco>=3.17,<5", "rosbags>=0.10.9"],

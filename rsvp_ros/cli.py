@@ -157,6 +157,8 @@ def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
     if reasoning.steps:
         panel = reasoning_panel(reasoning, picture.shape[0])
         picture = np.concatenate([picture, panel], axis=1)
+    for old in folder.glob("mask_*.png"):  # of another image
+        old.unlink()
     _write_png(folder / "overlay.png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     for target in targets:  # each has a mask: in a single image none is hidden
         _write_png(folder / f"mask_{target.id}.png", target.mask.view(np.uint8) * np.uint8(255))

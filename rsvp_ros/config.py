@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,11 +79,14 @@ def build(values: Mapping[str, Any]) -> Config:
 
     Raises ConfigurationError for an unknown name, a value of another type and one that the part refuses.
     """
-    known = flatten(Config())
+    known, values = flatten(Config()), dict(values)
     for name, value in values.items():
         if name not in known:
             raise ConfigurationError(f"there is no option {name}; there are {', '.join(sorted(known))}")
         kind = type(known[name])
+        if kind is float and isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                values[name] = value = float(value)  # YAML 1.1 takes 1e-3, without a point, for a text
         if not (type(value) is kind or (kind is float and type(value) is int)):
             raise ConfigurationError(f"{name} is {value!r}, but must be a {kind.__name__}")
     return _build(Config(), "", values)

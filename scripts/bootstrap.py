@@ -46,6 +46,8 @@ ROS_VARIABLES = (
 )
 # Where the name that is imported is not the name that is installed.
 MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml", "pytest-timeout": "pytest_timeout"}
+# Older ones that are there are no good: with them the embedded MLLM sees nothing right.
+AT_LEAST = {"transformers": (5, 17)}
 # What a failing command says, and what to do about it.
 REMEDIES = (
     (r"No space left on device", f"Free about {DISK_GB} GB here, or set TMPDIR to a folder on a larger disk."),
@@ -321,13 +323,13 @@ def missing_requirements(requirements: list[Path], env: dict[str, str]) -> list[
     names = {line: re.split(r"[=\[;<> ]", line)[0] for line in lines}
     modules = {name: MODULES.get(name, name.replace("-", "_")) for name in names.values()}
     code = (
-        "import importlib.util, json, sys; modules = json.loads(sys.argv[1]);"
-        "there = [n for n, m in modules.items() if importlib.util.find_spec(m)];"
+        "import importlib.metadata, importlib.util, json, sys; modules, least = map(json.loads, sys.argv[1:]);"
+        "new = lambda n: [int(p) for p in importlib.metadata.version(n).split('.')[:2]] >= least[n];"
+        "there = [n for n, m in modules.items() if importlib.util.find_spec(m) and (n not in least or new(n))];"
         "import numpy; print(json.dumps([there, numpy.__version__]))"
     )
-    result = subprocess.run(
-        [VENV / "bin" / "python", "-c", code, json.dumps(modules)], capture_output=True, text=True, env=env, cwd="/"
-    )
+    command = [VENV / "bin" / "python", "-c", code, json.dumps(modules), json.dumps(AT_LEAST)]
+    result = subprocess.run(command, capture_output=True, text=True, env=env, cwd="/")
     if result.returncode:
         raise SetupError(f"The sourced ROS 2 has no usable NumPy (sudo apt install python3-numpy): {result.stderr}")
     there, numpy = json.loads(result.stdout)

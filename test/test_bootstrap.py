@@ -140,6 +140,24 @@ def test_packages_of_the_sourced_ros_are_kept(bootstrap):
     assert constraints.read_text().splitlines()[0] == f"numpy=={numpy.__version__}"
 
 
+def test_a_package_of_the_sourced_ros_that_is_too_old_is_none(bootstrap, monkeypatch):
+    (bootstrap.VENV / "bin").mkdir(parents=True)
+    (bootstrap.VENV / "bin" / "python").symlink_to(sys.executable)
+    requirements = bootstrap.ROOT / "runtime.txt"
+    requirements.write_text("pyyaml==9.9\n")
+    env = {**os.environ, "PATH": f"{bootstrap.VENV}/bin:{os.environ['PATH']}"}
+    for least, expected in (((5, 0), []), ((999, 0), ["pyyaml==9.9"])):
+        monkeypatch.setattr(bootstrap, "AT_LEAST", {"pyyaml": least})
+        missing, _ = bootstrap.missing_requirements([requirements], env)
+        assert [line for line in missing.read_text().split() if "colcon" not in line] == expected
+
+
+def test_what_is_too_old_is_so_for_pip_too(bootstrap):
+    text = (Path(__file__).parents[1] / "setup.py").read_text()
+    for name, (major, minor) in bootstrap.AT_LEAST.items():
+        assert f'"{name}>={major}.{minor}"' in text
+
+
 def test_a_failing_command_is_told_with_its_output_and_a_remedy(bootstrap, capsys):
     command = ["bash", "-c", "echo first; echo 'fatal error: Python.h: No such file or directory'; exit 3"]
     with pytest.raises(bootstrap.SetupError) as error, bootstrap.step("build", "The build", "inputs"):

@@ -62,10 +62,14 @@ def test_an_instruction(photo, tmp_path, capsys):
 
 
 def test_not_in_the_image(photo, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("mask_1.png", "mask_12.png", "mine.png"):
+        (tmp_path / "out" / name).write_bytes(b"of an image before")
     with RecordedServer(ABSENT, models=["qwen3-vl"]) as server:
         options = ["--set", "mllm.backend=openai", "--set", f"mllm.openai.base_url={server.url}", "--quiet"]
         assert segment(photo, "the cat", "--out", tmp_path / "out", *options) == 1
     assert not json.loads((tmp_path / "out" / "result.json").read_text())["found"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mine.png", "overlay.png", "result.json"]
 
 
 def test_a_box_needs_no_mllm(photo, tmp_path):
@@ -134,6 +138,9 @@ def test_configuration_files(tmp_path):
         "/rsvp/rsvp_node:\n  ros__parameters:\n    autostart: true\n    tracker: {padding: 1}\n    mllm.backend: none\n"
     )
     assert config.load(path).tracker.padding == 1.0
+    path.write_text("/**: {ros__parameters: {tracker: {min_presence: 1e-3}}}")  # a text to YAML 1.1, a number to ROS
+    assert config.load(path).tracker.min_presence == 0.001
+    assert config.load_changed(None, ["tracker.min_score=2e-1"]).tracker.min_score == 0.2
     for text in (
         "a: [",
         "/**: {ros__parameters: {tracker: {paddin: 1.0}}}",

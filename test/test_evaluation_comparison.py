@@ -9,7 +9,7 @@ import pytest
 
 from rsvp_ros.cli import main
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.evaluation.comparison import Difference, compare, paired, read_answers
+from rsvp_ros.evaluation.comparison import Difference, Run, compare, paired, read_run
 from rsvp_ros.evaluation.report import Results
 from rsvp_ros.evaluation.tabletop import Answer
 
@@ -60,9 +60,13 @@ BEFORE = [an_answer(0.2, 0), an_answer(0.9, 1), an_answer(0.0, 2, targets=0, rig
 AFTER = [an_answer(0.8, 0), an_answer(0.9, 1), an_answer(0, 2, targets=0, found=0, union=0), an_answer(0.7, 3)]
 
 
+def run(answers: list[Answer], size: str = "320x240", complete: bool = True) -> Run:
+    return Run(answers, size, complete)
+
+
 def test_gains_are_told_by_group(tmp_path, capsys):
     for name, answers in (("before", BEFORE), ("after", AFTER)):
-        Results({}, answers=answers, complete=True).write(tmp_path / name)
+        Results({"size": "320x240"}, answers=answers, complete=True).write(tmp_path / name)
     assert main(["evaluate", "compare", str(tmp_path / "before"), str(tmp_path / "after")]) == 0
     rows = {
         cells[0].strip(): [cell.strip() for cell in cells[1:]]
@@ -89,12 +93,19 @@ def test_gains_are_told_by_group(tmp_path, capsys):
 )
 def test_runs_that_were_asked_other_things_are_refused(after, words):
     with pytest.raises(ConfigurationError, match=words):
-        paired(BEFORE, after)
+        paired(run(BEFORE), run(after))
 
 
 def test_no_answers_cannot_be_compared():
     with pytest.raises(ConfigurationError, match="0 and 0 answers"):
-        paired([], [])
+        paired(run([]), run([]))
+
+
+def test_runs_of_other_images_and_broken_off_ones_are_refused():
+    with pytest.raises(ConfigurationError, match="320x240 and 640x480.*--size"):
+        paired(run(BEFORE), run(AFTER, size="640x480"))
+    with pytest.raises(ConfigurationError, match="broken off"):
+        paired(run(BEFORE), run(AFTER, complete=False))
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"answers": 3}', '{"answers": [{"scene": 0}]}'])
@@ -102,11 +113,11 @@ def test_what_is_no_result_is_named(tmp_path, capsys, content):
     if content is not None:
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(ConfigurationError, match="results.json"):
-        read_answers(tmp_path)
+        read_run(tmp_path)
     assert main(["evaluate", "compare", str(tmp_path), str(tmp_path)]) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_the_table_is_markdown():
-    rows = compare(paired(BEFORE, AFTER)).splitlines()
+    rows = compare(paired(run(BEFORE), run(AFTER))).splitlines()
     assert len({row.count("|") for row in rows}) == 1

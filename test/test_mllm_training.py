@@ -980,6 +980,9 @@ def test_learning_makes_the_loss_smaller(scenes: Path, material: Material, tmp_p
         (["model.key_value_heads=3"], "must divide"),
         (["images=many"], "a whole number"),
         (["unknown_words=2"], "a share"),
+        (["learning_rate=0"], "`learning_rate` must be above 0"),
+        (["clip_norm=.nan"], "`clip_norm` must be above 0"),
+        (["weight_decay=-1"], "`weight_decay` must not be negative"),
         (["chain_of_thought=false"], "`blind_rows` and `reading_rows` must be 0"),
     ],
 )
@@ -993,6 +996,11 @@ def test_a_folder_without_scenes_is_refused(tmp_path: Path):
     (tmp_path / "scenes/val_000000.json").touch()
     with pytest.raises(ConfigurationError, match=r"no scenes of the split train.*export .*--split train --out"):
         gather(str(tmp_path), str(tmp_path), tmp_path / "material", 1000)
+
+
+def test_a_vocabulary_too_small_for_the_answers_is_refused(scenes: Path, tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="`vocabulary` is 300"):
+        gather(str(scenes), str(scenes), tmp_path / "material", 300)
 
 
 def test_of_a_folder_with_several_splits_each_part_takes_its_own(scenes: Path, material: Material):

@@ -291,6 +291,28 @@ def test_weights_of_another_model(copy):
         load(copy)
 
 
+def test_a_transformers_that_turns_the_visions_positions_otherwise(copy, monkeypatch):
+    """As those before 5.17 do: the base is no weight, so that nothing else would tell."""
+    from transformers.models.qwen3_vl import modeling_qwen3_vl
+
+    path = copy / "config.json"
+    config = json.loads(path.read_text())
+    config["vision_config"]["rope_parameters"] = {"rope_type": "axial", "rope_theta": 100.0}
+    path.write_text(json.dumps(config))
+    load(copy).close()
+    theirs = modeling_qwen3_vl.Qwen3VLVisionRotaryEmbedding
+
+    class Old(theirs):
+        def __init__(self, config, *args, **options):
+            super().__init__(config, *args, **options)
+            size = len(self.inv_freq)
+            self.register_buffer("inv_freq", 1e4 ** (-torch.arange(size) / size), persistent=False)
+
+    monkeypatch.setattr(modeling_qwen3_vl, "Qwen3VLVisionRotaryEmbedding", Old)
+    with pytest.raises(ModelLoadError, match=r"vision positions.*transformers>=5\.17"):
+        load(copy)
+
+
 def test_weights_cut_short(copy):
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[: len(data) // 2])

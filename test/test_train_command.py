@@ -73,9 +73,15 @@ def test_what_is_typed_counts_more_than_the_file(tmp_path):
         ("{out: x, sizes: []}", "`sizes`"),
         ("{out: x, model: 3}", "`model` is 3"),
         ("{out: x, precision: bf16}", "`precision` is 'bf16'.*float32, bfloat16, float16"),
+        ("{out: x, weight_decay: .nan}", "`weight_decay` must not be negative"),
+        ("{out: x, model: {dim: 96}}", "`model`: `dim` is 96.* twice the 5 `heads`"),
+        ("{out: x, model: {heads: 0}}", "`model`: `heads` is 0"),
+        ("{out: x, model: {grid: 50}}", "`model`: `grid` is 50.* multiple of 4"),
+        ("{out: x, model: {max_words: 0}}", "`model`: `max_words` is 0"),
+        ("{out: x, model: {stem: [8, 0, 8]}}", "`model`: `stem`"),
         ("{out: x, workers: -1}", "`workers` must not be negative"),
         ("{out: x, text_path: {heads: 4}}", "`text_path` is given without a `backbone`"),
-        ("{out: x, backbone: a/b, model: {dim: 64}}", "`model` is the size of a VLSM"),
+        ("{out: x, backbone: a/b, model: {dim: 80}}", "`model` is the size of a VLSM"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path, text, wrong):
@@ -85,10 +91,20 @@ def test_a_wrong_configuration_is_named(tmp_path, text, wrong):
         TrainConfig.from_file(path)
 
 
-@pytest.mark.parametrize(("change", "wrong"), [("steps", "NAME=VALUE"), ("stepz=3", "`stepz`"), ("steps={", "`steps`")])
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ("steps", "NAME=VALUE"),
+        ("stepz=3", "`stepz`"),
+        ("steps={", "`steps`"),
+        ("out.x=1", "`out` holds no names with values"),
+        ("sizes.x=1", "`sizes` holds no names with values"),
+        ("model.dim.x=1", "`model.dim` holds no names with values"),
+    ],
+)
 def test_a_wrong_change_is_named(change, wrong):
     with pytest.raises(ConfigurationError, match=wrong):
-        TrainConfig.from_file(None, [change], out="x")
+        TrainConfig.from_file(None, ["sizes=[[64, 64]]", "model.dim=80", "out=x", change])
 
 
 class Colour(enum.Enum):

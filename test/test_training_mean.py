@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def test_the_mean_lies_between(tmp_path, capsys, shares, of_first):
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_who_wrote_the_weights_is_no_difference(tmp_path):
+    for seed, version in enumerate(("5.20.2", "5.23.0")):
+        folder = tmp_path / version
+        network(folder, seed)
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "transformers_version": version}))
+    folders = [str(tmp_path / version) for version in ("5.20.2", "5.23.0")]
+    assert main(["train", "mean", *folders, "--out", str(tmp_path / "mean")]) == 0
+
+
 def test_of_the_same_network_it_is_that(tmp_path):
     one = network(tmp_path / "one", 1)
     network(tmp_path / "two", 1)
@@ -51,6 +62,7 @@ def test_of_the_same_network_it_is_that(tmp_path):
         (["one", "two", "--shares", "1", "0"], "a share above 0"),
         (["one", "wider"], "differ in their config.json"),
         (["worded", "otherwise"], "differ in their tokenizer.json"),
+        (["one", "unreadable"], "unreadable.config.json cannot be read"),
         (["one", "other"], "other names or sizes"),
         (["one", "damaged"], "cannot read the weights.*damaged"),
         (["one", "nothing"], "cannot read the weights.*nothing"),
@@ -64,9 +76,11 @@ def test_what_has_no_mean_is_told_and_nothing_is_written(tmp_path, monkeypatch, 
     network(tmp_path / "wider", 1, text_dim=32)
     network(tmp_path / "other", 1, text_dim=32)
     (tmp_path / "other" / "config.json").write_bytes((tmp_path / "one" / "config.json").read_bytes())
+    network(tmp_path / "unreadable", 1)
+    (tmp_path / "unreadable" / "config.json").write_text("{")
     for name in ("worded", "otherwise"):
         network(tmp_path / name, 1)
-        (tmp_path / name / "tokenizer.json").write_text(name)
+        (tmp_path / name / "tokenizer.json").write_text(f'["{name}"]')
     path = tmp_path / "damaged" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     before = (tmp_path / "two" / "model.safetensors").read_bytes()

@@ -103,6 +103,8 @@ def test_words_of_any_script():
     assert words("The RED cup, with a handle!", 16) == ["the", "red", "cup", "with", "a", "handle"]
     assert words("红色的杯子", 16) == ["红", "色", "的", "杯", "子"]
     assert words("Größe ΑΒΓ чашка कप", 16)[:3] == ["grösse", "αβγ", "чашка"]
+    assert words("लाल कप, แก้วสีแดง", 16) == ["लाल", "कप", "แก้วสีแดง"], "vowels that are marks are in their words"
+    assert words("杯\u0301子 \u0301", 16) == ["杯", "子"]
     assert words("\uff43\uff55\uff50", 16) == ["cup"]  # full-width letters
     assert words(" .,!? \x00\ud800 🙂", 16) == []
     assert words("a " * 100_000, 16) == ["a"] * 16

@@ -51,37 +51,55 @@ class Difference:
         return cls(float(before.mean()), float(after.mean()), math.sqrt(variance))
 
 
-def read_answers(folder: Path) -> list[Answer]:
-    """The answers that `Results.write` wrote. Raises ConfigurationError."""
+@dataclass(frozen=True)
+class Run:
+    """What `Results.write` wrote, as far as it is compared."""
+
+    answers: Sequence[Answer]
+    size: str
+    """Of the images, "320x240"."""
+    complete: bool
+
+
+def read_run(folder: Path) -> Run:
+    """Raises ConfigurationError."""
     path = folder / "results.json"
     try:
-        answers = json.loads(path.read_text(encoding="utf-8"))["answers"]
+        content = json.loads(path.read_text(encoding="utf-8"))
         names = {field.name for field in dataclasses.fields(Answer)}
-        return [Answer(**{name: value for name, value in answer.items() if name in names}) for answer in answers]
+        answers = [
+            Answer(**{name: value for name, value in answer.items() if name in names}) for answer in content["answers"]
+        ]
+        return Run(answers, content["settings"]["size"], content["complete"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"{path} cannot be read as results of `rsvp evaluate tabletop` of this version ({error})"
         ) from error
 
 
-def paired(before: Sequence[Answer], after: Sequence[Answer]) -> list[Pair]:
+def paired(before: Run, after: Run) -> list[Pair]:
     """Answers to the same questions. Raises ConfigurationError where the runs were not asked the same."""
+    if before.size != after.size:
+        raise ConfigurationError(
+            f"the two runs saw images of {before.size} and {after.size}: give both the same --size"
+        )
+    if not (before.complete and after.complete):
+        raise ConfigurationError("one of the two runs was broken off: let it finish")
 
     def question(answer: Answer) -> tuple:
         return answer.scene, answer.text, answer.targets, answer.objects
 
-    for number, (one, other) in enumerate(zip(before, after, strict=False), 1):
+    for number, (one, other) in enumerate(zip(before.answers, after.answers, strict=False), 1):
         if question(one) != question(other):
             raise ConfigurationError(
                 f"the two runs were not asked the same: instruction {number} is {one.text!r} about scene {one.scene} "
                 f"in the first, {other.text!r} about scene {other.scene} in the second; give both the same split, "
-                "seed, objects, size, instructions and languages"
+                "seed, objects, instructions and languages"
             )
-    if len(before) != len(after) or not before:
-        raise ConfigurationError(
-            f"the two runs have {len(before)} and {len(after)} answers: give both the same count, and let them finish"
-        )
-    return list(zip(before, after, strict=True))
+    counts = len(before.answers), len(after.answers)
+    if len(set(counts)) > 1 or 0 in counts:
+        raise ConfigurationError(f"the two runs have {counts[0]} and {counts[1]} answers: give both the same count")
+    return list(zip(before.answers, after.answers, strict=True))
 
 
 def compare(pairs: Iterable[Pair]) -> str:

@@ -368,24 +368,32 @@ class _Track:
     id: int
     """Of the thing that is meant, in the views."""
     name: str
-    masks: list[np.ndarray] = field(default_factory=list)
-    truths: list[np.ndarray] = field(default_factory=list)
+    frames: int = 0
+    region: float = 0.0
+    """Sum over the frames of J …"""
+    boundary: float = 0.0
+    """… and of F."""
+    hidden: int = 0
+    hidden_right: int = 0
     errors_mm: list[float] = field(default_factory=list)
 
     def add(self, target: Target | None, view: View) -> None:
         truth = view.mask(self.id)
         mask = np.zeros_like(truth) if target is None or target.mask is None else target.mask
-        self.masks.append(mask)
-        self.truths.append(truth)
+        region, boundary = region_and_boundary([mask], [truth])
+        self.frames += 1
+        self.region += region
+        self.boundary += boundary
+        self.hidden += not truth.any()
+        self.hidden_right += not truth.any() and not mask.any()
         if mask.any() and truth.any() and (error := position_error_mm(mask, truth, view)) is not None:
             self.errors_mm.append(error)
 
     def result(self, clip: int, start: str, segment_s: float) -> Followed:
-        region, boundary = region_and_boundary(self.masks, self.truths)
-        hidden = [not mask.any() for mask, truth in zip(self.masks, self.truths, strict=True) if not truth.any()]
+        region, boundary = self.region / self.frames, self.boundary / self.frames
         error = float(np.median(self.errors_mm)) if self.errors_mm else None
         return Followed(
-            clip, start, self.name, len(self.masks), region, boundary, len(hidden), sum(hidden), error, segment_s
+            clip, start, self.name, self.frames, region, boundary, self.hidden, self.hidden_right, error, segment_s
         )
 
 

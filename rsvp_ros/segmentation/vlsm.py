@@ -56,6 +56,18 @@ class VlsmConfig:
     max_words: int = 16
     """Words of a description that are read."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for sizes that do not fit together."""
+        for name, value in vars(self).items():
+            least = 0 if name.endswith(("layers", "blocks")) else 1
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(n, int) and n >= least for n in numbers):
+                raise ValueError(f"`{name}` is {value}: it takes whole numbers from {least} on")
+        if self.dim % (2 * self.heads) or self.dim % 4:
+            raise ValueError(f"`dim` is {self.dim}: it must be a multiple of 4 and of twice the {self.heads} `heads`")
+        if self.grid % 4:
+            raise ValueError(f"`grid` is {self.grid}: it must be a multiple of 4")
+
 
 @dataclass(frozen=True, eq=False)
 class VlsmOutput:

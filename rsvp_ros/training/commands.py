@@ -27,7 +27,7 @@ def _add_vlsm(commands: argparse._SubParsersAction) -> None:
         "After an interruption the same command goes on from the last checkpoint. Several GPUs: accelerate launch "
         "--num_processes N --module rsvp_ros.cli train vlsm …. See docs/training.md.",
     )
-    add_options(parser, "config/train/vlsm_embedded.yaml", "model.dim=96", "checkpoints, log, curve and weights")
+    add_options(parser, "config/train/vlsm_embedded.yaml", "model.dim=80", "checkpoints, log, curve and weights")
     parser.set_defaults(run=functools.partial(_vlsm, parser))
 
 

@@ -77,7 +77,7 @@ class TrainConfig:
         if self.steps < (0 if self.init else 1):
             raise ConfigurationError(f"training option `steps` must be at least 1 (with `init`: 0), it is {self.steps}")
         for name in ("seed", "workers", "warmup_steps", "weight_decay"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")
         for name in ("learning_rate", "decay_share", "clip_norm"):
             if not getattr(self, name) > 0:

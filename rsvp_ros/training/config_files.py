@@ -44,8 +44,11 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
             value = text
         *outer, last = name.split(".")
         inner = result
-        for part in outer:
-            inner[part] = dict(inner.get(part) or {})
+        for depth, part in enumerate(outer, 1):
+            within = inner.get(part) or {}
+            if not isinstance(within, Mapping):
+                raise ConfigurationError(f"--set {change!r}: `{'.'.join(outer[:depth])}` holds no names with values")
+            inner[part] = dict(within)
             inner = inner[part]
         inner[last] = value
     return result

@@ -6,6 +6,7 @@ on (Wortsman et al., 2022, "Model soups"). What only one of them can do the mean
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ WEIGHTS = "model.safetensors"
 SAME = ("config.json", "tokenizer.json")
 """Files in which networks must not differ, where they have them: in one of another size, or with other words, the same
 place means something else."""
+OF_THE_PLACE = ("transformers_version", "backbone")
+"""In config.json: who wrote it, and where the network lies that a text path is for, whose sizes it has."""
 
 
 def mean_weights(folders: Sequence[Path], shares: Sequence[float], out: Path) -> None:
@@ -42,7 +45,7 @@ def mean_weights(folders: Sequence[Path], shares: Sequence[float], out: Path) ->
     networks = [_read(folder / WEIGHTS) for folder in folders]
     for other in others:
         for name in SAME:
-            if _content(first / name) != _content(other / name):
+            if _described(first / name) != _described(other / name):
                 raise ConfigurationError(
                     f"{first} and {other} differ in their {name}: a mean is of networks of the same size and words"
                 )
@@ -62,8 +65,15 @@ def mean_weights(folders: Sequence[Path], shares: Sequence[float], out: Path) ->
         write_whole(out / WEIGHTS, safetensors.torch.save(mean, {"format": "pt"}))
 
 
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+def _described(path: Path) -> object:
+    """What a file says about the network; None where there is no file. Raises ModelLoadError where it is no JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path} cannot be read: {error}; copy or train it again") from error
+    if isinstance(content, dict):
+        return {name: value for name, value in content.items() if name not in OF_THE_PLACE}
+    return content
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -168,6 +170,12 @@ class TransformersMllm:
                 f"{min(report['missing_keys'])}: they belong to another model; download it again: "
                 f"{download_command(config.model)}"
             )
+        if _turns_otherwise(self._model, folder):
+            raise ModelLoadError(
+                f"transformers {transformers.__version__} does not read the base of {config.model}'s vision positions "
+                "(rope_theta in its config.json): with another one it would see nothing right; pip install -U "
+                "'transformers>=5.17'"
+            )
         self._model.eval()
         generation = self._model.generation_config
         ends = generation.eos_token_id
@@ -308,6 +316,19 @@ class TransformersMllm:
         if isinstance(error, (MemoryError, self._torch.cuda.OutOfMemoryError)):
             return True
         return any(words in str(error) for words in ("out of memory", "allocate memory"))
+
+
+def _turns_otherwise(model: Any, folder: Path) -> bool:
+    """Whether a Qwen3-VL's vision tower has another base for its rotary positions than its configuration names.
+
+    It is not among the weights; before 5.17 transformers has 10000 for all of them, without a word.
+    """
+    with contextlib.suppress(AttributeError, KeyError, TypeError, IndexError):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        theta = config["vision_config"]["rope_parameters"]["rope_theta"]
+        frequencies = model.model.visual.rotary_pos_emb.inv_freq.double()
+        return theta != 1e4 and abs(float(frequencies[1]) - theta ** (-1 / len(frequencies))) > 0.01
+    return False
 
 
 class _Stream:

@@ -16,12 +16,26 @@ from rsvp_ros.segmentation.modeling.common import Mlp
 from rsvp_ros.segmentation.modeling.image_encoder import ViTLayer
 
 # One CJK ideograph, kana or hangul syllable is a word of its own: those scripts write no spaces.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W_]+")
+_ALONE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
 def words(text: str, limit: int) -> list[str]:
     """The words of a text in any script, normalised (NFKC, case folded), at most `limit`."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text[: limit * 64]).casefold())[:limit]
+    found: list[str] = []
+    goes_on = False
+    for char in unicodedata.normalize("NFKC", text[: limit * 64]).casefold():
+        if _ALONE.match(char):
+            found.append(char)
+            goes_on = False
+        elif char.isalnum() or (goes_on and unicodedata.category(char).startswith("M")):  # a vowel's mark: Hindi, Thai
+            if goes_on:
+                found[-1] += char
+            else:
+                found.append(char)
+            goes_on = True
+        else:
+            goes_on = False
+    return found[:limit]
 
 
 def word_pieces(word: str, buckets: int) -> list[int]:

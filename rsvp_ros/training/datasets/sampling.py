@@ -7,7 +7,7 @@ known where all things of a category are annotated, and in regions that do not h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -108,17 +108,22 @@ def _present(rng: np.random.Generator, part: Part, image: AnnotatedImage, kind: 
     if kind is PromptKind.UNKNOWN_TEXT:
         text = unknown_text(rng, "")
     elif kind is not PromptKind.BOX and (kind is not PromptKind.SHIFTED or rng.random() < 0.7):
-        text = _text(rng, part, image, target, box)
+        # In its own box it needs not be known where else there is such a thing
+        sure = kind in (PromptKind.BOX_TEXT, PromptKind.SHIFTED)
+        text = _text(rng, part, target, box, {target.annotated.name} if sure else set(image.complete))
     return None if text is None else Sample(kind, box, text, target.targets)
 
 
-def _text(rng: np.random.Generator, part: Part, image: AnnotatedImage, target: Seen, box: Box) -> str | None:
-    """What means the target and nothing else in the region; None where nothing does."""
+def _text(rng: np.random.Generator, part: Part, target: Seen, box: Box, sure: Collection[str]) -> str | None:
+    """What means the target and nothing else in the region; None where nothing does.
+
+    `sure`: names of which all that may be meant in the region is annotated.
+    """
     texts = _told(part, target)
     name = target.annotated.name
     rivals = [s for s in (*part.asked, *part.others) if s is not target and s.annotated.name == name]
     alone = not any(s.thing.box.intersection(box) > 0.03 * s.thing.box.area for s in rivals)
-    fits = name in image.complete and alone and not _names_in(part.ignored, box) & {name, ""}
+    fits = bool(name) and name in sure and alone and not _names_in(part.ignored, box) & {name, ""}
     if fits and (not texts or rng.random() < NAME_SHARE):
         return _phrase(rng, name)
     return texts[rng.integers(len(texts))] if texts else None

@@ -114,7 +114,11 @@ def _tokenizer(lessons: Sequence[list[Lesson]], folder: Path, vocabulary: int) -
         _check(folder, made_of)
     else:
         texts = [text for of_view in lessons for lesson in of_view for said in lesson.texts.values() for text in said]
+        try:
+            tokenizer = train_tokenizer(texts, vocabulary)
+        except ValueError as error:
+            raise ConfigurationError(f"training option `vocabulary` is {vocabulary}: {error}") from error
         with disk_errors(folder):
             write_json(folder / MADE_OF, made_of)
-            train_tokenizer(texts, vocabulary).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)

@@ -106,9 +106,15 @@ class MllmTrainConfig:
             raise ConfigurationError(
                 "training options `blind_rows` and `reading_rows` must be 0 without `chain_of_thought`"
             )
-        for name in ("seeing_steps", "blind_rows", "reading_rows", "more_images", "validation_views", "warmup_steps"):
-            if getattr(self, name) < 0:
+        for name in (
+            "seeing_steps", "blind_rows", "reading_rows", "more_images", "validation_views", "warmup_steps", "seed",
+            "weight_decay", "seeing_weight",
+        ):  # fmt: skip
+            if not getattr(self, name) >= 0:
                 raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")
+        for name in ("learning_rate", "decay_share", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"training option `{name}` must be above 0, it is {getattr(self, name)}")
 
     @classmethod
     def from_file(cls, path: str | Path | None, changes: Sequence[str] = (), **given: object) -> MllmTrainConfig:
