@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("rsvp_ros.msg", reason="the package is not built: make setup")
 
+import rclpy
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
@@ -28,12 +30,16 @@ from std_srvs.srv import SetBool, Trigger
 from tiny_mllm import build_tiny_mllm, serve_tiny_mllm
 from visualization_msgs.msg import MarkerArray
 
+import rsvp_ros.ros.node
 from rsvp_ros.action import FindTarget
 from rsvp_ros.errors import InvalidInstructionError, RsvpError, ServerUnavailableError
 from rsvp_ros.geometry import Box, box_to_mask
 from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
+from rsvp_ros.request import Request
 from rsvp_ros.ros.client import Client
 from rsvp_ros.ros.conversions import array_to_image, mask_from_msg
+from rsvp_ros.ros.node import RsvpNode
+from rsvp_ros.types import ReasoningStep
 
 CODES = FindTarget.Result
 
@@ -549,6 +555,28 @@ def test_reasoning_is_latched(robot):
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     robot.node.create_subscription(Reasoning, "reasoning", late.append, latched)
     assert until(lambda: late, "the last reasoning")[0].complete
+
+
+def test_the_last_word_of_a_request_is_the_last(monkeypatch):
+    """Also where it ends while the MLLM's thread is about to tell of its progress."""
+    monkeypatch.setattr(rsvp_ros.ros.node, "REASONING_PERIOD_S", 0.0)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = RsvpNode(context=context, namespace="last_word")
+    said: list[Reasoning] = []
+    try:
+        node._outputs = SimpleNamespace(reasoning=SimpleNamespace(publish=said.append), destroy=lambda: None)
+        request = Request("the red book", None, False)
+        request.steps = (ReasoningStep("target", "the red book"),)
+        node._on_progress(request, "the red book")
+        request.add_done_callback(node._on_done)
+        request.cancel()
+        node._on_progress(request, "the red book lies")
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    assert [(message.complete, message.error_code) for message in said] == [(False, 0), (True, CODES.CANCELLED)]
 
 
 def test_a_robot_program_asks_through_the_client(robot, server):
