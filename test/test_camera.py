@@ -51,6 +51,7 @@ class Rig:
             self._executor.add_node(node)
         self.problems: list[Exception] = []
         self.frames: list[Frame] = []
+        self.targets = [a_target()]
         self.camera = Camera(self._node, CameraConfig(**config), self._on_frame)
         self._outputs = Outputs(self._node, self.camera.depth_at, self.problems.append)
         self._node.trigger_configure()
@@ -62,8 +63,14 @@ class Rig:
         self.answered: list[int] = []
         """The times of all images whose targets, and (`marked`) whose markers, were published."""
         self.marked: list[int] = []
+        self.columns: dict[int, float] = {}
+        """Where the pose is to the side, as `heights`."""
+        self.bodies: dict[int, list[int]] = {}
+        """The targets that had markers, by the image's time."""
         listen = self._robot.create_subscription
         listen(PoseStamped, "target_pose", lambda m: self.heights.update({_ms(m.header): m.pose.position.z}), 10)
+        listen(PoseStamped, "target_pose", lambda m: self.columns.update({_ms(m.header): m.pose.position.x}), 10)
+        listen(MarkerArray, "markers", self._on_markers, 10)
         listen(TargetArray, "targets", lambda m: self.answered.append(_ms(m.header)), 10)
         listen(MarkerArray, "markers", lambda m: self.marked.append(_ms(m.markers[0].header)), 10)
         self.publish_images()
@@ -100,10 +107,19 @@ class Rig:
         self._depth.publish(array_to_image(depth, "16UC1", _header(ms)))
         self.until(lambda: self.camera._depth and _ms(self.camera._depth[-1].header) == ms, "depth image")
 
+    def _on_markers(self, message: MarkerArray) -> None:
+        bodies = [marker.id for marker in message.markers if marker.ns == "targets"]
+        self.bodies[_ms(message.markers[0].header)] = bodies
+
     def _on_frame(self, frame: Frame) -> None:
         self.frames.append(frame)
-        target = Target(1, "", "", TargetState.TRACKING, BOX, box_to_mask(BOX, WIDTH, HEIGHT), 1.0, 1.0)
-        self._outputs.publish(TargetsInFrame(frame, (target,)))
+        self._outputs.publish(TargetsInFrame(frame, tuple(self.targets)))
+
+
+def a_target(id: int = 1, box: Box = BOX, state: TargetState = TargetState.TRACKING, **options) -> Target:
+    mask = box_to_mask(box, WIDTH, HEIGHT) if state is TargetState.TRACKING else None
+    return Target(**({"id": id, "name": "", "description": "", "score": 1.0, "presence": 1.0} | options),
+                  state=state, box=box, mask=mask)  # fmt: skip
 
 
 def _header(ms: int) -> Header:
@@ -147,13 +163,60 @@ def test_depth_that_never_comes_is_done_without(rig, monkeypatch):
     for ms in range(200, 200 + camera.DEPTH_MISSES):
         assert not rig.camera.status().problem
         rig.show(ms)
-        rig.until(lambda ms=ms: ms in rig.marked, "markers of nothing")
+        rig.until(lambda ms=ms: rig.camera._depth_misses > ms - 200, "search for its depth")
     assert "0.20 s apart" in rig.camera.status().problem
     assert list(rig.heights) == [20]
     rig.show_depth(300)
     rig.show(300)
     rig.until(lambda: 300 in rig.heights, "pose")
     assert not rig.camera.status().problem
+
+
+LEFT, RIGHT = Box(4, 12, 20, 36), Box(44, 12, 60, 36)
+
+
+def test_the_pose_is_of_one_target_as_long_as_that_is_followed(rig):
+    rig.connect()
+
+    def pose_side(ms: int, *targets: Target) -> str:
+        rig.targets = list(targets)
+        rig.show_depth(ms)
+        rig.show(ms)
+        rig.until(lambda: ms in rig.bodies, "markers")
+        if not any(target.mask is not None for target in targets):
+            return "none"
+        rig.show(ms + 1)  # its pose is published after these markers
+        rig.until(lambda: ms + 1 in rig.bodies, "markers")
+        return {True: "left", False: "right"}[rig.columns[ms] < 0] if ms in rig.columns else "none"
+
+    occluded, lost = TargetState.OCCLUDED, TargetState.LOST
+    assert pose_side(0, a_target(1, LEFT, score=0.8), a_target(2, RIGHT, score=0.9)) == "right"
+    assert pose_side(100, a_target(1, LEFT, score=0.9), a_target(2, RIGHT, score=0.8)) == "right", "no jump"
+    assert pose_side(200, a_target(1, LEFT), a_target(2, RIGHT, occluded)) == "none"
+    assert pose_side(300, a_target(1, LEFT), a_target(2, RIGHT)) == "right", "it is back"
+    assert pose_side(400, a_target(1, LEFT), a_target(2, RIGHT, lost)) == "left"
+    assert pose_side(500, a_target(1, LEFT), a_target(3, RIGHT, instruction="the other")) == "right", "asked for last"
+    assert pose_side(600, a_target(1, LEFT)) == "left"
+
+
+def test_markers_stay_while_a_target_is_hidden_and_where_an_image_has_no_depth(rig, monkeypatch):
+    rig.connect()
+    rig.show_depth(0)
+    rig.show(0)
+    rig.until(lambda: rig.bodies.get(0) == [1], "marker")
+    rig.targets = [a_target(state=TargetState.OCCLUDED)]
+    rig.show_depth(100)
+    rig.show(100)
+    rig.until(lambda: 100 in rig.bodies, "markers")
+    assert rig.bodies[100] == [1]
+    rig.targets = [a_target()]
+    rig.show(300)
+    rig.until(lambda: rig.camera._depth_misses, "search for its depth")
+    rig.targets = [a_target(state=TargetState.LOST)]
+    rig.show_depth(400)
+    rig.show(400)
+    rig.until(lambda: 400 in rig.bodies, "markers")
+    assert rig.bodies == {0: [1], 100: [1], 400: []}, "the image without depth takes no marker away"
 
 
 @pytest.mark.parametrize("rig", [{}], indirect=True)

@@ -580,6 +580,7 @@ def test_families_tell_how_they_count():
     assert FAMILIES["qwen3_vl"].write_box(box, SIZE) == (100, 200, 300, 800)
     assert FAMILIES["vision_reasoner"].write_box(box, SIZE) == (84, 168, 252, 672)
     assert FAMILIES["robobrain2"].write_box(box, SIZE) == (64, 96, 192, 384)
+    assert FAMILIES["robobrain2"].write_box(box, SIZE, (320, 240)) == (32, 48, 96, 192), "it knows what it was sent"
     assert FAMILIES["qwen2_5_vl"].write_box(box, SIZE, (1288, 952)) == (129, 190, 386, 762)
     assert FAMILIES["qwen2_5_vl"].write_box(box, SIZE, (1280, 960)) == (129, 190, 386, 762)
 

@@ -13,7 +13,7 @@ import pytest
 
 from rsvp_ros.errors import CancelledError, ConfigurationError, InvalidImageError, InvalidInstructionError, ParseError
 from rsvp_ros.geometry import Box, RegionGrid
-from rsvp_ros.reasoning.families import FAMILIES
+from rsvp_ros.reasoning.families import FAMILIES, smart_resize
 from rsvp_ros.reasoning.mllm.base import Generation, Message
 from rsvp_ros.reasoning.prompts import Prompts, quote
 from rsvp_ros.reasoning.reasoner import TURN_SEPARATOR, Reasoner, ReasonerConfig
@@ -157,6 +157,25 @@ def test_a_family_with_a_fixed_input_size_gets_it(image):
     reasoning = Reasoner(mllm).reason(image, "the dog")
     assert mllm.conversations[0][-1].images[0].shape == (840, 840, 3)
     assert covers(reasoning.proposals[0].box, Box(320, 240, 480, 360))
+
+
+@pytest.mark.parametrize("size", [(640, 480), (848, 480), (320, 240), (1280, 960)])
+def test_an_image_is_sent_as_the_models_server_leaves_it(size):
+    """llama.cpp, for Qwen-VL with 1024 tokens at least as it recommends and as Ollama starts it."""
+    box = Box(0.6 * size[0], 0.5 * size[1], 0.9 * size[0], 0.8 * size[1])
+
+    class Server(Player):
+        def generate(self, messages, on_text=None, cancel=None):
+            height, width = messages[-1].images[0].shape[:2]
+            seen = smart_resize(width, height, min_pixels=1024 * 28 * 28)
+            seen_box = box.scale(seen[0] / size[0], seen[1] / size[1])
+            self.answers = [structured([round(side) for side in seen_box.as_tuple()], rows=(), columns=())]
+            return super().generate(messages, on_text, cancel)
+
+    picture = np.full((size[1], size[0], 3), 128, np.uint8)
+    config = ReasonerConfig(VisualPrompt("none"), padding=0)
+    (proposal,) = Reasoner(Server(name="qwen2.5vl:7b"), config).reason(picture, "the dog").proposals
+    assert proposal.box.iou(box) > 0.97
 
 
 def test_not_in_this_image_is_an_answer(image):

@@ -118,6 +118,27 @@ def test_without_truth_and_depth(tmp_path):
     assert np.isnan(view.depth).all() and not view.ids.any() and view.objects == ()
 
 
+@pytest.mark.parametrize("change", [{"k": 3.0}, {"d": 0.1}])
+def test_a_bag_of_a_camera_that_the_world_has_not_is_refused(tmp_path, change):
+    path = write_bag(tmp_path / "clip", [make_view(0)])
+    types = get_typestore(Stores.ROS2_HUMBLE)
+    with Reader(path) as reader, Writer(tmp_path / "other", version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connections = {}
+        for connection, stamp, raw in reader.messages():
+            if connection.topic not in connections:
+                connections[connection.topic] = writer.add_connection(
+                    connection.topic, connection.msgtype, typestore=types
+                )
+            if connection.msgtype.endswith("CameraInfo"):
+                info = types.deserialize_cdr(raw, connection.msgtype)
+                for name, more in change.items():
+                    setattr(info, name, getattr(info, name) + np.eye(1, len(getattr(info, name)), 2)[0] * more)
+                raw = types.serialize_cdr(info, connection.msgtype)
+            writer.write(connections[connection.topic], stamp, raw)
+    with pytest.raises(ConfigurationError, match="ros2 bag play"):
+        list(read_bag(tmp_path / "other"))
+
+
 def test_millimetres():
     metres = np.array([[np.nan, 0.0, -1.0, 0.0004, 0.0006, 1.2344, 65.535, 65.6, np.inf]], np.float32)
     np.testing.assert_array_equal(bags.to_millimetres(metres), [[0, 0, 0, 0, 1, 1234, 65535, 0, 0]])

@@ -17,6 +17,8 @@ from rsvp_ros.geometry import Box
 
 Size = tuple[int, int]
 """(width, height), pixels."""
+SURE_PIXELS = 1024 * 28**2
+"""Of an image that all servers of Qwen2.5-VL leave as large as it is."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Family:
     name: str
     scale: float | Literal["image", "model"]
     """What the coordinates count in. A number: the image's width, and its height, count as so many; `image`: pixels of
-    the original image; `model`: pixels of the image as the model's processor resized it."""
+    the image that was sent; `model`: pixels of the image as the model's processor resized it."""
     axes: Literal["xy", "yx"] = "xy"
     """Which coordinate of a corner or a point is written first."""
     box_key: str = "bbox_2d"
@@ -38,7 +40,7 @@ class Family:
     pairs_are_corners: bool = False
     """What two points side by side, `(1,2),(3,4)`, mean: the corners of a box, or two points."""
     input_size: Size | None = None
-    """The image must be resized to this, aspect ratio or not, before the model gets it; None: it takes any size."""
+    """The image must be resized to this, aspect ratio or not, before the model gets it; None: see `size_to_send`."""
     patterns: tuple[str, ...] = ()
     """Regular expressions for a model's name in lower case, letters and digits only ("qwen25vl7binstruct")."""
 
@@ -54,6 +56,18 @@ class Family:
             f"from 0 to {self.scale:g} relative to the image's width and height."
         )
 
+    def size_to_send(self, image_size: Size) -> Size:
+        """The size in which an image should be handed over, so that it is known in which the model sees it.
+
+        Of a small image each server makes another one: llama.cpp and Ollama scale it up to 1024 of Qwen2.5-VL's tokens,
+        without which, they say, it does not point well. So it is scaled up before.
+        """
+        if self.input_size:
+            return self.input_size
+        if self.scale == "model" and math.prod(image_size) < SURE_PIXELS:
+            return smart_resize(*image_size, min_pixels=SURE_PIXELS)
+        return image_size
+
     def pixels_per_unit(self, image_size: Size, model_image_size: Size | None = None) -> tuple[float, float]:
         """What one unit of x, and one of y, is in pixels of the original image.
 
@@ -63,7 +77,8 @@ class Family:
         """
         width, height = image_size
         if self.scale == "image":
-            return 1.0, 1.0
+            sent_width, sent_height = model_image_size or image_size
+            return width / sent_width, height / sent_height
         if self.scale == "model":
             seen_width, seen_height = smart_resize(*(model_image_size or self.input_size or image_size))
             return width / seen_width, height / seen_height

@@ -81,5 +81,6 @@ def _example_region(style: str, grid: RegionGrid, family: Family) -> dict[str, l
     elif style == "marks":
         region = {"marks": [(row - 1) * grid.columns + column for row in rows for column in columns]}
     if family.gives_boxes:
-        region[family.box_key] = list(family.write_box(box, (grid.width, grid.height)))
+        size = grid.width, grid.height
+        region[family.box_key] = list(family.write_box(box, size, family.size_to_send(size)))
     return region

@@ -130,8 +130,10 @@ class _Inquiry:
         height, width = image.shape[:2]
         self.config, self.family, self.image_size = config, family, (width, height)
         self.prompts = Prompts(instruction, config.visual_prompt, family, self.image_size, config.max_targets)
-        if family.input_size:
-            image = cv2.resize(image, family.input_size, interpolation=cv2.INTER_AREA)
+        size = family.size_to_send(self.image_size)
+        if size != self.image_size:
+            smaller = size[0] < width
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
         self.drawn = config.visual_prompt.draw(image)
 
     def at_once(self, conversation: _Conversation) -> tuple[Steps, tuple[RegionProposal, ...]]:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -21,7 +21,7 @@ from rsvp_ros.ros.conversions import array_to_image, depth_to_array, label_image
 from rsvp_ros.ros.depth import camera_model, points_to_cloud, position_to_pose
 from rsvp_ros.ros.markers import targets_to_markers
 from rsvp_ros.surface import target_points, target_position, target_size
-from rsvp_ros.types import TargetsInFrame
+from rsvp_ros.types import Target, TargetsInFrame, TargetState
 from rsvp_ros.visualization import draw_targets
 
 # Reliable publishers connect to best-effort subscribers, too; none of these waits for a slow one (KEEP_LAST).
@@ -57,6 +57,8 @@ class Outputs:
         self.target_pose = create(PoseStamped, "target_pose", NEWEST)
         self.target_points = create(PointCloud2, "target_points", NEWEST)
         self._node = node
+        self._pose_of: int | None = None  # the target whose pose is published
+        self._places: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # where each was last, and how large
         self._waiting: deque[tuple[TargetsInFrame, float]] = deque(maxlen=WAITING)
         self._stopped = False
         self._changed = threading.Condition()  # guards both
@@ -114,7 +116,6 @@ class Outputs:
         seen = [target for target in result.targets if target.mask is not None]
         header = result.frame.header
         positions: dict[int, np.ndarray] = {}
-        sizes: dict[int, np.ndarray] = {}
         clouds: list[np.ndarray] = []
         try:
             if seen and depth is not None:
@@ -124,15 +125,32 @@ class Outputs:
                     position = target_position(points)
                     if position is not None:
                         positions[target.id] = position
-                        if markers:
-                            sizes[target.id] = target_size(points)
+                        self._places[target.id] = position, target_size(points)
                         clouds.append(points)
         except RsvpError as error:
             self._on_problem(error)
-        if markers:
-            self.markers.publish(targets_to_markers(result.targets, positions, header, sizes))
-        if pose and positions:
-            best = max((t for t in result.targets if t.id in positions), key=lambda t: t.presence * t.score)
-            self.target_pose.publish(position_to_pose(positions[best.id], header))
+        followed = {target.id for target in result.targets if target.state is not TargetState.LOST}
+        self._places = {id: place for id, place in self._places.items() if id in followed}
+        if markers and not (seen and depth is None):  # markers without their places would take away the last ones
+            shown = [t for t in result.targets if t.id in positions or t.state is TargetState.OCCLUDED]
+            places, sizes = ({id: place[k] for id, place in self._places.items()} for k in (0, 1))
+            self.markers.publish(targets_to_markers(shown, places, header, sizes))
+        if pose:
+            self._pose_of = _pose_target(result.targets, positions, self._pose_of)
+            if self._pose_of in positions:
+                self.target_pose.publish(position_to_pose(positions[self._pose_of], header))
         if cloud and clouds:
             self.target_points.publish(points_to_cloud(np.concatenate(clouds), header))
+
+
+def _pose_target(targets: Sequence[Target], seen: Collection[int], last: int | None) -> int | None:
+    """Of which target the pose is told: the same as before as long as that is followed, so that it does not jump.
+
+    Of what was asked for last, and of that first the one that is seen (`seen`: ids) best.
+    """
+    followed = [target for target in targets if target.state is not TargetState.LOST]
+    newest = [target for target in followed if target.instruction == followed[-1].instruction]
+    if any(target.id == last for target in newest):
+        return last
+    best = max((t for t in newest if t.id in seen), key=lambda t: t.presence * t.score, default=None)
+    return best.id if best is not None else None

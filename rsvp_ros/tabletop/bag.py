@@ -44,6 +44,8 @@ OBJECTS_TOPIC = "/camera/ground_truth/objects"
 """std_msgs/String: all that is known of the objects in one image, as JSON (`objects_to_json`)."""
 INSTRUCTION_TOPIC = "/rsvp/instruction"
 TF_TOPIC = "/tf"
+START_NS = 10**9
+"""The stamp of a clip's first image: 0 is none at all to ROS."""
 
 _PENDING = 30  # images whose other messages have not come, in a bag that was recorded out of order
 
@@ -345,6 +347,11 @@ def _view(stamp: int, parts: dict, color: str) -> View:
         pose[:3, :3] = matrix_of((rotation.w, rotation.x, rotation.y, rotation.z))
         pose[:3, 3] = translation.x, translation.y, translation.z
     camera = Camera(info.width, info.height, float(info.k[0]), pose)
+    if not np.allclose(np.reshape(info.k, (3, 3)), camera.matrix, atol=0.01) or np.any(info.d):
+        raise ConfigurationError(
+            "the bag is of a camera that the tabletop world has not (its principal point is not the image's middle, or "
+            "its lens distorts): play it with `ros2 bag play`"
+        )
     objects, table = objects_from_json(parts[OBJECTS_TOPIC].data) if OBJECTS_TOPIC in parts else ((), (0.0, 0.0))
     depth, ids = parts.get(DEPTH_TOPIC), parts.get(LABEL_TOPIC)
     empty = np.zeros((info.height, info.width), np.uint8)

@@ -6,6 +6,7 @@ What renders is imported when a command runs, so that the other commands need no
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -238,7 +239,7 @@ def _browse(options: argparse.Namespace) -> int:
 
 
 def _bag(options: argparse.Namespace) -> int:
-    from rsvp_ros.tabletop.bag import TimedInstruction, write_bag
+    from rsvp_ros.tabletop.bag import START_NS, TimedInstruction, write_bag
     from rsvp_ros.tabletop.clips import render_clip, sample_clip
     from rsvp_ros.tabletop.instructions import sample_instructions
 
@@ -251,19 +252,21 @@ def _bag(options: argparse.Namespace) -> int:
     if options.instructions:
         rng = split.generator(options.seed, "instructions about the clip")
         # The views of the moments at which something is said, and no others.
-        for view in render_clip(replace(clip, rate=options.instructions / clip.seconds)):
+        # In the middles of equal times: at the very first nobody listens yet.
+        moments = render_clip(replace(clip, rate=2 * options.instructions / clip.seconds), start_ns=START_NS)
+        for view in itertools.islice(moments, 1, None, 2):
             candidates = sample_instructions(view, rng, 8, options.languages, is_training=split.known)
             candidates = [instruction for instruction in candidates if instruction.targets]
             if candidates:
                 instruction = min(candidates, key=lambda one: len(meant.intersection(one.targets)))
                 meant.update(instruction.targets)
                 said.append(TimedInstruction(view.stamp_ns, instruction.text))
-                print(f"{view.stamp_ns / 1e9:6.1f} s {_told(instruction, view)}")
+                print(f"{(view.stamp_ns - START_NS) / 1e9:6.1f} s {_told(instruction, view)}")
 
     with Progress("image") as progress:
 
         def views() -> Iterator:
-            for number, view in enumerate(render_clip(clip), start=1):
+            for number, view in enumerate(render_clip(clip, start_ns=START_NS), start=1):
                 yield view
                 progress.update(number, clip.count)
 

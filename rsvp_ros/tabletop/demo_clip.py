@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rsvp_ros.errors import RsvpError
-from rsvp_ros.tabletop.bag import DEMO_CLIP, write_bag
+from rsvp_ros.tabletop.bag import DEMO_CLIP, START_NS, write_bag
 from rsvp_ros.tabletop.clips import Clip, Event, EventKind, Plan, render_clip
 from rsvp_ros.tabletop.kinds import COLORS, KINDS
 from rsvp_ros.tabletop.motion import CameraPath
@@ -28,7 +28,6 @@ from rsvp_ros.tabletop.world import World
 
 SIZE, RATE_HZ, SECONDS = (320, 240), 10.0, 18.0
 JPEG_QUALITY = 85
-START_NS = 10**9  # a stamp of 0 is none at all to ROS
 BACKGROUND = 17
 """Of the training scenes: whose table, room and light it has."""
 
