@@ -9,9 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from rsvp_ros.errors import CancelledError, RsvpError
+from rsvp_ros.errors import CancelledError, InvalidInstructionError, RsvpError
 from rsvp_ros.geometry import Box
 from rsvp_ros.types import Frame, Reasoning, ReasoningStep, TargetsInFrame
+
+REFUSED_CHARS = 200
+"""Of a refused instruction are told of."""
 
 
 class RequestState(enum.IntEnum):
@@ -71,9 +74,9 @@ class Request:
     @property
     def reasoning_so_far(self) -> Reasoning:
         """The whole reasoning, or, before it is complete and where it never will be, what there is of it."""
-        return self.reasoning or Reasoning(
-            self.instruction, steps=self.steps, raw_text=self.text, duration_s=self.elapsed_s
-        )
+        refused = isinstance(self.error, InvalidInstructionError)  # it may have a million characters
+        asked = self.instruction[:REFUSED_CHARS] if refused else self.instruction
+        return self.reasoning or Reasoning(asked, steps=self.steps, raw_text=self.text, duration_s=self.elapsed_s)
 
     def result(self, timeout_s: float | None = None) -> Outcome:
         """Wait for the outcome. Raises the RsvpError it ended with; TimeoutError."""

@@ -82,6 +82,9 @@ class Rig:
             node.destroy_node()
         rclpy.shutdown(context=self.context)
 
+    def listen(self, kind: type, topic: str) -> None:
+        self._robot.create_subscription(kind, topic, lambda message: None, 10)
+
     def publish_images(self, reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) -> None:
         self._images = self._robot.create_publisher(Image, "image_raw", QoSProfile(depth=10, reliability=reliability))
 
@@ -151,6 +154,21 @@ def test_an_image_waits_for_its_own_depth_and_its_targets_do_not(rig, monkeypatc
             rig.show_depth(depth)
             rig.until(lambda depth=depth: depth in rig.heights, "pose")
     assert rig.heights == {ms: pytest.approx(1 + ms * 1e-3) for ms in times}
+
+
+def test_pictures_that_nobody_listens_to_are_not_made(rig, monkeypatch):
+    made = []
+    for name in ("draw_targets", "label_image", "targets_to_markers"):
+        make = getattr(outputs, name)
+        monkeypatch.setattr(outputs, name, lambda *given, name=name, make=make: made.append(name) or make(*given))
+    rig.connect()
+    rig.show_depth(0)
+    rig.show(0)
+    rig.until(lambda: 0 in rig.bodies, "markers, to which somebody listens")
+    assert made == ["targets_to_markers"]
+    for topic in ("overlay", "label_image"):
+        rig.listen(Image, topic)
+    rig.until(lambda: rig.show(100) or {"draw_targets", "label_image"} <= set(made), "pictures")
 
 
 def test_depth_that_never_comes_is_done_without(rig, monkeypatch):

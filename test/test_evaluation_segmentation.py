@@ -93,4 +93,7 @@ def test_drawn_scenes(capsys):
     assert main(["evaluate", "drawn", "--count", "6", "--seed", "5"]) == 0
     printed = capsys.readouterr().out
     assert "| box, dead leaves |" in printed and "| whole image + text |" in printed
-    assert all(0 <= figure <= 1 for figure in figures(printed))
+    found = figures(printed)
+    assert len(found) >= 6 and all(0 <= figure <= 1 for figure in found)
+    (box,) = figures(next(line for line in printed.splitlines() if line.startswith("| box, dead leaves |")))[:1]
+    assert box > 0.5

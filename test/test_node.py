@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -287,7 +290,9 @@ def test_outputs_are_made_for_those_who_listen(robot):
     assert image.header.frame_id == overlay.header.frame_id == FRAME_ID
 
 
-def test_disabled_it_leaves_the_images_alone(robot):
+def test_disabled_it_leaves_the_images_alone_and_forgets_all_targets(robot):
+    assert robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets
+    until(lambda: robot.targets[-1].targets, "target")
     assert robot.call(robot.enable, SetBool.Request(data=False)).success
     count = len(robot.targets)
     stamp = len(robot.stamps)
@@ -296,6 +301,7 @@ def test_disabled_it_leaves_the_images_alone(robot):
     assert not robot.send(follow(90, 70, 80, 70)).accepted
     assert robot.call(robot.enable, SetBool.Request(data=True)).success
     until(lambda: len(robot.targets) > count + 5, "images processed again")
+    assert not robot.targets[-1].targets
 
 
 def bad(**fields) -> Image:
@@ -400,6 +406,7 @@ def test_a_bad_server_is_named_and_no_image_of_a_target_is_lost(session, robot, 
     until(lambda: robot.targets[-1].targets, "target")
     start = robot.targets[-1]
     server.script[:] = [reply]
+    robot.reasonings.clear()
     answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, code)
     assert answer.result.error_msg
@@ -408,7 +415,7 @@ def test_a_bad_server_is_named_and_no_image_of_a_target_is_lost(session, robot, 
     assert said.duration.sec + said.duration.nanosec
     if code == CODES.PARSE:
         assert "I cannot help with that." in said.raw_text
-        last = until(lambda: robot.reasonings[-1].complete and robot.reasonings[-1], "complete reasoning")
+        last = until(lambda: [said for said in robot.reasonings if said.complete], "complete reasoning")[-1]
         assert (last.raw_text, last.error_code) == (said.raw_text, code)
     if code == CODES.SERVER_UNAVAILABLE:
         assert server.url.split("//")[1].split("/")[0] in answer.result.error_msg
@@ -516,6 +523,29 @@ def test_wrong_parameters_can_be_put_right_one_by_one():
         until(lambda: robot.targets, "images processed")
 
 
+def test_parameters_of_a_running_node(session, robot):
+    """Those that may change take effect; the others are refused until it is cleaned up."""
+
+    def set_to(name: str, value):
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        (result,) = robot.call(setter, SetParameters.Request(parameters=[parameter])).results
+        return result
+
+    def state() -> int | None:
+        return next((target.state for target in robot.targets[-1].targets), None)
+
+    setter = robot.node.create_client(SetParameters, "rsvp_node/set_parameters")
+    refused = set_to("segmenter.model", "/another")
+    assert not refused.successful and "deactivate and clean up first" in refused.reason
+    assert robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets
+    try:
+        assert set_to("tracker.min_score", 1.0).successful, "no mask is as good"
+        until(lambda: state() == Target.STATE_OCCLUDED, "a target that is not seen")
+    finally:
+        assert set_to("tracker.min_score", 0.15).successful
+    until(lambda: state() == Target.STATE_TRACKING, "a target that is seen")
+
+
 def test_every_parameter_is_described():
     from rsvp_ros.config import Config, flatten
     from rsvp_ros.ros.parameters import OPTIONS, describe
@@ -602,13 +632,35 @@ def test_a_robot_program_asks_through_the_client(robot, server):
         with pytest.raises(InvalidInstructionError):
             client.find("")
         server.script[:] = [Reply(ANSWER, hang_at=0)]
-        with pytest.raises(TimeoutError):
+        server.hung_up.clear()
+        with pytest.raises(TimeoutError, match="no result after"):
             client.find("the red book", timeout_s=0.5)
+        assert server.hung_up.wait(30), "the goal that timed out was not cancelled"
         server.script[:] = [Reply(ANSWER)]
-        assert client.find("the red book").targets, "the goal that timed out was cancelled"
+        assert client.find("the red book").targets
         client.enable(False)
         with pytest.raises(RsvpError, match="disabled"):
             client.find("the red book")
+
+
+def test_a_robot_program_as_the_readme_has_it(robot):
+    """A process of its own, which brings up ROS and ends it."""
+    text = (REPOSITORY / "README.md").read_text()
+    start = text.index("    from rsvp_ros.ros.client import Client")
+    code = textwrap.dedent(text[start : text.index("\nWithout ROS, on a file")])
+    code = (
+        code.replace('namespace="rsvp"', 'namespace="session"') + "\nprint(target.class_name, mask.shape, mask.any())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout.split("\n")[0]) == (0, "book (240, 320) True"), ran.stderr
+
+
+def test_a_client_without_a_node_says_so(robot):
+    with Client(namespace="nowhere", context=robot.context) as client:
+        with pytest.raises(TimeoutError, match="is not active in namespace /nowhere"):
+            client.wait_until_active(0.2)
+        with pytest.raises(TimeoutError, match="no targets were published"):
+            client.next_targets(0.2)
 
 
 def test_a_goal_whose_answer_is_lost_is_sent_again(robot, server, monkeypatch):

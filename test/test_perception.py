@@ -344,6 +344,19 @@ def test_occluded_then_lost_then_asked_again():
         assert request.instruction == "the red book"
         request.cancel()
         assert first.instruction == "the red book"
+        stream.perception.config = PerceptionConfig(ask_again=True, ask_again_interval_s=1000.0)
+        for _ in range(3):
+            assert stream.frame(empty, 0.3).targets[0].state is TargetState.LOST
+            assert stream.perception.request is None, "not more often than that"
+
+
+def test_a_reset_forgets_all_targets():
+    with Stream() as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        assert stream.frame(picture(92)).targets
+        stream.perception.reset()
+        assert stream.frame(picture(94)).targets == ()
 
 
 def test_asking_again_replaces_what_is_lost_and_nothing_else():
@@ -557,9 +570,13 @@ def test_only_the_newest_frame_counts():
         for frame in frames:
             stream.perception.submit(frame)
         until(lambda: stream.results[-1].frame is frames[-1])
-        statistics = stream.perception.statistics
-        assert statistics.dropped > 0
-        assert statistics.processed + statistics.dropped == statistics.received
+
+        def counted() -> bool:
+            now = stream.perception.statistics
+            return now.processed + now.dropped == now.received
+
+        until(counted)  # the last one is, after its result
+        assert stream.perception.statistics.dropped > 0
         assert len(stream.results) < len(frames)
 
 

@@ -98,6 +98,7 @@ def test_prompts_have_the_right_answers_and_nothing_held_out():
                     languages += not sample.text.isascii()
                     assert sample.box.area == width * height
     assert {PromptKind.ABSENT, PromptKind.WHOLE_TEXT} <= kinds
+    assert languages > 0
     assert min(resolutions) <= 240 < max(resolutions), "both as the network sees them and sharper"
 
 
