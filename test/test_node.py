@@ -523,6 +523,20 @@ def test_wrong_parameters_can_be_put_right_one_by_one():
         until(lambda: robot.targets, "images processed")
 
 
+def test_it_can_be_cleaned_up_and_configured_again():
+    with running("cycle", {}) as (_, robot):
+        robot.show(table())
+        change = robot.node.create_client(ChangeState, "rsvp_node/change_state")
+        for _ in range(2):
+            assert robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets
+            for name in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
+                transition = Transition(id=getattr(Transition, f"TRANSITION_{name}"))
+                assert robot.call(change, ChangeState.Request(transition=transition)).success
+            count = len(robot.targets)
+            until(lambda count=count: len(robot.targets) > count + 1, "images processed")
+            assert not robot.targets[-1].targets
+
+
 def test_parameters_of_a_running_node(session, robot):
     """Those that may change take effect; the others are refused until it is cleaned up."""
 
