@@ -127,25 +127,28 @@ def test_a_change_of_ros_is_told_not_mixed(bootstrap):
         bootstrap.make_venv(bootstrap.Ros("/opt/ros/jazzy", "jazzy"))
 
 
-def test_packages_of_the_sourced_ros_are_kept(bootstrap):
+def with_this_python(bootstrap) -> dict[str, str]:
+    """A virtual environment whose Python is this one; the environment to run it in."""
     (bootstrap.VENV / "bin").mkdir(parents=True)
     python = bootstrap.VENV / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
+    return {**os.environ, "PATH": f"{bootstrap.VENV}/bin:{os.environ['PATH']}"}
+
+
+def test_packages_of_the_sourced_ros_are_kept(bootstrap):
+    env = with_this_python(bootstrap)
     requirements = bootstrap.ROOT / "runtime.txt"
     requirements.write_text('# a comment\nnumpy==1.0; python_version < "3.11"\npyyaml==9.9\nabsent-package==1.2.3\n')
-    env = {**os.environ, "PATH": f"{bootstrap.VENV}/bin:{os.environ['PATH']}"}
     missing, constraints = bootstrap.missing_requirements([requirements], env)
     assert [line for line in missing.read_text().splitlines() if "colcon" not in line] == ["absent-package==1.2.3"]
     assert constraints.read_text().splitlines()[0] == f"numpy=={numpy.__version__}"
 
 
 def test_a_package_of_the_sourced_ros_that_is_too_old_is_none(bootstrap, monkeypatch):
-    (bootstrap.VENV / "bin").mkdir(parents=True)
-    (bootstrap.VENV / "bin" / "python").symlink_to(sys.executable)
+    env = with_this_python(bootstrap)
     requirements = bootstrap.ROOT / "runtime.txt"
     requirements.write_text("pyyaml==9.9\n")
-    env = {**os.environ, "PATH": f"{bootstrap.VENV}/bin:{os.environ['PATH']}"}
     for least, expected in (((5, 0), []), ((999, 0), ["pyyaml==9.9"])):
         monkeypatch.setattr(bootstrap, "AT_LEAST", {"pyyaml": least})
         missing, _ = bootstrap.missing_requirements([requirements], env)
