@@ -9,8 +9,9 @@ import pytest
 
 from rsvp_ros.cli import main
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.evaluation.comparison import Difference, Run, compare, paired, read_run
+from rsvp_ros.evaluation.comparison import MEASURES, Difference, Run, compare, paired, read_run
 from rsvp_ros.evaluation.report import Results
+from rsvp_ros.evaluation.scores import Scores
 from rsvp_ros.evaluation.tabletop import Answer
 
 
@@ -80,6 +81,14 @@ def test_gains_are_told_by_group(tmp_path, capsys):
     assert false_refusals.startswith("0.000 (-0.333 ± ")
     assert refused == "1.000 (+1.000)", "of one scene"
     assert rows["targets: absent"][2] == "-"
+
+
+def test_measures_are_those_of_the_scores():
+    for answers in (BEFORE, AFTER):
+        scores = Scores.of(answers)
+        of_scores = scores.giou, scores.right, scores.false_refusals, scores.refused
+        for (counts, value), expected in zip(MEASURES.values(), of_scores, strict=True):
+            assert np.mean([value(answer) for answer in answers if counts(answer)]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

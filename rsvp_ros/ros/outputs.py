@@ -125,7 +125,8 @@ class Outputs:
                     position = target_position(points)
                     if position is not None:
                         positions[target.id] = position
-                        self._places[target.id] = position, target_size(points)
+                        if markers:
+                            self._places[target.id] = position, target_size(points)
                         clouds.append(points)
         except RsvpError as error:
             self._on_problem(error)

@@ -69,19 +69,16 @@ class TrainConfig:
     """Size of a `Vlsm`."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "images", "prompts", "textures", "checkpoint_every", "validate_every", "validation_batches", "threads",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
+        config_files.check_numbers(
+            self,
+            at_least_1=(
+                "images", "prompts", "textures", "checkpoint_every", "validate_every", "validation_batches", "threads",
+            ),
+            not_negative=("seed", "workers", "warmup_steps", "weight_decay"),
+            above_0=("learning_rate", "decay_share", "clip_norm"),
+        )  # fmt: skip
         if self.steps < (0 if self.init else 1):
             raise ConfigurationError(f"training option `steps` must be at least 1 (with `init`: 0), it is {self.steps}")
-        for name in ("seed", "workers", "warmup_steps", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")
-        for name in ("learning_rate", "decay_share", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"training option `{name}` must be above 0, it is {getattr(self, name)}")
         if not self.sizes or any(side % Vlsm.stride or side < 32 for size in self.sizes for side in size):
             raise ConfigurationError(
                 f"training option `sizes` needs multiples of {Vlsm.stride} from 32, it is {self.sizes}"

@@ -54,6 +54,21 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
     return result
 
 
+def check_numbers(
+    config: object, at_least_1: Sequence[str] = (), not_negative: Sequence[str] = (), above_0: Sequence[str] = ()
+) -> None:
+    """Raises ConfigurationError that names the first option of a training that is out of its range, NaN among them."""
+    for name in at_least_1:
+        if not getattr(config, name) >= 1:
+            raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(config, name)}")
+    for name in not_negative:
+        if not getattr(config, name) >= 0:
+            raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(config, name)}")
+    for name in above_0:
+        if not getattr(config, name) > 0:
+            raise ConfigurationError(f"training option `{name}` must be above 0, it is {getattr(config, name)}")
+
+
 def build(kind: type[T], values: Any, name: str = "") -> T:
     """A dataclass from values under its fields' names; `name`: what it is called in errors.
 

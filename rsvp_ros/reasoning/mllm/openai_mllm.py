@@ -365,11 +365,11 @@ class OpenAiMllm:
         openai = self._openai
         if isinstance(error, openai.APITimeoutError):
             return False  # it has waited already
-        if isinstance(error, openai.APIStatusError):
-            return error.status_code == 429 or error.status_code >= 500
         if isinstance(error, openai.APIConnectionError):
             return True
-        return isinstance(error, openai.APIError) and _code(error) in (429, *range(500, 600))  # told in the stream
+        # Within the stream, after a status of 200, the number stands in the error itself
+        code = error.status_code if isinstance(error, openai.APIStatusError) else _code(error)
+        return code is not None and (code == 429 or code >= 500)
 
     def _words(self, error: Exception) -> str:
         """What the error says, its cause first, without the key."""

@@ -95,9 +95,15 @@ class MllmTrainConfig:
     model: MllmSize = field(default_factory=MllmSize)
 
     def __post_init__(self) -> None:
-        for name in ("images", "rows", "seeing_images", "checkpoint_every", "validate_every", "threads"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(self, name)}")
+        config_files.check_numbers(
+            self,
+            at_least_1=("images", "rows", "seeing_images", "checkpoint_every", "validate_every", "threads"),
+            not_negative=(
+                "seeing_steps", "blind_rows", "reading_rows", "more_images", "validation_views", "warmup_steps", "seed",
+                "weight_decay", "seeing_weight",
+            ),
+            above_0=("learning_rate", "decay_share", "clip_norm"),
+        )  # fmt: skip
         if self.steps < (0 if self.init else 1):
             raise ConfigurationError(f"training option `steps` must be at least 1 (with `init`: 0), it is {self.steps}")
         if not 0 <= self.unknown_words <= 1:
@@ -106,15 +112,6 @@ class MllmTrainConfig:
             raise ConfigurationError(
                 "training options `blind_rows` and `reading_rows` must be 0 without `chain_of_thought`"
             )
-        for name in (
-            "seeing_steps", "blind_rows", "reading_rows", "more_images", "validation_views", "warmup_steps", "seed",
-            "weight_decay", "seeing_weight",
-        ):  # fmt: skip
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(f"training option `{name}` must not be negative, it is {getattr(self, name)}")
-        for name in ("learning_rate", "decay_share", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"training option `{name}` must be above 0, it is {getattr(self, name)}")
 
     @classmethod
     def from_file(cls, path: str | Path | None, changes: Sequence[str] = (), **given: object) -> MllmTrainConfig:
