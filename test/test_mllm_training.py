@@ -888,7 +888,7 @@ def test_rows_for_reading_end_with_the_target(material: Material):
 
 def test_a_measure_that_is_nearly_right_costs_little(material: Material):
     """Least where all classes are as likely as they are near; of other words it is the cross-entropy."""
-    loss, tokenizer = WordLoss(material.tokenizer), material.tokenizer
+    loss, tokenizer = WordLoss(material.tokenizer, torch.device("cpu")), material.tokenizer
     sizes = answer_ids(tokenizer, [size(k) for k in range(CLASSES)])[:-1]
     other = answer_ids(tokenizer, [kind_word("mug")])[0]
     targets = torch.tensor([sizes[20], other, sizes[0]])
@@ -918,14 +918,15 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}
 
 
-def test_training_is_deterministic_and_resumes(scenes: Path, material: Material, tmp_path: Path):
-    whole = Trainer(config(scenes, tmp_path / "a"), material)
+@pytest.mark.parametrize("options", [{}, {"bfloat16": True}, {"workers": 1}], ids=["float32", "bfloat16", "worker"])
+def test_training_is_deterministic_and_resumes(scenes: Path, material: Material, tmp_path: Path, options: dict):
+    whole = Trainer(config(scenes, tmp_path / "a", **options), material)
     whole.run()
-    again = Trainer(config(scenes, tmp_path / "b"), material)
+    again = Trainer(config(scenes, tmp_path / "b", **options | {"workers": 0}), material)
     for _ in range(2):
-        again.train_step()
+        again.train_step(again.batches[again.step])
     again.save()
-    resumed = Trainer(config(scenes, tmp_path / "b"), material)
+    resumed = Trainer(config(scenes, tmp_path / "b", **options), material)
     assert resumed.resume()
     assert resumed.step == 2
     resumed.run()
@@ -934,10 +935,30 @@ def test_training_is_deterministic_and_resumes(scenes: Path, material: Material,
     assert (tmp_path / "a/log.jsonl").exists()
 
 
+def test_all_that_is_computed_with_follows_the_network_s_device(scenes: Path, material: Material, tmp_path: Path):
+    """What is made for no device in particular is made on "meta" here: with that a CPU computes as little as a GPU does
+    with what is left on the CPU."""
+    trainer = Trainer(config(scenes, tmp_path, bfloat16=True, validation_views=1), material)
+    batches = [trainer.batches[step] for step in range(2)]
+    assert not batches[0].rows and batches[1].rows
+    with torch.device("meta"):
+        for batch in batches:
+            trainer.train_step(batch.to(trainer.device))
+        assert "list given: right" in trainer.validate()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_trains_and_its_training_goes_on_on_a_cpu(scenes: Path, material: Material, tmp_path: Path):
+    trainer = Trainer(config(scenes, tmp_path, device="cuda", bfloat16=True, steps=2, validation_views=1), material)
+    trainer.run()
+    assert next(trainer.model.parameters()).is_cuda
+    assert Trainer(config(scenes, tmp_path, device="cpu"), material).resume()
+
+
 def test_a_damaged_checkpoint_is_passed_over(scenes: Path, material: Material, tmp_path: Path):
     trainer = Trainer(config(scenes, tmp_path), material)
     for _ in range(2):
-        trainer.train_step()
+        trainer.train_step(trainer.batches[trainer.step])
         trainer.save()
     (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
     other = Trainer(config(scenes, tmp_path), material)
@@ -958,7 +979,7 @@ def test_a_full_disk_is_said_where_weights_are_written(scenes: Path, material: M
 def test_without_a_chain_of_thought_answers_are_short(scenes: Path, material: Material, tmp_path: Path):
     options = {"chain_of_thought": False, "blind_rows": 0, "reading_rows": 0, "validation_views": 2, "seeing_steps": 0}
     trainer = Trainer(config(scenes, tmp_path, **options), material)
-    said = trainer.train_step()
+    said = trainer.train_step(trainer.batches[0])
     assert "object" in said and not {"target", "list", "flag"} & said.keys()
     assert not any("list given" in name for name in trainer.validate())
 
@@ -967,7 +988,7 @@ def test_learning_makes_the_loss_smaller(scenes: Path, material: Material, tmp_p
     # Rows that only list, about pictures in colours without a name, are harder: a step would not compare with another
     options = {"steps": 60, "seeing_steps": 0, "learning_rate": 5e-3, "varied": False}
     trainer = Trainer(config(scenes, tmp_path, **options), material)
-    losses = [trainer.train_step()["words"] for _ in range(25)]
+    losses = [trainer.train_step(trainer.batches[step])["words"] for step in range(25)]
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
 
 
@@ -1131,10 +1152,10 @@ def test_training_goes_on_from_weights(scenes: Path, material: Material, tmp_pat
     begun, heads = weights(trainer), [p.clone() for p in trainer.heads.parameters()]
     for name, value in weights(first).items():
         assert torch.equal(begun[name], value.to(torch.bfloat16).float()), name
-    trainer.train_step()
+    trainer.train_step(trainer.batches[0])
     assert all(torch.equal(value, begun[name]) for name, value in weights(trainer).items())
     assert not all(torch.equal(*pair) for pair in zip(heads, trainer.heads.parameters(), strict=True))
-    trainer.train_step()
+    trainer.train_step(trainer.batches[1])
     eyes = "model.visual.patch_embed.proj.weight"
     assert not torch.equal(weights(trainer)[eyes], begun[eyes])
     measured = Trainer(config(scenes, tmp_path / "measured", init=start, steps=0, validation_views=2), material)

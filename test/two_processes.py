@@ -1,6 +1,7 @@
-"""Started by torchrun in test_training_processes.py: a training in one go, and one that is gone on with.
+"""Started by torchrun in test_training_processes.py: a training in one go, and one that is gone on with; and one with
+AdamW alone, as Muon makes of differences in rounding differences that can be seen.
 
-Writes the weights that each process ends with to the folder in its argument.
+Writes the weights that each process ends the first and the last one with to the folder in its argument.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from small_training import same, small_config, weights
 
+from rsvp_ros.training.networks import VlsmLearner
 from rsvp_ros.training.trainer import Trainer
 
 OPTIONS = {
@@ -33,7 +35,10 @@ def main(out: Path) -> None:
     assert resumed.resume() and resumed.step == 2
     resumed.run()
     assert same(weights(whole.model), weights(resumed.model)), "a resumed training differs"
-    torch.save(weights(whole.model), out / f"weights_{rank}.pt")
+    VlsmLearner.muon = False
+    plain = Trainer(small_config(out / "plain", **OPTIONS))
+    plain.run()
+    torch.save((weights(whole.model), weights(plain.model)), out / f"weights_{rank}.pt")
     whole.processes.close()
 
 

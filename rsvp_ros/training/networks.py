@@ -29,6 +29,8 @@ class Learner(nn.Module, ABC):
     model: Vlsm | TextSam
     grid: int
     """Cells on each side of the regions that its masks are judged on."""
+    muon = False
+    """Whether Muon is for its matrices."""
 
     @property
     @abstractmethod
@@ -93,6 +95,8 @@ def _check_size(option: str, wanted: Any, of_weights: Any) -> None:
 class VlsmLearner(Learner):
     """A `Vlsm`, all of it."""
 
+    muon = True
+
     def __init__(self, model: Vlsm) -> None:
         super().__init__()
         self.model = model
@@ -120,7 +124,7 @@ class VlsmLearner(Learner):
 
 
 class TextSamLearner(Learner):
-    """The text path on a frozen SAM."""
+    """The text path on a frozen SAM. With Muon it was not tried."""
 
     grid = 128
 

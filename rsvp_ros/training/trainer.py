@@ -16,19 +16,20 @@ import cv2
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader
 
-from rsvp_ros.errors import ConfigurationError, InvalidImageError, ModelRunError, RsvpError
+from rsvp_ros.errors import ConfigurationError, ModelRunError, RsvpError
 from rsvp_ros.files import disk_errors
 from rsvp_ros.segmentation.torch_runtime import is_out_of_memory
 from rsvp_ros.textures import TextureBank
+from rsvp_ros.training.batches import in_order
 from rsvp_ros.training.calibration import calibrate_presence
 from rsvp_ros.training.checkpoint import Checkpoints
 from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.dataset import Batch, MixedDataset
 from rsvp_ros.training.datasets.loading import divided, open_dataset
 from rsvp_ros.training.losses import soft_iou
-from rsvp_ros.training.networks import Learner, make_learner
+from rsvp_ros.training.networks import make_learner
+from rsvp_ros.training.optimizer import make_optimizer, set_learning_rate
 from rsvp_ros.training.processes import start_processes
 from rsvp_ros.training.prompts import PromptKind
 from rsvp_ros.training.report import Report
@@ -59,19 +60,6 @@ HASTE = 20.0
 """Times the learning rate is that of `Learner.hasty`."""
 
 
-def make_optimizer(learner: Learner, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; vectors and single numbers do not decay."""
-    hasty = learner.hasty
-    others = [p for p in learner.trained.parameters() if all(p is not h for h in hasty)]
-    groups = [
-        {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if hasty:
-        groups.append({"params": hasty, "weight_decay": 0.0, "haste": HASTE})
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
 class Trainer:
     """Network, optimiser and where they stand. `train` is the way in.
 
@@ -96,7 +84,10 @@ class Trainer:
         if config.compile:
             for part in self.learner.compilable:
                 part.compile()
-        self.optimizer = make_optimizer(self.learner, config)
+        self.optimizer = make_optimizer(
+            self.learner.trained.named_parameters(), config.learning_rate, config.weight_decay,
+            muon=self.learner.muon and config.steps > 0, hasty=self.learner.hasty, haste=HASTE,
+        )  # fmt: skip
         self._network, self._optimizer = self.processes.prepare(self.learner, self.optimizer)
         self.step = 0
         self.seconds = 0.0
@@ -178,9 +169,7 @@ class Trainer:
 
         Raises TrainingDivergedError before the weights are touched.
         """
-        rate = learning_rate(self.config, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("haste", 1.0)
+        set_learning_rate(self.optimizer, learning_rate(self.config, self.step))
         self._network.train()
         with self._computing():
             _, losses = self._network(batch)
@@ -244,19 +233,7 @@ class Trainer:
         """Those that are left for this process, in order, whoever makes them."""
         c, processes = self.config, self.processes
         numbers = range(self.step * processes.count + processes.rank, c.steps * processes.count, processes.count)
-        batches = DataLoader(
-            _Careful(self.dataset),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=c.workers,
-            pin_memory=self.device.type == "cuda",
-            # A forked process would inherit torch's threads and the renderer's context.
-            multiprocessing_context="spawn" if c.workers else None,
-        )
-        for batch in batches:
-            if isinstance(batch, RsvpError):
-                raise batch
-            yield batch.to(self.device)
+        return in_order(self.dataset, numbers, c.workers, self.device)
 
     def run(self) -> None:
         """To the last step, with log, checkpoints and validation on the way.
@@ -277,21 +254,6 @@ class Trainer:
                     self._log_figures(report)
                 if self.is_main and (self.step % config.checkpoint_every == 0 or last):
                     self.save()
-
-
-class _Careful:
-    """A dataset whose errors come out of a worker process as they are, without its traceback in their message."""
-
-    def __init__(self, dataset: MixedDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, number: int) -> Batch | RsvpError:
-        try:
-            return self.dataset[number]
-        except RsvpError as error:
-            return error
-        except OSError as error:
-            return InvalidImageError(f"a training image cannot be read: {error}")
 
 
 def train(config: TrainConfig) -> Path | None:

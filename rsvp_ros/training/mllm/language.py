@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,14 +45,20 @@ class Frame:
         head = request_text("", prompt).split("<|image_pad|>")[0]
         before = tokenizer(head)["input_ids"]
         image = model.config.image_token_id
+        device = model.device
         ids = [*before, *[image] * IMAGE_TOKENS, tokenizer.convert_tokens_to_ids("<|vision_end|>")]
-        row = torch.tensor([ids])
+        row = torch.tensor([ids], device=device)
         types = (row == image).int()
         positions, _ = model.model.get_rope_index(
-            row, image_grid_thw=torch.tensor([[1, ROWS, COLUMNS]]), mm_token_type_ids=types
+            row, image_grid_thw=torch.tensor([[1, ROWS, COLUMNS]], device=device), mm_token_type_ids=types
         )
         rest = tuple(tokenizer(after + "<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
         return cls(row, row[0] == image, positions, int(positions.max()) + 1, rest)
+
+    def to(self, device: torch.device) -> Frame:
+        return dataclasses.replace(
+            self, **{name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        )
 
 
 def run_layers(
@@ -68,8 +75,9 @@ def run_layers(
     """
     batch, length, _ = hidden.shape
     cos, sin = model.rotary_emb(hidden, positions)
-    if torch.is_autocast_enabled("cpu"):
-        cos, sin = cos.bfloat16(), sin.bfloat16()
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        cos, sin = (turn.to(torch.get_autocast_dtype(kind)) for turn in (cos, sin))
     cache: Cache = []
     for index, layer in enumerate(model.layers):
         attention = layer.self_attn
@@ -89,8 +97,8 @@ def run_layers(
     return model.norm(hidden), cache
 
 
-def causal(length: int) -> torch.Tensor:
-    return torch.ones(length, length, dtype=torch.bool).tril()
+def causal(length: int, device: torch.device) -> torch.Tensor:
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
 def read_frames(model: Qwen3VLTextModel, frame: Frame, merged: torch.Tensor) -> Cache:
@@ -99,7 +107,7 @@ def read_frames(model: Qwen3VLTextModel, frame: Frame, merged: torch.Tensor) -> 
     hidden = model.embed_tokens(frame.ids).expand(images, -1, -1).clone()
     hidden[:, frame.is_image] = merged.to(hidden.dtype)
     positions = frame.positions.expand(-1, images, -1)
-    _, cache = run_layers(model, hidden, positions, causal(hidden.shape[1]))
+    _, cache = run_layers(model, hidden, positions, causal(hidden.shape[1], hidden.device))
     return cache
 
 
@@ -116,10 +124,11 @@ def row_hidden(
     blind: bool R; True: the row does not see its image.
     """
     rows, length = ids.shape
-    sees = torch.ones(rows, frame.ids.shape[1], dtype=torch.bool)
+    device = ids.device
+    sees = torch.ones(rows, frame.ids.shape[1], dtype=torch.bool, device=device)
     sees &= ~(blind[:, None] & frame.is_image)
-    mask = torch.cat((sees[:, None, :].expand(-1, length, -1), causal(length).expand(rows, -1, -1)), 2)[:, None]
-    positions = (torch.arange(length) + frame.next_position).expand(3, rows, -1)
+    mask = torch.cat((sees[:, None, :].expand(-1, length, -1), causal(length, device).expand(rows, -1, -1)), 2)[:, None]
+    positions = (torch.arange(length, device=device) + frame.next_position).expand(3, rows, -1)
     hidden, _ = run_layers(model, model.embed_tokens(ids), positions, mask, cache)
     return hidden
 
@@ -141,16 +150,17 @@ def write_rows(
     forced: for each row the tokens to write after the token `force_after`, whatever the network says; None: its own.
     """
     text = model.model.language_model
+    device = frame.ids.device
     rows = len(requests)
     longest = max(map(len, requests))
-    pads = torch.tensor([longest - len(r) for r in requests])
-    ids = torch.tensor([[0] * (longest - len(r)) + list(r) for r in requests])
+    pads = torch.tensor([longest - len(r) for r in requests], device=device)
+    ids = torch.tensor([[0] * (longest - len(r)) + list(r) for r in requests], device=device)
     beginning = frame.ids.shape[1]
-    sees = torch.ones(rows, beginning + longest, dtype=torch.bool)
-    sees[:, beginning:] = torch.arange(longest) >= pads[:, None]
-    first = torch.cat((torch.ones(longest, beginning, dtype=torch.bool), causal(longest)), 1)
+    sees = torch.ones(rows, beginning + longest, dtype=torch.bool, device=device)
+    sees[:, beginning:] = torch.arange(longest, device=device) >= pads[:, None]
+    first = torch.cat((torch.ones(longest, beginning, dtype=torch.bool, device=device), causal(longest, device)), 1)
     mask = (first & sees[:, None, :])[:, None]
-    positions = (torch.arange(longest) - pads[:, None]).clamp(min=0) + frame.next_position
+    positions = (torch.arange(longest, device=device) - pads[:, None]).clamp(min=0) + frame.next_position
     answers: list[list[int]] = [[] for _ in range(rows)]
     queues = [None] * rows
     done = [False] * rows
@@ -170,11 +180,11 @@ def write_rows(
                 done[row] = chosen[row] == end
         if all(done):
             break
-        sees = torch.cat((sees, torch.ones(rows, 1, dtype=torch.bool)), 1)
+        sees = torch.cat((sees, torch.ones(rows, 1, dtype=torch.bool, device=device)), 1)
         positions = (longest + step - pads)[:, None] + frame.next_position
         hidden, cache = run_layers(
             text,
-            text.embed_tokens(torch.tensor(chosen)[:, None]),
+            text.embed_tokens(torch.tensor(chosen, device=device)[:, None]),
             positions.expand(3, -1, -1),
             sees[:, None, None],
             cache,

@@ -150,6 +150,10 @@ class LessonFile(Sequence[list[Lesson]]):
             self._starts = list(itertools.accumulate((len(line) for line in file), initial=file.tell()))
             self._text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
+    def __reduce__(self) -> tuple[type[LessonFile], tuple[Path]]:
+        """Another process opens the file itself."""
+        return LessonFile, (self._path,)
+
     def __len__(self) -> int:
         return len(self._starts) - 1
 
@@ -187,6 +191,9 @@ class Rows:
         """bool R x length."""
         return self.weights > 0
 
+    def to(self, device: torch.device) -> Rows:
+        return Rows(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class LessonBatch:
@@ -196,7 +203,10 @@ class LessonBatch:
     """I x N x values; those that no row is about stand last."""
     truth: DenseTruth
     rows: tuple[Rows, ...]
-    """Whole ones; those for reading, where there are any."""
+    """Whole ones; those for reading, where there are any. None where the vision tower alone learns."""
+
+    def to(self, device: torch.device) -> LessonBatch:
+        return LessonBatch(self.patches.to(device), self.truth.to(device), tuple(rows.to(device) for rows in self.rows))
 
 
 def spoken_words(lesson: Lesson, bands: int, language: str) -> list[str]:
@@ -243,7 +253,10 @@ class Lessons:
         usable = [i for i in range(min(len(store), len(lessons))) if lessons[i]]
         self.order = sorted(usable, key=lambda i: sum(t.named for t in store.things[i]))
         if len(self.order) < images:
-            raise ConfigurationError(f"there are {len(self.order)} views with questions, fewer than a batch's {images}")
+            raise ConfigurationError(
+                f"there are {len(self.order)} views with questions, fewer than a batch's {images}: choose fewer "
+                "`images`, or export more scenes"
+            )
 
     def batch(self, step: int) -> LessonBatch:
         rng = np.random.default_rng([self.seed, step])

@@ -59,13 +59,14 @@ def measure(
 ) -> list[Judged]:
     """Ask all questions about some views, each in one language, in turn; forced: with the true list given."""
     judged: list[Judged] = []
-    frame, text = lessons.frame, model.model.language_model
+    frame, text = lessons.frame.to(model.device), model.model.language_model
     index = 0
     for start in range(0, len(views), IMAGES_AT_ONCE):
         chosen = views[start : start + IMAGES_AT_ONCE]
         images = np.stack([network_image(np.array(lessons.store.images[v]), prompt) for v in chosen])
         with torch.no_grad():
-            _, merged = encode_images(model.model.visual, torch.from_numpy(to_patches(images)), ROWS, COLUMNS)
+            patches = torch.from_numpy(to_patches(images)).to(model.device)
+            _, merged = encode_images(model.model.visual, patches, ROWS, COLUMNS)
             cache = read_frames(text, frame, merged)
         rows = [(k, lesson) for k, v in enumerate(chosen) for lesson in lessons.lessons[v]]
         requests, lists, languages = [], [], []
@@ -74,8 +75,9 @@ def measure(
             index += 1
             requests.append(request_ids(tokenizer, frame, prompt, lesson.texts[languages[-1]][0]))
             lists.append(_forced_list(tokenizer, lesson, prompt.rows))
+        owners = torch.tensor([k for k, _ in rows], device=model.device)
         answers = write_rows(
-            model, frame, rows_of(cache, torch.tensor([k for k, _ in rows])), requests, MOST_TOKENS,
+            model, frame, rows_of(cache, owners), requests, MOST_TOKENS,
             tokenizer.eos_token_id, lists if forced else None, tokenizer(SCENE)["input_ids"][0],
         )  # fmt: skip
         for (_, lesson), language, ids in zip(rows, languages, answers, strict=True):

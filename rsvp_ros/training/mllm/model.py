@@ -204,7 +204,8 @@ def encode_images(
     embed = vision.patch_embed.proj
     hidden = torch.nn.functional.linear(patches, embed.weight.flatten(1), embed.bias) + places
     cos, sin = vision.rotary_pos_emb(hidden, get_vision_position_ids(grid, MERGE))
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     cos, sin = cos.to(dtype), sin.to(dtype)
     for block in vision.blocks:
         attention = block.attn

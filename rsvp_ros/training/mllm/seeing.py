@@ -133,6 +133,9 @@ class DenseTruth:
     patches: torch.Tensor
     merged: torch.Tensor
 
+    def to(self, device: torch.device) -> DenseTruth:
+        return DenseTruth(self.patches.to(device), self.merged.to(device))
+
 
 def dense_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground) -> tuple[np.ndarray, np.ndarray]:
     """Of one image's patches, in their order, and of its merged tokens."""

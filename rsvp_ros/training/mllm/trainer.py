@@ -7,6 +7,7 @@ import errno
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from safetensors import SafetensorError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast
 
-from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.errors import ConfigurationError, ModelRunError
 from rsvp_ros.files import disk_errors
 from rsvp_ros.reasoning.mllm.model_folder import find_model_folder
+from rsvp_ros.segmentation.torch_runtime import choose_device, is_out_of_memory
 from rsvp_ros.training import config_files
+from rsvp_ros.training.batches import in_order
 from rsvp_ros.training.checkpoint import Checkpoints
 from rsvp_ros.training.mllm.chains import Part
 from rsvp_ros.training.mllm.embeddings import put_in_order
@@ -29,14 +32,17 @@ from rsvp_ros.training.mllm.lessons import LessonBatch, Lessons
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import figures, measure
 from rsvp_ros.training.mllm.model import MllmSize, build_model, encode_images, load_weights
-from rsvp_ros.training.mllm.optimizer import Optimizer
 from rsvp_ros.training.mllm.seeing import SeeingHeads, seeing_batch
 from rsvp_ros.training.mllm.tokenizer import make_processor
 from rsvp_ros.training.mllm.word_loss import WordLoss
+from rsvp_ros.training.optimizer import make_optimizer, set_learning_rate
 from rsvp_ros.training.report import Report
 from rsvp_ros.training.trainer import TrainingDivergedError
 
 _log = logging.getLogger(__name__)
+
+ADAM_SHARE = 0.5
+"""AdamW's learning rate, of Muon's."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,10 @@ class MllmTrainConfig:
     vocabulary: int = 2400
     """Tokens of the tokenizer, the fixed ones not counted."""
     threads: int = 1
+    workers: int = 0
+    """Processes that make the batches; 0: the training's own. A GPU waits for that one."""
+    device: str = "auto"
+    """ "auto": the GPU where there is one; "cpu", "cuda", "cuda:1"."""
     bfloat16: bool = True
     """Mixed precision; weights are float32 in any case."""
     init: str | None = None
@@ -100,7 +110,7 @@ class MllmTrainConfig:
             at_least_1=("images", "rows", "seeing_images", "checkpoint_every", "validate_every", "threads"),
             not_negative=(
                 "seeing_steps", "blind_rows", "reading_rows", "more_images", "validation_views", "warmup_steps", "seed",
-                "weight_decay", "seeing_weight",
+                "weight_decay", "seeing_weight", "workers",
             ),
             above_0=("learning_rate", "decay_share", "clip_norm"),
         )  # fmt: skip
@@ -131,12 +141,27 @@ def learning_rate(config: MllmTrainConfig, step: int) -> float:
     return config.learning_rate * min(warm, decay, 1.0)
 
 
+class StepBatches:
+    """What is learned in each step; to be pickled."""
+
+    def __init__(self, lessons: Lessons, config: MllmTrainConfig) -> None:
+        self.lessons, self.config = lessons, config
+
+    def __getitem__(self, step: int) -> LessonBatch:
+        c = self.config
+        if step >= c.seeing_steps:
+            return self.lessons.batch(step)
+        rng = np.random.default_rng([c.seed, step, 1])
+        return LessonBatch(*seeing_batch(self.lessons.store, rng, c.seeing_images, c.varied), ())
+
+
 class Trainer:
     """Network, optimiser and where they stand. `train` is the way in."""
 
     def __init__(self, config: MllmTrainConfig, material: Material | None = None) -> None:
         """Raises ConfigurationError, ModelLoadError (`init`)."""
         self.config = config
+        self.device = choose_device(config.device)
         self.out = Path(config.out).expanduser()
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
@@ -151,17 +176,22 @@ class Trainer:
         put_in_order(self.model, self.tokenizer, config.seed)
         if init:
             load_weights(self.model, init)
-        self.heads = SeeingHeads(config.model.vision_hidden, config.model.hidden)
-        self.frame = Frame.of(self.model, self.tokenizer)
-        self.word_loss = WordLoss(self.tokenizer)
-        self.optimizer = Optimizer([self.model, self.heads], config.learning_rate, config.weight_decay)
+        self.heads = SeeingHeads(config.model.vision_hidden, config.model.hidden).to(self.device)
+        frame = Frame.of(self.model, self.tokenizer)
+        self.model.to(self.device)
+        self.frame = frame.to(self.device)
+        self.word_loss = WordLoss(self.tokenizer, self.device)
+        self._learned = [*self.model.named_parameters(), *self.heads.named_parameters()]
+        self.optimizer = make_optimizer(
+            self._learned, config.learning_rate, config.weight_decay, muon=config.steps > 0, others=ADAM_SHARE
+        )
         self.checkpoints = Checkpoints(self.out)
         self.step = 0
         self.seconds = 0.0
         self.lessons = Lessons(
             *self.material.train,
             self.tokenizer,
-            self.frame,
+            frame,
             config.seed,
             config.images,
             config.rows,
@@ -172,7 +202,8 @@ class Trainer:
             seeing_images=config.more_images,
             chain_of_thought=config.chain_of_thought,
         )
-        self.held_out = Lessons(*self.material.held_out, self.tokenizer, self.frame, config.seed, 1, 1, 0)
+        self.batches = StepBatches(self.lessons, config)
+        self.held_out = Lessons(*self.material.held_out, self.tokenizer, frame, config.seed, 1, 1, 0)
 
     def save(self) -> None:
         with disk_errors(self.out):
@@ -204,27 +235,29 @@ class Trainer:
         return self.checkpoints.restore(accept) is not None
 
     def _mixed(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
 
-    def _see(self) -> tuple[torch.Tensor, dict[str, float]]:
+    def _attending(self, *backends: SDPBackend) -> AbstractContextManager[None]:
+        """With the kernels that are fast on a CPU; a GPU's are chosen by torch."""
+        return sdpa_kernel([*backends]) if self.device.type == "cpu" else nullcontext()
+
+    def _see(self, batch: LessonBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """A step of the vision tower alone."""
-        rng = np.random.default_rng([self.config.seed, self.step, 1])
-        patches, truth = seeing_batch(self.material.train[0], rng, self.config.seeing_images, self.config.varied)
         heads_alone = self.config.init is not None and self.step < self.config.warmup_steps
-        with self._mixed(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        with self._mixed(), self._attending(SDPBackend.FLASH_ATTENTION):
             with torch.set_grad_enabled(not heads_alone):
-                fine, merged = encode_images(self.model.model.visual, patches, ROWS, COLUMNS)
-            loss, right = self.heads(fine, merged, truth)
+                fine, merged = encode_images(self.model.model.visual, batch.patches, ROWS, COLUMNS)
+            loss, right = self.heads(fine, merged, batch.truth)
         return loss, {"seeing": loss.item(), **{f"see {name}": value for name, value in right.items()}}
 
     def _read(self, batch: LessonBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """A step of everything."""
         language = self.model.model.language_model
         with self._mixed():
-            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            with self._attending(SDPBackend.FLASH_ATTENTION):
                 fine, merged = encode_images(self.model.model.visual, batch.patches, ROWS, COLUMNS)
             seeing, right = self.heads(fine, merged, batch.truth)
-            with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+            with self._attending(SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
                 frames = read_frames(language, self.frame, merged[: self.config.images])
                 hidden = [
                     row_hidden(language, self.frame, rows_of(frames, rows.owners), rows.ids, rows.blind)[rows.taught]
@@ -247,19 +280,19 @@ class Trainer:
                     said[f"{name}{part.name.lower()}"] = hits[here].float().mean().item()
         return words + self.config.seeing_weight * seeing, said
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self, batch: LessonBatch) -> dict[str, float]:
         """One step; returns its losses and shares. Raises TrainingDivergedError before the weights are touched."""
-        if self.step < self.config.seeing_steps:
-            loss, said = self._see()
-        else:
-            loss, said = self._read(self.lessons.batch(self.step))
+        loss, said = self._read(batch) if batch.rows else self._see(batch)
         loss.backward()
-        norm = self.optimizer.step(learning_rate(self.config, self.step), self.config.clip_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_([p for _, p in self._learned], self.config.clip_norm))
         if not norm < float("inf"):
             raise TrainingDivergedError(
                 f"the gradient is no number at step {self.step}: start again from the last checkpoint with a smaller "
                 f"`learning_rate` than {self.config.learning_rate:g}"
             )
+        set_learning_rate(self.optimizer, learning_rate(self.config, self.step))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.step += 1
         return {"total": loss.item(), "norm": norm, **said}
 
@@ -281,8 +314,8 @@ class Trainer:
         with Report(self.out, self.step, config.steps) as report:
             if config.steps == 0 and config.validation_views:
                 report.validated(0, self.validate())
-            while self.step < config.steps:
-                losses = self.train_step()
+            for batch in in_order(self.batches, range(self.step, config.steps), config.workers, self.device):
+                losses = self.train_step(batch)
                 last = self.step == config.steps
                 self.seconds = time.monotonic() - started
                 report.add(self.step, self.seconds, losses)
@@ -307,14 +340,23 @@ class Trainer:
 def train(config: MllmTrainConfig) -> Path:
     """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
 
-    Raises ConfigurationError, ModelLoadError (`init`), TrainingDivergedError, InvalidImageError (damaged data).
+    Raises ConfigurationError, ModelLoadError (`init`), TrainingDivergedError, InvalidImageError (damaged data),
+    ModelRunError (not enough memory).
     """
     trainer = Trainer(config)
     if trainer.resume() and config.steps == 0:
         raise ConfigurationError(
             f"{trainer.out} holds a training, which `steps` 0 would overwrite: choose another `out`"
         )
-    trainer.run()
+    try:
+        trainer.run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelRunError(
+            f"training ran out of memory at step {trainer.step}: choose fewer `images`, `rows` or `more_images`; it "
+            "goes on from the last checkpoint"
+        ) from error
     weights = trainer.out / "weights"
     trainer.save_weights(weights)
     return weights

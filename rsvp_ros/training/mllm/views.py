@@ -112,6 +112,7 @@ class ViewStore:
     """Views in a folder, memory-mapped: images (uint8 N x H x W x 3) and ids (uint8 N x H x W); things and grounds."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.images = np.load(folder / "images.npy", mmap_mode="r")
         self.ids = np.load(folder / "ids.npy", mmap_mode="r")
         rows = np.load(folder / "things.npy")
@@ -125,6 +126,10 @@ class ViewStore:
             Ground(matrix, center, width, tuple(table))
             for matrix, table in zip(np.load(folder / "grounds.npy"), np.load(folder / "tables.npy"), strict=True)
         ]
+
+    def __reduce__(self) -> tuple[type[ViewStore], tuple[Path]]:
+        """Another process maps the files itself: what is pickled would be the images."""
+        return ViewStore, (self._folder,)
 
     def __len__(self) -> int:
         return len(self.images)

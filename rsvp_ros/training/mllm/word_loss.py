@@ -18,9 +18,9 @@ Each of the many classes is seen seldom, and of like ones a few would be said in
 class WordLoss:
     """Of the words of one tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        classes = torch.arange(CLASSES)
-        self._sizes = torch.tensor(answer_ids(tokenizer, [size(k) for k in range(CLASSES)])[:-1])
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> None:
+        classes = torch.arange(CLASSES, device=device)
+        self._sizes = torch.tensor(answer_ids(tokenizer, [size(k) for k in range(CLASSES)])[:-1], device=device)
         apart = (classes[:, None] - classes).float()
         self._wanted = torch.exp(-(apart**2) / (2 * SPREAD**2))
         self._wanted /= self._wanted.sum(1, keepdim=True)
