@@ -1,4 +1,4 @@
-"""Time and memory of the segmenters: encoding a frame, and segmenting 1 and 8 targets in it.
+"""Time and memory of the segmenters: encoding a frame, segmenting 1 and 8 targets in it, a frame with one target whole.
 
     python benchmark/segmenters.py                          every architecture at its published size, random weights
     python benchmark/segmenters.py sam2_tiny edgetam        some of them
@@ -7,7 +7,8 @@
 
 Speed does not depend on what the weights are, so no download is needed to compare machines. Each architecture runs in
 a process of its own; memory is what it has held at most (GPU: torch's, without CUDA's own; CPU: the process's growth).
-Times are the median and the 99th percentile over the runs, from numpy image to numpy masks.
+Times are the median and the 99th percentile over the runs, from numpy image to numpy masks. The VLSM encodes an image
+only when a target in it needs that, and once: its encoding is in the whole frame alone.
 """
 
 from __future__ import annotations
@@ -191,6 +192,7 @@ def measure(build: Callable[[], Segmenter], width: int, height: int, runs: int) 
         "encode": _times(encode, runs),
         "segment_1": _times(lambda: segmenter.segment(features, prompts[:1]), runs),
         "segment_8": _times(lambda: segmenter.segment(features, prompts), runs),
+        "frame": _times(lambda: segmenter.segment(segmenter.encode(image), prompts[:1]), runs),
         "memory": torch.cuda.max_memory_allocated() if on_gpu else _resident() - before,
         "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
     }
@@ -205,6 +207,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--compile", action="store_true", help="compile the image encoder")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
@@ -217,23 +220,30 @@ def main() -> None:
         if not arguments.json:
             print(f"{platform.machine()}, {arguments.size[0]} x {arguments.size[1]}, {arguments.runs} runs")
         options = ["--device", arguments.device, "--dtype", arguments.dtype, "--runs", str(arguments.runs)]
-        options += ["--size", *map(str, arguments.size)] + ["--json"] * arguments.json
+        options += ["--size", *map(str, arguments.size)]
+        options += ["--json"] * arguments.json + ["--compile"] * arguments.compile
         failed = [name for name in names if subprocess.run([sys.executable, __file__, name, *options]).returncode]
         sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
     if arguments.model is not None:
         label = arguments.model
-        config = SegmenterConfig(arguments.backend, label, arguments.device, arguments.dtype)
+        config = SegmenterConfig(arguments.backend, label, arguments.device, arguments.dtype, compile=arguments.compile)
         result = measure(lambda: load_segmenter(config), *arguments.size, arguments.runs)
     else:
         label = names[0]
-        build = ARCHITECTURES[label]
-        result = measure(lambda: build(arguments.device, arguments.dtype), *arguments.size, arguments.runs)
+
+        def build() -> Segmenter:
+            segmenter = ARCHITECTURES[label](arguments.device, arguments.dtype)
+            if arguments.compile:
+                segmenter.image_encoder.compile(dynamic=False)
+            return segmenter
+
+        result = measure(build, *arguments.size, arguments.runs)
     if arguments.json:
-        print(json.dumps({"name": label, "dtype": arguments.dtype, **result}), flush=True)
+        print(json.dumps({"name": label, "dtype": arguments.dtype, "compile": arguments.compile, **result}), flush=True)
         return
     times = "  ".join(
         f"{key} {result[key]['median']:7.1f} ms (p99 {result[key]['p99']:.1f})"
-        for key in ("encode", "segment_1", "segment_8")
+        for key in ("encode", "segment_1", "segment_8", "frame")
     )
     print(
         f"{label:24} {arguments.dtype:9} {times}  {result['memory'] / 2**20:6.0f} MiB  {result['device']}", flush=True

@@ -19,7 +19,7 @@ from rsvp_ros.training.drawn_scenes import (
     sample_color,
 )
 from rsvp_ros.training.prompts import PromptKind, leaf_prompts, sample_prompts
-from rsvp_ros.training.texts import CHINESE_NOUNS, NOUNS, description, unknown_text
+from rsvp_ros.training.texts import CHINESE_NOUNS, NOUNS, description, related, unknown_text
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,31 @@ def test_a_description_fits_the_target_alone(bank):
             if not says_kind:
                 assert all(t.color != target.color for t in others)
     assert checked > 200
+
+
+@pytest.mark.parametrize(
+    ("offset", "places"),
+    [
+        ((-60, 10), ("left of", "to the left of")),
+        ((60, -10), ("right of", "to the right of")),
+        ((-10, -60), ("behind",)),
+        ((10, 60), ("in front of",)),
+        ((50, 50), ()),
+    ],
+)
+def test_a_place_beside_another_thing_is_where_the_camera_sees_it(offset, places):
+    """Beside what is called otherwise alone: not beside its twin, nor what has no name."""
+
+    def thing(id_: int, kind: str, color: str, x: float, y: float) -> Thing:
+        return Thing(id_, kind, color, Box(100 + x, 100 + y, 120 + x, 120 + y), 400)
+
+    mug = thing(1, "mug", "red", *offset)
+    others = [thing(2, "plate", "white", 0, 0), thing(3, "mug", "red", 90, 90), thing(4, "", "", -90, -90)]
+    rng = np.random.default_rng(0)
+    said = {related(rng, "mug, red", mug, others) for _ in range(200)}
+    plate = ("plate", "dish", "white plate", "white dish")
+    assert said == ({f"mug, red, {place} the {name}" for place in places for name in plate} or {"mug, red"})
+    assert related(rng, "mug, red", mug, others[1:]) == "mug, red"
 
 
 def test_prompts_of_every_kind_with_the_right_answers(bank):

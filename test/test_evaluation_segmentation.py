@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rsvp_ros.cli import main
-from rsvp_ros.evaluation.segmentation import read_masked_images
+from rsvp_ros.evaluation.segmentation import Measure, read_masked_images, report
+from rsvp_ros.training.prompts import PromptKind
 
 
 @pytest.fixture
@@ -90,10 +91,22 @@ def test_a_mask_that_cannot_be_used_is_named(discs, capsys, damage, words):
 
 
 def test_drawn_scenes(capsys):
-    assert main(["evaluate", "drawn", "--count", "6", "--seed", "5"]) == 0
+    changed = ["--set", "tracker.min_presence=0.25"]
+    assert main(["evaluate", "drawn", "--count", "6", "--seed", "5", *changed]) == 0
     printed = capsys.readouterr().out
+    assert "absent descriptions refused at 0.25," in printed, "as the tracker does"
     assert "| box, dead leaves |" in printed and "| whole image + text |" in printed
     found = figures(printed)
     assert len(found) >= 6 and all(0 <= figure <= 1 for figure in found)
     (box,) = figures(next(line for line in printed.splitlines() if line.startswith("| box, dead leaves |")))[:1]
     assert box > 0.5
+
+
+@pytest.mark.parametrize(("threshold", "refused", "lost"), [(0.3, 0.5, 0.0), (0.5, 1.0, 0.25)])
+def test_presence_is_judged_at_the_threshold_that_is_given(threshold, refused, lost):
+    measures = {
+        PromptKind.ABSENT.value: Measure(presences=[0.1, 0.4]),
+        PromptKind.WHOLE_TEXT.value: Measure([1.0] * 4, [True] * 4, [0.4, 0.6, 0.8, 0.9]),
+    }
+    said = report(measures, threshold).splitlines()[-1]
+    assert said.startswith(f"Presence: {refused:.3f} of 2 absent descriptions refused at {threshold}, {lost:.3f} of 4 ")

@@ -85,6 +85,33 @@ def test_what_is_gone_on_with_is_the_same():
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
 
 
+def test_scaled_gradients_are_unscaled_and_infinite_ones_skipped():
+    """As float16 has them; a power of two rounds nothing."""
+    torch.manual_seed(0)
+    network = Network()
+    alone = copy.deepcopy(network)
+    start = copy.deepcopy(network.state_dict())
+    optimizer, plain = (make_optimizer(each.named_parameters(), 1e-2, 0.1) for each in (network, alone))
+    scaler = torch.amp.GradScaler("cpu")
+    images = torch.rand(16, 3, 8, 8)
+
+    def loss(of: nn.Module) -> torch.Tensor:
+        return nn.functional.cross_entropy(of(images), torch.arange(16) % 5)
+
+    for factor in (float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale(loss(network)).backward()
+        network.layers[0].weight.grad *= factor
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        assert all(torch.equal(start[name], p) for name, p in network.state_dict().items()) == (factor > 1)
+        assert (scaler.get_scale() < scale) == (factor > 1)
+    loss(alone).backward()
+    plain.step()
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), alone.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("name", ["layers.0.weight", "layers.1.weight", "embedding.weight"])
 def test_matrices_decay_by_what_is_asked_for_now(name):
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from safetensors import safe_open
 
 import rsvp_ros
 from rsvp_ros import errors
@@ -180,6 +181,20 @@ def test_pip_installs_every_file(tmp_path):
     source = files_below(ROOT / "rsvp_ros")
     assert any(name.endswith(".txt") for name in source), "no prompts?"
     assert files_below(tmp_path / "rsvp_ros") == source
+
+
+@pytest.mark.parametrize(
+    ("folder", "megabytes"), [("reasoning/weights/mllm_embedded", 24), ("segmentation/weights/vlsm_embedded", 16)]
+)
+def test_embedded_weights_are_small_and_have_a_card(folder, megabytes):
+    files = [path for path in (ROOT / "rsvp_ros" / folder).rglob("*") if path.is_file()]
+    assert {"README.md", "config.json", "model.safetensors"} <= {path.name for path in files}
+    assert sum(path.stat().st_size for path in files) < megabytes * 1e6
+
+
+def test_the_embedded_mllm_has_16_bits_a_value():
+    with safe_open(ROOT / "rsvp_ros/reasoning/weights/mllm_embedded/model.safetensors", "numpy") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
 
 
 @pytest.mark.parametrize("place", ["outside", "source tree"])

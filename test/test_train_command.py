@@ -19,10 +19,13 @@ from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
 from rsvp_ros.training import config_files
 from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.curve import TrainingLog, draw_curve, read_log
+from rsvp_ros.training.mllm.model import MllmSize
+from rsvp_ros.training.mllm.trainer import MllmTrainConfig
 from rsvp_ros.training.sources import HELD_OUT, read_photographs, tabletop_records
 from rsvp_ros.training.trainer import Trainer
 
-SHIPPED = sorted((Path(__file__).resolve().parent.parent / "config" / "train").glob("vlsm_*.yaml"))
+CONFIGURATIONS = Path(__file__).resolve().parent.parent / "config" / "train"
+SHIPPED = sorted(CONFIGURATIONS.glob("vlsm_*.yaml"))
 
 
 def as_yaml(config: TrainConfig) -> str:
@@ -146,6 +149,12 @@ def test_shipped_configurations_are_right(path):
     assert Path(config.out).name == path.stem
     if path.stem == "vlsm_embedded":
         assert (config.backbone, config.model) == (None, VlsmConfig())
+
+
+def test_the_shipped_configuration_of_the_mllm_is_right():
+    (path,) = CONFIGURATIONS.glob("mllm_*.yaml")
+    config = MllmTrainConfig.from_file(path)
+    assert (path.stem, config.out, config.model) == ("mllm_embedded", "out/mllm", MllmSize())
 
 
 def test_there_are_three_sizes():

@@ -24,6 +24,7 @@ from rsvp_ros.training.dataset import Batch, MixedDataset, Shares
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, is_held_out
 from rsvp_ros.training.losses import compute_losses, soft_iou
 from rsvp_ros.training.networks import VlsmLearner
+from rsvp_ros.training.optimizer import MuonAdamW, is_hidden
 from rsvp_ros.training.trainer import Trainer, TrainingDivergedError, learning_rate, train
 
 
@@ -101,6 +102,25 @@ def test_learning_rate_warms_up_stays_and_decays(tmp_path):
     assert learning_rate(c, 99) == learning_rate(c, 499) == 1.0
     assert learning_rate(c, 750) == pytest.approx(0.5)
     assert 0 < learning_rate(c, 999) < 0.01
+
+
+def test_muon_has_the_hidden_matrices_and_adamw_all_else(tmp_path):
+    trainer = Trainer(small_config(tmp_path))
+    assert isinstance(trainer.optimizer, MuonAdamW)
+    first, *others = ({id(p) for p in group["params"]} for group in trainer.optimizer.param_groups)
+    named = dict(trainer.model.named_parameters())
+    hidden = {name for name, p in named.items() if id(p) in first}
+    assert hidden == {name for name, p in named.items() if is_hidden(name, p)}
+    assert {name for name, p in named.items() if id(p) in set().union(*others)} == named.keys() - hidden
+    assert {"blocks.0.mlp.0.weight", "image_encoder.stage4.0.0.weight"} <= hidden
+    assert hidden.isdisjoint(["text_encoder.pieces.weight", "image_encoder.stage2.0.weight", "output_tokens"])
+
+
+def test_measuring_alone_needs_no_muon(tmp_path, monkeypatch):
+    Vlsm(SMALL).save_pretrained(tmp_path / "start")
+    monkeypatch.delattr(torch.optim, "Muon")
+    trainer = Trainer(small_config(tmp_path / "out", steps=0, init=str(tmp_path / "start")))
+    assert type(trainer.optimizer) is torch.optim.AdamW
 
 
 # --- the same again
@@ -202,16 +222,15 @@ def test_measuring_given_weights_overwrites_no_training(tmp_path):
 # --- checkpoints
 
 
-def test_a_checkpoint_has_what_it_always_had(tmp_path):
-    """So that a training begun with an earlier version goes on, too: its checkpoints say nothing of processes."""
+def test_a_checkpoint_that_says_nothing_of_processes_is_of_one(tmp_path):
     trainer = Trainer(small_config(tmp_path))
     trainer.step = 4
     trainer.save()
     path = trainer.checkpoints.newest
     state = torch.load(path, weights_only=True)
-    earlier = {"model", "optimizer", "step", "seconds", "model_config"}
-    assert earlier <= set(state) and state["model"].keys() == trainer.model.state_dict().keys()
-    torch.save({name: state[name] for name in earlier}, path)
+    needed = {"model", "optimizer", "step", "seconds", "model_config"}
+    assert needed <= set(state) and state["model"].keys() == trainer.model.state_dict().keys()
+    torch.save({name: state[name] for name in needed}, path)
     again = Trainer(small_config(tmp_path))
     assert again.resume() and again.step == 4
 
@@ -250,17 +269,30 @@ def test_checkpoints_that_cannot_be_used_are_kept(tmp_path):
     assert [path.read_bytes() for path in paths] == [b"torn"] * 2
 
 
+def optimizer_state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {
+        f"{part} {number} {name}": value.clone()
+        for part, half in trainer.optimizer.state_dict().items()
+        for number, values in half["state"].items()
+        for name, value in values.items()
+    }
+
+
 def test_a_checkpoint_that_fails_half_way_leaves_no_trace(tmp_path):
-    """The model's part is good, the optimiser's is not."""
-    saved = Trainer(small_config(tmp_path, seed=1))
+    """The model's part is good, and Muon's; AdamW's is not."""
+    saved, trainer = (Trainer(small_config(tmp_path, seed=seed)) for seed in (1, 0))
+    for either in (saved, trainer):
+        either.train_step(either.dataset[0])
     saved.save()
-    state = torch.load(saved.checkpoints.newest, weights_only=True)
-    torch.save(state | {"optimizer": {"state": {}, "param_groups": []}, "step": 9}, saved.checkpoints.newest)
-    trainer = Trainer(small_config(tmp_path))
-    before = weights(trainer.model)
-    with pytest.raises(ConfigurationError, match="another `out`"):
+    path = saved.checkpoints.newest
+    state = torch.load(path, weights_only=True)
+    bad = state["optimizer"] | {"adam": {"state": {}, "param_groups": []}}
+    torch.save(state | {"optimizer": bad, "step": 9}, path)
+    before = weights(trainer.model), optimizer_state(trainer)
+    assert not same(before[1], optimizer_state(saved))
+    with pytest.raises(ConfigurationError, match="another `out`.*parameter groups"):
         trainer.resume()
-    assert trainer.step == 0 and same(before, weights(trainer.model))
+    assert trainer.step == 1 and same(before[0], weights(trainer.model)) and same(before[1], optimizer_state(trainer))
 
 
 @pytest.mark.parametrize("renamed", [0, 1, 2])
@@ -334,13 +366,26 @@ def test_a_loss_that_is_no_number_stops_and_overwrites_nothing(tmp_path):
     assert all(p.isfinite().all() for p in resumed.model.parameters())
 
 
-def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path):
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ("", "not finite at step 0; there is no checkpoint yet: lower `learning_rate` and start again$"),
+        ("newest", r"step 0; .*/checkpoint\.pt holds the last good weights: lower `learning_rate`.* from there$"),
+        ("previous", r"step 0; .*/checkpoint_previous\.pt holds the last good weights: "),
+    ],
+)
+def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path, kept, told):
     trainer = Trainer(small_config(tmp_path))
+    for _ in range(2 * bool(kept)):
+        trainer.save()
+    if kept == "previous":
+        trainer.checkpoints.newest.write_bytes(b"torn")
+        assert trainer.resume()
     before = weights(trainer.model)
     trainer.model.comparison.background.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(TrainingDivergedError):
+    with pytest.raises(TrainingDivergedError, match=told):
         trainer.run()
-    assert same(before, weights(trainer.model)) and not trainer.checkpoints.newest.exists()
+    assert same(before, weights(trainer.model)) and trainer.checkpoints.newest.exists() == bool(kept)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from two_processes import OPTIONS
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.training.curve import read_log
 from rsvp_ros.training.networks import VlsmLearner
-from rsvp_ros.training.optimizer import set_learning_rate
+from rsvp_ros.training.optimizer import is_hidden, set_learning_rate
 from rsvp_ros.training.processes import OneProcess, start_processes
 from rsvp_ros.training.trainer import Trainer, learning_rate
 
@@ -41,12 +41,15 @@ def test_two_processes_train_as_one_with_twice_the_images(tmp_path, monkeypatch)
     pytest.importorskip("accelerate")
     launch(TEST / "two_processes.py", str(tmp_path))
     ends = [torch.load(tmp_path / f"weights_{rank}.pt", weights_only=True) for rank in range(2)]
-    with_muon, (end, other_end) = zip(*ends, strict=True)
+    (begin, _), with_muon, (end, other_end) = zip(*ends, strict=True)
     assert same(*with_muon) and same(end, other_end)
 
     monkeypatch.setattr(VlsmLearner, "muon", False)
     alone = Trainer(small_config(tmp_path / "alone", **OPTIONS))
     start = weights(alone.model)
+    assert same(begin, start)
+    still = [n for n, p in alone.model.named_parameters() if is_hidden(n, p) and torch.equal(with_muon[0][n], start[n])]
+    assert still == []
     losses = []
     for step in range(4):
         set_learning_rate(alone.optimizer, learning_rate(alone.config, step))

@@ -14,7 +14,7 @@ from small_training import same, small_config, weights
 
 from rsvp_ros.errors import ConfigurationError, ModelLoadError
 from rsvp_ros.geometry import Box, mask_to_box
-from rsvp_ros.segmentation.modeling.text_path import TextPathSize
+from rsvp_ros.segmentation.modeling.text_path import Gate, TextPathSize
 from rsvp_ros.segmentation.text_sam import TextSam
 from rsvp_ros.segmentation.text_sam_segmenter import TextSamSegmenter
 from rsvp_ros.segmentation.vlsm import VlsmConfig, VlsmOutput
@@ -23,6 +23,7 @@ from rsvp_ros.training.dataset import Batch, collate
 from rsvp_ros.training.drawn_scenes import Scene, Thing
 from rsvp_ros.training.losses import soft_iou
 from rsvp_ros.training.networks import TextSamLearner
+from rsvp_ros.training.optimizer import set_learning_rate
 from rsvp_ros.training.prompts import PromptKind, Sample
 from rsvp_ros.training.trainer import Trainer, train
 from rsvp_ros.types import Prompt
@@ -123,6 +124,16 @@ class Seen(Exception):
 
 
 # --- training
+
+
+def test_adamw_has_the_text_path_and_its_gates_in_a_hurry(backbones, tmp_path):
+    trainer = Trainer(config(tmp_path, backbones["sam"]))
+    assert type(trainer.optimizer) is torch.optim.AdamW
+    text_path = trainer.model.text_path
+    gates = {id(module.value) for module in text_path.modules() if isinstance(module, Gate)}
+    set_learning_rate(trainer.optimizer, 1e-3)
+    rates = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert gates and rates == {id(p): pytest.approx(2e-2 if id(p) in gates else 1e-3) for p in text_path.parameters()}
 
 
 @pytest.mark.parametrize("family", ["sam", "sam2"])

@@ -25,7 +25,7 @@ from rsvp_ros.evaluation.segmentation import (
     report,
 )
 from rsvp_ros.geometry import Box, mask_iou, mask_to_box
-from rsvp_ros.segmentation.loading import SegmenterConfig, load_segmenter, warm_up
+from rsvp_ros.segmentation.loading import WARM_UP_SIZES, SegmenterConfig, load_segmenter, warm_up
 from rsvp_ros.segmentation.modeling.prompt_encoder import coverage
 from rsvp_ros.segmentation.modeling.region import sample_regions
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures, word_pieces, words
@@ -233,6 +233,18 @@ def test_saved_weights_come_back(small, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("value", [7e4, math.nan])
+def test_weights_that_could_not_be_loaded_are_not_written(small, tmp_path, value):
+    small.save_pretrained(tmp_path)
+    stored = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    network = Vlsm(SMALL)
+    with torch.no_grad():
+        network.output_tokens[0, 0] = value
+    with pytest.raises(ModelRunError, match=r"output_tokens.*float16.*lower `learning_rate`"):
+        network.save_pretrained(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == stored
+
+
 def _remove(name):
     return lambda folder: (folder / name).unlink()
 
@@ -392,15 +404,20 @@ def test_descriptions_are_encoded_once(small, monkeypatch):
 
 
 def test_a_compiled_image_encoder_gives_the_same_masks(small, tmp_path):
+    """And a camera with the proportions that it was warmed up for waits for no compiler."""
     small.save_pretrained(tmp_path)
-    image = noise(64, 96)
-    prompts = [Prompt(Box(x, 10, x + 15, 30), "red cup") for x in (10, 40)] + [Prompt(Box(0, 0, 96, 64))]
+    image = noise(120, 160)
+    prompts = [Prompt(Box(0, 0, 160, 120)), *(Prompt(Box(x, 10, x + 16, 26), "red cup") for x in (10, 60))]
     found = []
     for compiled in (False, True):
         config = SegmenterConfig(model=str(tmp_path), device="cpu", dtype="float32", compile=compiled)
         segmenter = load_segmenter(config)
         assert segmenter.name.endswith(", compiled") == compiled
-        warm_up(segmenter, 96, 64)
+        for size in WARM_UP_SIZES:
+            warm_up(segmenter, *size)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for size in ((160, 120), (1280, 720), (1920, 1080)):
+                warm_up(segmenter, *size)
         found.append(segmenter.segment(segmenter.encode(image), prompts))
     for plain, compiled in zip(*found, strict=True):
         assert mask_iou(plain.mask, compiled.mask) > 0.99
@@ -490,7 +507,8 @@ def test_a_mask_is_drawn_where_its_region_is(seed):
     _, mask = disc(height, width, tuple(center), radius)
     region = whole(height, width).around(mask_to_box(mask), IMAGE_SIDE / max(width, height))
     drawn = np.zeros_like(mask)
-    region.draw(region.pixels(mask.astype(np.float32), 64) - 0.5, drawn)
+    bare = np.full((height, width, 3), 127, np.uint8)  # nothing to go by
+    region.draw(region.pixels(mask.astype(np.float32), 64) - 0.5, bare, drawn)
     cell = max(region.x1 - region.x0, region.y1 - region.y0) / 64
     kernel = np.ones((3, 3), np.uint8)
     rim = cv2.dilate(mask.astype(np.uint8), kernel) != cv2.erode(mask.astype(np.uint8), kernel)
@@ -574,7 +592,10 @@ def test_an_image_is_encoded_once(scripted, monkeypatch):
     assert calls == [(240, 320)]
 
 
-# --- what the shipped weights can do: well below what the model card says, well above chance --------------------------
+# --- what the shipped weights can do ----------------------------------------------------------------------------------
+
+# Bounds are what the model card says, less about three standard errors of as many as are asked here: a half-broken
+# network is well above chance, too.
 
 
 def test_the_shipped_weights_are_small():
@@ -638,13 +659,13 @@ def test_bfloat16_gives_the_same_masks(embedded):
 
 def test_a_box_alone_is_enough(measures):
     box, leaves = measures[PromptKind.BOX.value], measures[PromptKind.LEAF.value]
-    assert len(box.ious) > 15 and np.mean(box.ious) > 0.6 and np.mean(box.right) > 0.85
-    assert len(leaves.ious) > 100 and np.mean(leaves.ious) > 0.55
+    assert len(box.ious) > 15 and np.mean(box.ious) > 0.84 and np.mean(box.right) > 0.9
+    assert len(leaves.ious) > 100 and np.mean(leaves.ious) > 0.69
 
 
 def test_words_nobody_knows_leave_it_to_the_box(measures):
     unknown = measures[PromptKind.UNKNOWN_TEXT.value]
-    assert np.mean(unknown.ious) > 0.55 and np.mean(unknown.presences) > 0.6
+    assert np.mean(unknown.ious) > 0.8 and np.mean(unknown.presences) > 0.9
 
 
 def test_the_text_decides_between_two_things_in_a_box(embedded, measures):
@@ -667,26 +688,26 @@ def test_the_text_decides_between_two_things_in_a_box(embedded, measures):
                 right.append(on_named > on_rival)
                 swapped.append(on_rival > 0.5)
     assert len(right) > 30
-    assert np.mean(right) > 0.75 and np.mean(swapped) < 0.2
+    assert np.mean(right) > 0.82 and np.mean(swapped) < 0.2
 
 
 def test_the_text_finds_a_thing_in_the_whole_image(measures):
     whole = measures[PromptKind.WHOLE_TEXT.value]
-    assert len(whole.ious) > 30 and np.mean(whole.right) > 0.6  # by chance: 1 in 6
+    assert len(whole.ious) > 30 and np.mean(whole.right) > 0.73  # by chance: 1 in 6
 
 
 def test_presence_tells_what_is_not_there(measures):
     absent = measures[PromptKind.ABSENT.value].presences
     present = [p for kind in (PromptKind.BOX_TEXT, PromptKind.WHOLE_TEXT) for p in measures[kind.value].presences]
-    assert area_under_curve(present, absent) > 0.75
-    assert np.mean(present) > np.mean(absent) + 0.25
+    assert area_under_curve(present, absent) > 0.88
+    assert np.mean(present) > np.mean(absent) + 0.5
 
 
 def test_people_in_a_photograph_from_jittered_boxes(embedded, shared_data):
-    """Real photographs, never seen in training: better than the box itself, which has about 0.5."""
+    """Real photographs, never seen in training: much better than the box itself, which has about 0.5."""
     images = read_masked_images(shared_data / "video" / "judo")
     ious, baseline = measure_images(embedded, images, repeats=4)
-    assert len(ious) >= 16 and np.mean(ious) > np.mean(baseline) + 0.03
+    assert len(ious) >= 16 and np.mean(ious) > np.mean(baseline) + 0.16
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -725,4 +746,4 @@ def test_measures_of_a_perfect_and_of_a_blind_segmenter():
         ious = [iou for m in measures.values() for iou in m.ious]
         right = [r for m in measures.values() for r in m.right]
         assert ious and (np.mean(ious) == 1.0) == perfect and all(right) == perfect
-        assert "| prompt | N |" in report(measures)
+        assert "| prompt | N |" in report(measures, 0.3)

@@ -1,7 +1,8 @@
 """Started by torchrun in test_training_processes.py: a training in one go, and one that is gone on with; and one with
 AdamW alone, as Muon makes of differences in rounding differences that can be seen.
 
-Writes the weights that each process ends the first and the last one with to the folder in its argument.
+Writes the weights that each process starts with, and those that it ends the first and the last one with, to the folder
+in its argument.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main(out: Path) -> None:
     rank = int(os.environ["RANK"])
     whole = Trainer(small_config(out / "whole", **OPTIONS))
     assert (whole.processes.rank, whole.processes.count) == (rank, 2)
+    start = weights(whole.model)
     whole.run()
     if rank == 0:
         (out / "resumed").mkdir()
@@ -38,7 +40,7 @@ def main(out: Path) -> None:
     VlsmLearner.muon = False
     plain = Trainer(small_config(out / "plain", **OPTIONS))
     plain.run()
-    torch.save((weights(whole.model), weights(plain.model)), out / f"weights_{rank}.pt")
+    torch.save((start, weights(whole.model), weights(plain.model)), out / f"weights_{rank}.pt")
     whole.processes.close()
 
 

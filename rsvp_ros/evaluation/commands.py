@@ -144,7 +144,8 @@ def _add_drawn(commands: argparse._SubParsersAction) -> None:
         "drawn",
         help="the segmenter on drawn scenes, by kind of prompt",
         description="Ask the configured segmenter about scenes that are drawn from random numbers and textures which "
-        "training does not use (docs/training.md); print mean IoU and right object by kind of prompt, and presence.",
+        "training does not use (docs/training.md); print mean IoU and right object by kind of prompt, and presence, "
+        "judged at tracker.min_presence.",
     )
     configuration.add_options(parser)
     parser.add_argument(
@@ -342,7 +343,8 @@ def _drawn(options: argparse.Namespace) -> int:
 
     config = configuration.load_changed(options.config, options.set)
     segmenter = load_segmenter(config.segmenter)
-    print(report(measure_scenes(segmenter, held_out_scenes(options.seed, options.count))))
+    measures = measure_scenes(segmenter, held_out_scenes(options.seed, options.count))
+    print(report(measures, config.tracker.min_presence))
     return 0
 
 

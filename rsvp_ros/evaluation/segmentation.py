@@ -139,8 +139,11 @@ def measure_images(
     return ious, baseline
 
 
-def report(measures: dict[str, Measure]) -> str:
-    """Markdown: mean IoU and right object by kind of prompt; how well presence tells what is there."""
+def report(measures: dict[str, Measure], threshold: float) -> str:
+    """Markdown: mean IoU and right object by kind of prompt; how well presence tells what is there.
+
+    `threshold`: of presence, as `TrackerConfig.min_presence`.
+    """
     lines = ["| prompt | N | mean IoU | right object |", "|---|---|---|---|"]
     for name, measure in sorted(measures.items()):
         if measure.ious:
@@ -149,10 +152,10 @@ def report(measures: dict[str, Measure]) -> str:
     absent = measures.get(PromptKind.ABSENT.value, Measure()).presences
     present = [p for kind in WITH_TEXT for p in measures.get(kind.value, Measure()).presences]
     if absent and present:
-        refused, lost = np.mean(np.array(absent) < 0.5), np.mean(np.array(present) < 0.5)
+        refused, lost = np.mean(np.array(absent) < threshold), np.mean(np.array(present) < threshold)
         lines += [
             "",
-            f"Presence: {refused:.3f} of {len(absent)} absent descriptions refused at 0.5, {lost:.3f} of {len(present)}"
-            f" present ones refused by mistake, AUC {area_under_curve(present, absent):.3f}.",
+            f"Presence: {refused:.3f} of {len(absent)} absent descriptions refused at {threshold:g}, {lost:.3f} of "
+            f"{len(present)} present ones refused by mistake, AUC {area_under_curve(present, absent):.3f}.",
         ]
     return "\n".join(lines)

@@ -33,7 +33,7 @@ from rsvp_ros.ros.camera import Camera
 from rsvp_ros.ros.conversions import clean_text, reasoning_to_msg
 from rsvp_ros.ros.find_target_server import FindTargetServer, not_found_reason
 from rsvp_ros.ros.outputs import Outputs
-from rsvp_ros.segmentation.loading import load_segmenter, warm_up
+from rsvp_ros.segmentation.loading import WARM_UP_SIZES, load_segmenter, warm_up
 from rsvp_ros.segmentation.torch_runtime import CpuShare
 from rsvp_ros.types import Frame, TargetsInFrame
 
@@ -41,7 +41,6 @@ DIAGNOSTICS_PERIOD_S = 1.0
 PROBLEM_SHOWN_S = 10.0  # in diagnostics, after it last happened; on the log again not before
 MOST_OF_A_KIND = 5  # problems of one kind on the log in this time
 REASONING_PERIOD_S = 0.1  # while the MLLM writes, `reasoning` is published no more often
-WARM_UP_SIZE = (640, 480)
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -111,7 +110,9 @@ class RsvpNode(LifecycleNode):
 
             def load():
                 segmenter = load_segmenter(config.segmenter)
-                warm_up(segmenter, *WARM_UP_SIZE)
+                # What is not compiled is as fast with images of other proportions.
+                for size in WARM_UP_SIZES if config.segmenter.compile else WARM_UP_SIZES[:1]:
+                    warm_up(segmenter, *size)
                 return segmenter
 
             perception = Perception(

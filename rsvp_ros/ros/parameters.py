@@ -91,7 +91,7 @@ OPTIONS: Mapping[str, Option] = {
         "transformers only: read the folder as another type than its config.json says, e.g. 'sam3_tracker'"
     ),
     "segmenter.compile": Option(
-        "Compile the image encoder with torch.compile: the start takes a minute longer, and needs a C++ compiler"
+        "Compile the image encoder with torch.compile: the start takes a minute or two longer, and needs a C++ compiler"
     ),
     "reasoner.visual_prompt.style": Option(
         "What is drawn on the image for the MLLM: numbered row and column bands (RSVP), numbered marks, or nothing",

@@ -13,6 +13,9 @@ from rsvp_ros.geometry import Box
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.types import Prompt
 
+WARM_UP_SIZES = ((640, 480), (640, 360))
+"""Width and height of images in the proportions of most cameras, for `warm_up` before the camera's are known."""
+
 
 @dataclass(frozen=True)
 class SegmenterConfig:
@@ -31,7 +34,8 @@ class SegmenterConfig:
     """transformers only, to read a folder as another type than its config.json says: "sam3_tracker" makes a SAM 3
     checkpoint a segmenter of boxes."""
     compile: bool = False
-    """Compile the image encoder (torch.compile) while it is warmed up, for the camera's size of images."""
+    """Compile the image encoder (torch.compile) when it is warmed up. The VLSM's is compiled for the image's
+    proportions, and once more at the first image that has others."""
 
 
 def load_segmenter(config: SegmenterConfig) -> Segmenter:
@@ -56,8 +60,8 @@ def load_segmenter(config: SegmenterConfig) -> Segmenter:
 
 
 def warm_up(segmenter: Segmenter, width: int, height: int) -> None:
-    """Run it once on an image of the camera's size, about something large and something small in it, so that the first
-    real frame is as fast as the others.
+    """Run it once on an image of this size, about something large and something small in it, so that the first real
+    frame is as fast as the others.
 
     Raises ModelRunError.
     """

@@ -11,16 +11,26 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rsvp_ros.errors import ModelLoadError
+from rsvp_ros.errors import ModelLoadError, ModelRunError
 from rsvp_ros.files import write_whole
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def write(folder: str | Path, config: Any, model: nn.Module) -> None:
-    """Write both files (weights as float16), each whole or not at all. `config`: a dataclass."""
+    """Write both files (weights as float16), each whole or not at all. `config`: a dataclass.
+
+    Raises ModelRunError, before anything is written, where a weight is no number or too large for float16.
+    """
     folder = Path(folder)
     tensors = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in model.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelRunError(
+                f"weights in {name} are no numbers or larger than float16 holds ({torch.finfo(tensor.dtype).max:g}): "
+                f"none are written to {folder}; train again, into another `out`, with a lower `learning_rate` or a "
+                "higher `weight_decay`"
+            )
     files = {
         "config.json": (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode(),
         "model.safetensors": safetensors.torch.save(tensors, {"format": "pt"}),

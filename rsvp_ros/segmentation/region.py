@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.geometry import Box
+from rsvp_ros.segmentation.refinement import refine
 
 PADDING = 0.25
 """A mask may reach out of its box by this share of the box's size on every side …"""
@@ -51,11 +52,10 @@ class Region:
         shrinks = part.shape[0] * part.shape[1] > grid * grid
         return cv2.resize(part, (grid, grid), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
-    def draw(self, logits: np.ndarray, mask: np.ndarray) -> None:
+    def draw(self, logits: np.ndarray, image: np.ndarray, mask: np.ndarray) -> None:
         """Set a bool mask of the image's size where logits (grid x grid) on the region are above 0."""
-        size = (self.x1 - self.x0, self.y1 - self.y0)
-        fine = cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR)
-        np.greater(fine, 0, out=mask[self.y0 : self.y1, self.x0 : self.x1])
+        part = slice(self.y0, self.y1), slice(self.x0, self.x1)
+        np.greater(refine(logits, image[part]), 0, out=mask[part])
 
     def from_grid(self, box: Box | None, grid: int) -> Box | None:
         """A box on its grid as one in the image."""

@@ -114,7 +114,10 @@ class TextSam(nn.Module):
         return cls(sam, transform, text_path.to(target))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the text path alone: config.json, which names the backbone, and model.safetensors (float16)."""
+        """Write the text path alone: config.json, which names the backbone, and model.safetensors (float16).
+
+        Raises ModelRunError, before anything is written, where a weight is no number or too large for float16.
+        """
         model_folder.write(folder, self.text_path.config, self.text_path)
 
     def train(self, mode: bool = True) -> TextSam:

@@ -178,7 +178,10 @@ class Vlsm(nn.Module):
         return torch.cat((outputs, corners, words), 1), torch.where(shown, 0.0, -1e4)[:, None, None]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors (float16), each whole or not at all."""
+        """Write config.json and model.safetensors (float16), each whole or not at all.
+
+        Raises ModelRunError, before anything is written, where a weight is no number or too large for float16.
+        """
         model_folder.write(folder, self.config, self)
 
     @classmethod

@@ -227,7 +227,7 @@ class VlsmSegmenter:
         looks = []
         for n, region in enumerate(regions):
             mask = np.zeros(image.shape[:2], bool)
-            region.draw(logits[n], mask)
+            region.draw(logits[n], image, mask)
             part = _best_part(logits[n] > 0, fits[n]) if fits is not None and asked[n].text else None
             closer = region.from_grid(part, grid)
             looks.append(_Look(mask, scores[n], presences[n], closer))
@@ -242,7 +242,8 @@ class VlsmSegmenter:
         images = self._to_tensor(pixels)
         if len(images) == 1 or not self.encodes_alone:
             return self.model.encode_image(images)
-        each = [vars(self.model.encode_image(image[None])) for image in images]
+        # Split, not indexed: the strides of one of many would be compiled anew
+        each = [vars(self.model.encode_image(image)) for image in images.split(1)]
         return ImageFeatures(**{name: torch.cat([features[name] for features in each]) for name in each[0]})
 
     def _text(self, descriptions: list[str]) -> TextFeatures:

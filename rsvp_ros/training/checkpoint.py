@@ -26,6 +26,12 @@ class Checkpoints:
         self.previous = folder / "checkpoint_previous.pt"
         self._is_newest_usable = True
 
+    @property
+    def last(self) -> Path | None:
+        """The one that is gone on from; None where there is none yet."""
+        paths = (self.newest, self.previous) if self._is_newest_usable else (self.previous,)
+        return next((path for path in paths if path.exists()), None)
+
     def write(self, state: dict[str, Any]) -> None:
         """Add one; the one before the last goes, or the last itself where `restore` has passed it over.
 

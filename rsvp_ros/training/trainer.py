@@ -182,9 +182,11 @@ class Trainer:
         values = self.processes.total(torch.stack([*named.values(), norm]).detach().float()) / self.processes.count
         *values, norm = values.tolist()
         if not math.isfinite(values[0]) or not (math.isfinite(norm) or self.processes.can_skip()):
+            held, again = "there is no checkpoint yet", "start again"
+            if last := self.checkpoints.last:
+                held, again = f"{last} holds the last good weights", "start again, it is resumed from there"
             raise TrainingDivergedError(
-                f"the loss or its gradient is not finite at step {self.step}; {self.checkpoints.newest} holds the last"
-                " good weights: lower `learning_rate` and start again, it is resumed from there"
+                f"the loss or its gradient is not finite at step {self.step}; {held}: lower `learning_rate` and {again}"
             )
         self._optimizer.step()
         self.step += 1
@@ -262,13 +264,14 @@ def train(config: TrainConfig) -> Path | None:
     Of several processes, only one writes; the others return None. Raises ConfigurationError (options, checkpoints of
     another model, a training in `out` where `steps` is 0, a disk that takes no more), ModelLoadError (`init`,
     `backbone`), TrainingDivergedError (a loss that is no number), InvalidImageError (damaged data), ModelRunError (not
-    enough memory).
+    enough memory, weights too large for float16).
     """
     trainer = Trainer(config)
-    if trainer.resume() and config.steps == 0:
+    if config.steps == 0 and trainer.checkpoints.last:
         raise ConfigurationError(
             f"{trainer.out} holds a training, which `steps` 0 would overwrite: choose another `out`"
         )
+    trainer.resume()
     try:
         trainer.run()
     except (RuntimeError, MemoryError) as error:

@@ -1,7 +1,7 @@
 """Mask decoder: looks at the image's own pixels in a region, and draws the mask there.
 
 SAM upsamples its features for the whole image; here the same number of cells covers the region alone. So a small thing
-gets as many as a large one, and the outline is as sharp as the image, not as the network's grid.
+gets as many as a large one. (`refinement.py` makes the outline as sharp as the image.)
 """
 
 from __future__ import annotations

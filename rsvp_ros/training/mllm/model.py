@@ -9,7 +9,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from rsvp_ros.errors import ConfigurationError, ModelLoadError
@@ -110,6 +116,10 @@ def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
     """Take the weights that a training wrote into `folder`; words that it did not know keep the vectors they have here,
     as long as its own, and layers that it lacks begin by passing on what they get. Raises ModelLoadError."""
     try:
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config, Qwen3VLConfig):
+            raise ValueError(f"its type is {config.model_type}")
+        _check_sizes(folder, config, model.config)
         start = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         start.model.visual.blocks = _deepened(
             start.model.visual.blocks,
@@ -128,9 +138,51 @@ def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
         start.tie_weights()
         model.load_state_dict(start.state_dict())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".:")
         raise ModelLoadError(
-            f"{folder} holds no weights of a model of this size and vocabulary, as `rsvp train mllm` writes: {error}"
+            f"{folder} holds no weights as `rsvp train mllm` writes them ({reason}): copy it again, or choose another "
+            "`init`"
         ) from error
+
+
+def _check_sizes(folder: Path, given: Qwen3VLConfig, wanted: Qwen3VLConfig) -> None:
+    """Raises ModelLoadError where weights are not of the wanted size, nor of one with fewer layers or words.
+
+    The tensors alone do not tell: another number of heads leaves their shapes as they are.
+    """
+    sizes, asked = _sizes(given), _sizes(wanted)
+    differing = [
+        f"`model.{name}` {size}, not {asked[name]}"
+        for name, size in sizes.items()
+        if (size > asked[name] if name in ("vision_layers", "layers") else size != asked[name])
+    ]
+    if differing:
+        raise ModelLoadError(
+            f"{folder} holds weights of another size: {', '.join(differing)}: set these to what it has, or choose "
+            "another `init`"
+        )
+    known, words = given.text_config.vocab_size, wanted.text_config.vocab_size
+    if known > words:
+        raise ModelLoadError(
+            f"{folder} holds weights of a vocabulary of {known}, its tokenizer has {words}: take both from the same "
+            "training, or choose another `init`"
+        )
+
+
+def _sizes(config: Qwen3VLConfig) -> dict[str, int]:
+    """The options of MllmSize from which `config` is made."""
+    vision, text = config.vision_config, config.text_config
+    return {
+        "vision_hidden": vision.hidden_size,
+        "vision_layers": vision.depth,
+        "vision_heads": vision.num_heads,
+        "vision_intermediate": vision.intermediate_size,
+        "hidden": text.hidden_size,
+        "layers": text.num_hidden_layers,
+        "heads": text.num_attention_heads,
+        "key_value_heads": text.num_key_value_heads,
+        "intermediate": text.intermediate_size,
+    }
 
 
 @torch.no_grad()

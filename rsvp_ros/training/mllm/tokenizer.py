@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from weakref import WeakKeyDictionary
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
@@ -147,12 +148,12 @@ def answer_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list
     return [*(vocabulary[word] for word in words), tokenizer.eos_token_id]
 
 
-_VOCABULARIES: dict[int, dict[str, int]] = {}
+_VOCABULARIES: WeakKeyDictionary[PreTrainedTokenizerFast, dict[str, int]] = WeakKeyDictionary()
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    found = _VOCABULARIES.get(id(tokenizer))
+    found = _VOCABULARIES.get(tokenizer)
     if found is None:
         found = {word: tokenizer(word)["input_ids"][0] for word in answer_words()}
-        _VOCABULARIES[id(tokenizer)] = found
+        _VOCABULARIES[tokenizer] = found
     return found

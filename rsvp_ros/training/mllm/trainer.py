@@ -286,9 +286,10 @@ class Trainer:
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_([p for _, p in self._learned], self.config.clip_norm))
         if not norm < float("inf"):
+            begun = f", it is resumed from {last}" if (last := self.checkpoints.last) else ""
             raise TrainingDivergedError(
-                f"the gradient is no number at step {self.step}: start again from the last checkpoint with a smaller "
-                f"`learning_rate` than {self.config.learning_rate:g}"
+                f"the gradient is no number at step {self.step}: start again with a smaller `learning_rate` than "
+                f"{self.config.learning_rate:g}{begun}"
             )
         set_learning_rate(self.optimizer, learning_rate(self.config, self.step))
         self.optimizer.step()
@@ -344,10 +345,11 @@ def train(config: MllmTrainConfig) -> Path:
     ModelRunError (not enough memory).
     """
     trainer = Trainer(config)
-    if trainer.resume() and config.steps == 0:
+    if config.steps == 0 and trainer.checkpoints.last:
         raise ConfigurationError(
             f"{trainer.out} holds a training, which `steps` 0 would overwrite: choose another `out`"
         )
+    trainer.resume()
     try:
         trainer.run()
     except (RuntimeError, MemoryError) as error:
