@@ -45,7 +45,7 @@ from rsvp_ros.types import Prompt
 
 SMALL = VlsmConfig(
     dim=32, heads=2, image_layers=1, stem=(8, 16, 24), stem_blocks=1, two_way_layers=1, grid=16,
-    mask_widths=(8, 12, 16), text_dim=24, text_buckets=256, piece_dim=16, max_words=8,
+    mask_widths=(8, 12, 16), fine_blocks=1, text_dim=24, text_buckets=256, piece_dim=16, max_words=8,
 )  # fmt: skip
 
 
@@ -222,6 +222,18 @@ def test_a_batch_of_images_equals_each_alone(small):
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_from_before_there_were_fine_blocks_are_read(tmp_path):
+    network = Vlsm(replace(SMALL, fine_blocks=0)).half().float().eval()
+    network.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    del values["fine_blocks"]
+    path.write_text(json.dumps(values))
+    read = Vlsm.from_pretrained(tmp_path)
+    assert read.config == network.config
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in read.state_dict().items())
 
 
 def test_saved_weights_come_back(small, tmp_path):

@@ -47,6 +47,8 @@ class VlsmConfig:
     """Cells along each side of the region that a mask is drawn in; a multiple of 4."""
     mask_widths: tuple[int, int, int] = (24, 48, 96)
     """Channels of the mask decoder on the whole, half and quarter grid."""
+    fine_blocks: int = 0
+    """Convolutional blocks of the mask decoder on the whole grid."""
     text_layers: int = 1
     text_dim: int = 96
     """Width of the space where text and image are compared."""
@@ -107,7 +109,7 @@ class Vlsm(nn.Module):
         self.no_text = nn.Parameter(torch.randn(dim) * 0.02)
         self.dense16 = nn.Linear(PromptEncoder.maps, dim)
         self.blocks = nn.ModuleList(TwoWayBlock(dim, config.heads) for _ in range(config.two_way_layers))
-        self.mask_decoder = MaskDecoder(dim, config.stem, config.mask_widths, PromptEncoder.maps)
+        self.mask_decoder = MaskDecoder(dim, config.stem, config.mask_widths, config.fine_blocks, PromptEncoder.maps)
         self.quality_head = Mlp(dim, dim, 1)
         self.presence_head = Mlp(dim + Comparison.evidence_width(config.text_dim), dim, 1)
 

@@ -18,8 +18,11 @@ from rsvp_ros.segmentation.modeling.region import sample_regions
 class MaskDecoder(nn.Module):
     """A small U-Net on the region's pixels; what the image encoder knows of it comes in at the coarser levels."""
 
-    def __init__(self, dim: int, stem: tuple[int, int, int], widths: tuple[int, int, int], maps: int) -> None:
-        """`widths`: channels at full, half and quarter of the grid; `maps`: channels of the region prior."""
+    def __init__(
+        self, dim: int, stem: tuple[int, int, int], widths: tuple[int, int, int], fine_blocks: int, maps: int
+    ) -> None:
+        """`widths`: channels at full, half and quarter of the grid; `fine_blocks`: at full; `maps`: channels of the
+        region prior."""
         super().__init__()
         _, c4, c8 = stem
         fine, middle, coarse = widths
@@ -36,6 +39,7 @@ class MaskDecoder(nn.Module):
         self.merge_middle = nn.Sequential(ConvBlock(middle), ConvBlock(middle))
         self.up_fine = nn.Conv2d(middle, fine, 1)
         self.merge_fine = nn.Sequential(LayerNorm2d(fine), nn.Conv2d(fine, fine, 3, padding=1), nn.GELU())
+        self.fine = nn.Sequential(*(ConvBlock(fine) for _ in range(fine_blocks)))
         self.rough = Mlp(dim, dim, middle + 1)
         self.outline = Mlp(dim, dim, fine)
 
@@ -73,7 +77,7 @@ class MaskDecoder(nn.Module):
         rough = self.rough(mask_token)
         logits = _dot(middle, rough[:, :-1]) + rough[:, -1:, None]
         fine = fine + _doubled(self.up_fine(middle))
-        fine = fine + self.merge_fine(fine)
+        fine = self.fine(fine + self.merge_fine(fine))
         return _doubled(logits[:, None])[:, 0] + _dot(fine, self.outline(mask_token))
 
 
