@@ -17,8 +17,12 @@ from rsvp_ros.perception import PerceptionConfig
 from rsvp_ros.reasoning.mllm.openai_mllm import OpenAiConfig
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig
 from rsvp_ros.reasoning.reasoner import ReasonerConfig
+from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.segmentation.loading import SegmenterConfig
 from rsvp_ros.tracking.tracker import TrackerConfig
+
+EMBEDDED_PROMPTS = (*(VisualPrompt("bands", bands, bands) for bands in (9, 5, 13)), VisualPrompt("none"))
+"""The visual prompts that the small MLLM in the package was trained with."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,22 @@ class Config:
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
     mllm: MllmConfig = field(default_factory=MllmConfig)
+
+    def __post_init__(self) -> None:
+        if self.mllm.backend == "transformers" and self.mllm.transformers.model == "embedded":
+            _check_embedded(self.reasoner)
+
+
+def _check_embedded(reasoner: ReasonerConfig) -> None:
+    """Raises ConfigurationError for prompts that the small MLLM in the package was not trained with: it would not say
+    that it does not know them."""
+    usual, prompt = ReasonerConfig(), reasoner.visual_prompt
+    if reasoner.turns or reasoner.max_targets != usual.max_targets or prompt not in EMBEDDED_PROMPTS:
+        raise ConfigurationError(
+            f"the embedded MLLM knows `reasoner.visual_prompt` bands of 9 x 9, 5 x 5 or 13 x 13, or none with 9 and 9, "
+            f"`reasoner.max_targets` {usual.max_targets}, and no `reasoner.turns`: choose those, or another "
+            "`mllm.transformers.model`"
+        )
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

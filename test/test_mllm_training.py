@@ -25,6 +25,8 @@ from torch.nn import functional
 from transformers import AutoTokenizer
 
 from rsvp_ros.cli import main
+from rsvp_ros.config import EMBEDDED_PROMPTS
+from rsvp_ros.config import build as build_config
 from rsvp_ros.config import load as load_config
 from rsvp_ros.errors import ConfigurationError, ModelLoadError, ParseError
 from rsvp_ros.geometry import Box, RegionGrid
@@ -1293,6 +1295,29 @@ def test_judging_knows_right_from_wrong(views: list[View]):
 
 
 # --- The weights in the package ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reasoner.turns": True},
+        {"reasoner.max_targets": 1},
+        {"reasoner.visual_prompt.style": "marks"},
+        {"reasoner.visual_prompt.rows": 5},
+    ],
+)
+def test_prompts_that_the_embedded_model_does_not_know_are_refused(changes: dict):
+    embedded = {"mllm.backend": "transformers", "mllm.transformers.model": "embedded"}
+    with pytest.raises(ConfigurationError, match=r"the embedded MLLM knows.*or another `mllm\.transformers\.model`"):
+        build_config(embedded | changes)
+    build_config(embedded | changes | {"mllm.transformers.model": "Qwen/Qwen3-VL-4B-Instruct"})
+
+
+def test_prompts_that_it_was_trained_with_are_taken():
+    assert EMBEDDED_PROMPTS == PROMPTS
+    for prompt in PROMPTS:
+        drawn = {f"reasoner.visual_prompt.{name}": value for name, value in vars(prompt).items()}
+        build_config({"mllm.backend": "transformers", "mllm.transformers.model": "embedded"} | drawn)
 
 
 def test_the_true_list_is_given_where_it_is_measured(scenes: Path, material: Material, tmp_path: Path):
