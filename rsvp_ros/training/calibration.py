@@ -11,7 +11,7 @@ from rsvp_ros.tracking.tracker import TrackerConfig
 from rsvp_ros.training.dataset import Batch
 from rsvp_ros.training.networks import Learner
 
-LOST = 0.025
+LOST = 0.03
 """Share of what is there that may be called absent, on images that training does not use."""
 
 

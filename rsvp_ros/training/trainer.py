@@ -41,7 +41,7 @@ ACCEPTED, REFUSED = "present accepted", "absent refused"
 """Held-out figures: shares of the prompts whose presence is on the right side of 0.5."""
 
 
-CALIBRATION = 4
+CALIBRATION = 16
 """Times as many held-out batches calibrate presence as a validation takes."""
 
 
