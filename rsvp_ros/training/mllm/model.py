@@ -33,7 +33,7 @@ class MllmSize:
     """How large the network is. Raises ConfigurationError for sizes that do not fit together."""
 
     vision_hidden: int = 192
-    vision_layers: int = 12
+    vision_layers: int = 16
     vision_heads: int = 4
     vision_intermediate: int = 512
     hidden: int = 256
