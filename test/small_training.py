@@ -14,8 +14,8 @@ from rsvp_ros.training.dataset import Shares
 
 DRAWN = Shares(tabletop=0.0, household=0.5)
 SMALL = VlsmConfig(
-    dim=32, heads=2, image_layers=1, stem=(8, 16, 24), two_way_layers=1, grid=32, mask_widths=(8, 12, 16), text_dim=24,
-    text_buckets=256, piece_dim=16, max_words=8,
+    dim=32, heads=2, image_layers=1, stem=(8, 16, 24), two_way_layers=1, grid=32, mask_widths=(8, 12, 16),
+    fine_blocks=0, text_dim=24, text_buckets=256, piece_dim=16, max_words=8,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +40,9 @@ def write(folder: str | Path, config: Any, model: nn.Module) -> None:
         write_whole(folder / name, content)
 
 
-def read(folder: str | Path, config_class: type, model_class: type[Model], what: str, remedy: str) -> Model:
+def read(
+    folder: str | Path, config_class: Callable[..., Any], model_class: type[Model], what: str, remedy: str
+) -> Model:
     """What `write` wrote: a `model_class(config_class(...))`, float32 on the CPU, in evaluation mode.
 
     Raises ModelLoadError that names the file, calls the network `what`, and says what to do: where there is no

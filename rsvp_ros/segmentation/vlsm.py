@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class VlsmConfig:
     """Cells along each side of the region that a mask is drawn in; a multiple of 4."""
     mask_widths: tuple[int, int, int] = (24, 48, 96)
     """Channels of the mask decoder on the whole, half and quarter grid."""
-    fine_blocks: int = 0
+    fine_blocks: int = 2
     """Convolutional blocks of the mask decoder on the whole grid."""
     text_layers: int = 1
     text_dim: int = 96
@@ -197,4 +198,9 @@ class Vlsm(nn.Module):
             "the package"
         )
         path = EMBEDDED if str(folder) == "embedded" else Path(folder).expanduser()
-        return model_folder.read(path, VlsmConfig, cls, "VLSM", remedy)
+        return model_folder.read(path, _stored_config, cls, "VLSM", remedy)
+
+
+def _stored_config(**values: Any) -> VlsmConfig:
+    """Weights from before there were fine blocks do not mention them."""
+    return VlsmConfig(**{"fine_blocks": 0} | values)
