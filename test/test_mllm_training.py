@@ -28,7 +28,7 @@ from rsvp_ros.cli import main
 from rsvp_ros.config import EMBEDDED_PROMPTS
 from rsvp_ros.config import build as build_config
 from rsvp_ros.config import load as load_config
-from rsvp_ros.errors import ConfigurationError, ModelLoadError, ParseError
+from rsvp_ros.errors import ConfigurationError, ModelLoadError, ModelRunError, ParseError
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.reasoning.families import FAMILIES
 from rsvp_ros.reasoning.mllm.images import shrink
@@ -958,6 +958,16 @@ def test_a_gpu_trains_and_its_training_goes_on_on_a_cpu(scenes: Path, material: 
     trainer.run()
     assert next(trainer.model.parameters()).is_cuda
     assert Trainer(config(scenes, tmp_path, device="cpu"), material).resume()
+
+
+def test_too_little_memory_is_told_with_the_remedy(scenes: Path, material: Material, tmp_path: Path, monkeypatch):
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    shutil.copytree(material.folder, tmp_path / "material")
+    monkeypatch.setattr(Trainer, "train_step", fails)
+    with pytest.raises(ModelRunError, match="at step 0: choose fewer `images`, `rows` or `more_images`"):
+        train(config(scenes, tmp_path))
 
 
 def test_a_damaged_checkpoint_is_passed_over(scenes: Path, material: Material, tmp_path: Path):

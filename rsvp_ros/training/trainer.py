@@ -258,6 +258,19 @@ class Trainer:
                     self.save()
 
 
+@contextmanager
+def memory_errors(trainer: Any, remedy: str) -> Iterator[None]:
+    """Raises ModelRunError where a training, which tells its `step`, runs out of memory within."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelRunError(
+            f"training ran out of memory at step {trainer.step}: choose {remedy}; it goes on from the last checkpoint"
+        ) from error
+
+
 def train(config: TrainConfig) -> Path | None:
     """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
 
@@ -272,15 +285,8 @@ def train(config: TrainConfig) -> Path | None:
             f"{trainer.out} holds a training, which `steps` 0 would overwrite: choose another `out`"
         )
     trainer.resume()
-    try:
+    with memory_errors(trainer, "fewer `images` or `prompts`, or smaller `sizes`"):
         trainer.run()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelRunError(
-            f"training ran out of memory at step {trainer.step}: choose fewer `images` or `prompts`, or smaller "
-            "`sizes`; it goes on from the last checkpoint"
-        ) from error
     weights = trainer.out / "weights"
     if trainer.is_main:
         trainer.calibrate()

@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast
 
-from rsvp_ros.errors import ConfigurationError, ModelRunError
+from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.files import disk_errors
 from rsvp_ros.reasoning.mllm.model_folder import find_model_folder
-from rsvp_ros.segmentation.torch_runtime import choose_device, is_out_of_memory
+from rsvp_ros.segmentation.torch_runtime import choose_device
 from rsvp_ros.training import config_files
 from rsvp_ros.training.batches import in_order
 from rsvp_ros.training.checkpoint import Checkpoints
@@ -37,7 +37,7 @@ from rsvp_ros.training.mllm.tokenizer import make_processor
 from rsvp_ros.training.mllm.word_loss import WordLoss
 from rsvp_ros.training.optimizer import make_optimizer, set_learning_rate
 from rsvp_ros.training.report import Report
-from rsvp_ros.training.trainer import TrainingDivergedError
+from rsvp_ros.training.trainer import TrainingDivergedError, memory_errors
 
 _log = logging.getLogger(__name__)
 
@@ -350,15 +350,8 @@ def train(config: MllmTrainConfig) -> Path:
             f"{trainer.out} holds a training, which `steps` 0 would overwrite: choose another `out`"
         )
     trainer.resume()
-    try:
+    with memory_errors(trainer, "fewer `images`, `rows` or `more_images`"):
         trainer.run()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelRunError(
-            f"training ran out of memory at step {trainer.step}: choose fewer `images`, `rows` or `more_images`; it "
-            "goes on from the last checkpoint"
-        ) from error
     weights = trainer.out / "weights"
     trainer.save_weights(weights)
     return weights
