@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from rsvp_ros.geometry import Box
-from rsvp_ros.segmentation.loading import SegmenterConfig, load_segmenter, warm_up
+from rsvp_ros.segmentation.loading import SegmenterConfig, compile_encoder, load_segmenter, warm_up
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.types import Prompt
 
@@ -234,7 +234,7 @@ def main() -> None:
         def build() -> Segmenter:
             segmenter = ARCHITECTURES[label](arguments.device, arguments.dtype)
             if arguments.compile:
-                segmenter.image_encoder.compile(dynamic=False)
+                compile_encoder(segmenter)
             return segmenter
 
         result = measure(build, *arguments.size, arguments.runs)

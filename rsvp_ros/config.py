@@ -14,15 +14,12 @@ import yaml
 
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.perception import PerceptionConfig
+from rsvp_ros.reasoning.mllm.model_folder import EMBEDDED_PROMPTS
 from rsvp_ros.reasoning.mllm.openai_mllm import OpenAiConfig
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig
 from rsvp_ros.reasoning.reasoner import ReasonerConfig
-from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.segmentation.loading import SegmenterConfig
 from rsvp_ros.tracking.tracker import TrackerConfig
-
-EMBEDDED_PROMPTS = (*(VisualPrompt("bands", bands, bands) for bands in (9, 5, 13)), VisualPrompt("none"))
-"""The visual prompts that the small MLLM in the package was trained with."""
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,18 @@ from torch.nn import functional
 from transformers import AutoTokenizer
 
 from rsvp_ros.cli import main
-from rsvp_ros.config import EMBEDDED_PROMPTS
 from rsvp_ros.config import build as build_config
 from rsvp_ros.config import load as load_config
 from rsvp_ros.errors import ConfigurationError, ModelLoadError, ModelRunError, ParseError
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.reasoning.families import FAMILIES
 from rsvp_ros.reasoning.mllm.images import shrink
+from rsvp_ros.reasoning.mllm.model_folder import EMBEDDED, EMBEDDED_PROMPTS
 from rsvp_ros.reasoning.mllm.transformers_mllm import TransformersConfig, TransformersMllm
 from rsvp_ros.reasoning.parsing import parse_answer
 from rsvp_ros.reasoning.prompts import Prompts
 from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
+from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.export import SceneOptions, export
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.instructions import (
@@ -1324,8 +1325,14 @@ def test_prompts_that_the_embedded_model_does_not_know_are_refused(changes: dict
 
 
 def test_prompts_that_it_was_trained_with_are_taken():
-    assert EMBEDDED_PROMPTS == PROMPTS
-    for prompt in PROMPTS:
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+
+    def is_known(prompt: VisualPrompt) -> bool:
+        return all(len(tokenizer(part)["input_ids"]) == 1 for part in prompt_parts(prompt))
+
+    assert not is_known(VisualPrompt("bands", 7, 7))
+    for prompt in EMBEDDED_PROMPTS:
+        assert is_known(prompt)
         drawn = {f"reasoner.visual_prompt.{name}": value for name, value in vars(prompt).items()}
         build_config({"mllm.backend": "transformers", "mllm.transformers.model": "embedded"} | drawn)
 

@@ -54,9 +54,16 @@ def load_segmenter(config: SegmenterConfig) -> Segmenter:
         raise ConfigurationError(f"segmenter backend '{config.backend}' is unknown: use {', '.join(loaders)}")
     segmenter = loaders[config.backend](config)
     if config.compile:
-        segmenter.image_encoder.compile(dynamic=False)
-        segmenter.name += ", compiled"
+        compile_encoder(segmenter)
     return segmenter
+
+
+def compile_encoder(segmenter: Segmenter) -> None:
+    """Have torch.compile compile the image encoder when it first runs."""
+    segmenter.image_encoder.compile(dynamic=False)
+    segmenter.name += ", compiled"
+    if hasattr(segmenter, "encodes_alone"):
+        segmenter.encodes_alone = True
 
 
 def warm_up(segmenter: Segmenter, width: int, height: int) -> None:
@@ -73,9 +80,7 @@ def warm_up(segmenter: Segmenter, width: int, height: int) -> None:
 
 def _load_vlsm(config: SegmenterConfig) -> Segmenter:
     module = _import("rsvp_ros.segmentation.vlsm_segmenter", "torch")
-    segmenter = module.VlsmSegmenter.from_pretrained(config.model, device=config.device, dtype=config.dtype)
-    segmenter.encodes_alone = config.compile
-    return segmenter
+    return module.VlsmSegmenter.from_pretrained(config.model, device=config.device, dtype=config.dtype)
 
 
 def _load_segment_anything(config: SegmenterConfig) -> Segmenter:

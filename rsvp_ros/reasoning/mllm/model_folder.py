@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from rsvp_ros.errors import ModelLoadError
+from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 
 _REQUIRED = {
     "its configuration": ("config.json",),
@@ -18,6 +19,9 @@ _NOT_NEEDED = ["*.gguf", "*.onnx", "*.pth", "onnx/*", "original/*"]
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "mllm_embedded"
 """The small model in the package, called "embedded"."""
+
+EMBEDDED_PROMPTS = (*(VisualPrompt("bands", bands, bands) for bands in (9, 5, 13)), VisualPrompt("none"))
+"""The visual prompts that it is trained with, the usual one first."""
 
 
 def _local(model: str) -> Path:

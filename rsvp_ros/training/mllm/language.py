@@ -40,17 +40,17 @@ class Frame:
 
     @classmethod
     def of(cls, model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> Frame:
+        """On the CPU, wherever the network is."""
         prompt = VisualPrompt()
         _, after = prompt_parts(prompt)
         head = request_text("", prompt).split("<|image_pad|>")[0]
         before = tokenizer(head)["input_ids"]
         image = model.config.image_token_id
-        device = model.device
         ids = [*before, *[image] * IMAGE_TOKENS, tokenizer.convert_tokens_to_ids("<|vision_end|>")]
-        row = torch.tensor([ids], device=device)
+        row = torch.tensor([ids])
         types = (row == image).int()
         positions, _ = model.model.get_rope_index(
-            row, image_grid_thw=torch.tensor([[1, ROWS, COLUMNS]], device=device), mm_token_type_ids=types
+            row, image_grid_thw=torch.tensor([[1, ROWS, COLUMNS]]), mm_token_type_ids=types
         )
         rest = tuple(tokenizer(after + "<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
         return cls(row, row[0] == image, positions, int(positions.max()) + 1, rest)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.reasoning.mllm.model_folder import EMBEDDED_PROMPTS
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.descriptions import is_named_wooden, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
@@ -97,7 +98,7 @@ def network_image(image: np.ndarray, prompt: VisualPrompt) -> np.ndarray:
     return cv2.resize(prompt.draw(image), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
-PROMPTS = (*(VisualPrompt("bands", n, n) for n in (9, 5, 13)), VisualPrompt("none"))
+PROMPTS = EMBEDDED_PROMPTS
 """The visual prompts that the network gets to know, the usual one first."""
 
 
