@@ -107,7 +107,6 @@ from rsvp_ros.training.mllm.measure import judge
 from rsvp_ros.training.mllm.model import MERGE, PATCH, MllmSize, build_model, encode_images, load_weights
 from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
-from rsvp_ros.training.mllm.resurfacing import resurface
 from rsvp_ros.training.mllm.seeing import FIELDS, NOTHING, cell_truth, dense_truth
 from rsvp_ros.training.mllm.tokenizer import (
     FAMILY,
@@ -146,6 +145,7 @@ from rsvp_ros.training.mllm.views import (
     write_store,
 )
 from rsvp_ros.training.mllm.word_loss import WordLoss
+from rsvp_ros.training.resurfacing import resurface
 from rsvp_ros.training.trainer import TrainingDivergedError
 
 TINY = MllmSize(

@@ -180,6 +180,8 @@ class MixedDataset:
     """JSON files of exported tabletop scenes (`view_files.py`); none: they are rendered on the way."""
     annotated: tuple[Sequence[AnnotatedImage], ...] = ()
     """Data sets (`datasets.loading`), where the shares want some."""
+    cutouts: tuple[np.ndarray, ...] = ()
+    """For the dead leaves (`cutouts.py`)."""
 
     def __post_init__(self) -> None:
         if (self.shares.annotated > 0) != bool(self.annotated):
@@ -213,9 +215,12 @@ class MixedDataset:
             household = rng.random() < household_share
             scale = 2 if rng.random() < SHARP_SHARE else 1
             height, width = size[0] * scale, size[1] * scale
-            draw = household_scene if household else dead_leaves
-            scene = draw(rng, self.bank, height, width)
-            samples = (sample_prompts if household else leaf_prompts)(rng, scene, self.prompts)
+            if household:
+                scene = household_scene(rng, self.bank, height, width)
+                samples = sample_prompts(rng, scene, self.prompts)
+            else:
+                scene = dead_leaves(rng, self.bank, height, width, self.cutouts)
+                samples = leaf_prompts(rng, scene, self.prompts)
             if samples:
                 scenes.append((scene, samples))
         return scenes

@@ -2,13 +2,14 @@
 
 Two worlds. *Household scenes*: named, coloured things on a table, from which the network learns that the text decides.
 *Dead leaves*: anonymous textured shapes that cover each other (Lee, Mumford and Huang, 2001), in place of the variety
-of photographs, from which it learns what a boundary is. Everything follows from the random generator passed in.
+of photographs, from which it learns what a boundary is; photographed things without their background may lie among
+them. Everything follows from the random generator passed in.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,7 @@ import numpy as np
 
 from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.textures import TextureBank, fractal_noise, random_color
+from rsvp_ros.training.cutouts import posed
 
 Polygon = np.ndarray
 """N x 2 float: contour in the thing's own frame, x right, y down, within about -1 to 1."""
@@ -431,6 +433,16 @@ class _Canvas:
         self.image[where][mask] = np.clip(pixels[mask], 0, 255).astype(np.uint8)
         self.ids[where][mask] = id_
 
+    def paste(self, piece: np.ndarray, center: np.ndarray, id_: int) -> None:
+        """`piece`: uint8 h x w x 4, red, green, blue and alpha; `center`: where its middle comes to lie, pixels."""
+        height, width = self.ids.shape
+        x, y = np.round(center - np.array(piece.shape[1::-1]) / 2).astype(int)
+        piece = piece[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
+        where = np.s_[max(y, 0) : max(y, 0) + piece.shape[0], max(x, 0) : max(x, 0) + piece.shape[1]]
+        alpha = piece[..., 3:] / np.float32(255)
+        self.image[where] = np.round(self.image[where] * (1 - alpha) + piece[..., :3] * alpha).astype(np.uint8)
+        self.ids[where][piece[..., 3] > 127] = id_
+
     def shade(self, contours: list[np.ndarray], strength: float) -> None:
         """Darken: a shadow that belongs to nothing."""
         found = self.stencil(contours)
@@ -650,18 +662,29 @@ def _clutter(canvas: _Canvas, rng: np.random.Generator, bank: TextureBank, count
         _leaf(canvas, rng, bank, side * rng.uniform(0.15, 0.6), 255)
 
 
-def dead_leaves(rng: np.random.Generator, bank: TextureBank, height: int, width: int) -> Scene:
-    """Textured shapes that cover each other, large ones first; none has a name."""
+CUT_OUT = 0.5
+"""Of the leaves are cut-outs, where there are some."""
+
+
+def dead_leaves(
+    rng: np.random.Generator, bank: TextureBank, height: int, width: int, cutouts: Sequence[np.ndarray] = ()
+) -> Scene:
+    """Textured shapes, and `cutouts` (`cutouts.py`), that cover each other; none has a name."""
     canvas = _Canvas(bank.crop(rng, height, width).copy())
     side = min(height, width)
     _clutter(canvas, rng, bank, int(rng.integers(0, 12)))
     canvas.ids[:] = 0
     count = int(rng.integers(4, 14))
+    # Half of the scenes have the large ones below
     radii = np.sort(side * np.exp(rng.uniform(np.log(0.07), np.log(0.5), count)))[::-1]
     if rng.random() < 0.5:
         rng.shuffle(radii)
     for index, radius in enumerate(radii, 1):
-        _leaf(canvas, rng, bank, float(radius), index)
+        if cutouts and rng.random() < CUT_OUT:
+            piece = posed(rng, cutouts[rng.integers(len(cutouts))], float(radius))
+            canvas.paste(piece, rng.uniform((0, 0), (width, height)), index)
+        else:
+            _leaf(canvas, rng, bank, float(radius), index)
     return Scene(photograph(rng, canvas.image), canvas.ids, _things(canvas, [("", "")] * count, 60))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.drawn_scenes import Scene, Thing
+from rsvp_ros.training.mllm.places import Ground
 from rsvp_ros.training.prompts import PromptKind, Sample, Vocabulary, sample_prompts
+from rsvp_ros.training.resurfacing import resurface
 
 TABLETOP = Vocabulary(
     tuple("block" if kind == "cube" else kind for kind in TRAINING_KINDS),
@@ -37,6 +40,8 @@ READABLE = (
 
 VIEWS = 2
 """Of a scene, at most."""
+RESURFACED_SHARE = 0.3
+"""Of the images get another ground (resurfacing.py)."""
 WHOLE_SHARE = 0.7
 """Of the scenes are shown whole; the others are cut to a part, so that things come in all sizes."""
 INSTRUCTION_SHARE = 0.06
@@ -141,6 +146,9 @@ def _prompted(
     rng: np.random.Generator, view: View, size: tuple[int, int], prompts: int, split: Split
 ) -> tuple[Scene, list[Sample]] | None:
     height, width = view.ids.shape
+    if rng.random() < RESURFACED_SHARE:
+        table = Ground.of(view).shows_table(height, width)
+        view = dataclasses.replace(view, image=resurface(view.image, view.ids, table, rng))
     whole = rng.random() < WHOLE_SHARE and abs(size[1] / size[0] - width / height) < 0.01
     scene = to_scene(view, (0, 0, width, height) if whole else _part(rng, view, size))
     if not scene.things:

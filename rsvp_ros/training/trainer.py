@@ -25,6 +25,7 @@ from rsvp_ros.training.batches import in_order
 from rsvp_ros.training.calibration import calibrate_presence
 from rsvp_ros.training.checkpoint import Checkpoints
 from rsvp_ros.training.config import TrainConfig
+from rsvp_ros.training.cutouts import read_cutouts
 from rsvp_ros.training.dataset import Batch, MixedDataset
 from rsvp_ros.training.datasets.loading import divided, open_dataset
 from rsvp_ros.training.losses import soft_iou
@@ -92,6 +93,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self._annotated = [open_dataset(data) for data in config.datasets]
+        self._cutouts = read_cutouts(config.cutouts)
         self.dataset = self._dataset(held_out=False)
 
     @property
@@ -106,7 +108,9 @@ class Trainer:
         bank = TextureBank(np.random.default_rng((seed, 1 << 30)), c.textures, photographs, PHOTOGRAPHED)
         records = tabletop_records(c.tabletop, held_out) if c.shares.tabletop else ()
         annotated = tuple(divided(images, held_out) for images in self._annotated)
-        return MixedDataset(seed, c.sizes, c.images, c.prompts, bank, c.shares, self.learner.grid, records, annotated)
+        return MixedDataset(
+            seed, c.sizes, c.images, c.prompts, bank, c.shares, self.learner.grid, records, annotated, self._cutouts
+        )
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,12 @@ class Ground:
         """Whether world points, N x 2, are on the table: bool N."""
         return (np.abs(points) <= np.array(self.table) / 2).all(1)
 
+    def shows_table(self, height: int, width: int) -> np.ndarray:
+        """Which pixels show the plane of the table's top where the table is, bool height x width."""
+        rows, columns = np.indices((height, width))
+        points = self.points(np.column_stack((columns.ravel(), rows.ravel())))
+        return self.is_table(points).reshape(height, width)
+
     def to_rim(self, points: np.ndarray) -> np.ndarray:
         """From world points, N x 2, to the nearest place of the table's rim that is in the image: metres, N.
 

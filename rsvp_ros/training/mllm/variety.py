@@ -46,8 +46,8 @@ from rsvp_ros.training.mllm.chains import (
 from rsvp_ros.training.mllm.extents import CLASSES
 from rsvp_ros.training.mllm.places import Ground, Place, offset
 from rsvp_ros.training.mllm.recasting import recast_colors
-from rsvp_ros.training.mllm.resurfacing import resurface
 from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, UNTOLD, SeenThing, ViewStore
+from rsvp_ros.training.resurfacing import resurface
 
 UNTAUGHT = -1
 """In place of the Part of a word that is not taught."""
@@ -102,9 +102,7 @@ class Picture:
 
     def table(self) -> np.ndarray:
         """Which pixels show the plane of the table's top where the table is, bool H x W."""
-        rows, columns = np.indices(self.ids.shape)
-        points = self.ground.points(np.column_stack((columns.ravel(), rows.ravel())))
-        return self.ground.is_table(points).reshape(self.ids.shape)
+        return self.ground.shows_table(*self.ids.shape)
 
 
 def moved(picture: Picture, rng: np.random.Generator) -> Picture:

@@ -1,0 +1,89 @@
+"""Cut-outs: photographed things without their background, of which random compositions are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rsvp_ros.errors import ConfigurationError
+
+SIDE = 256
+"""Longest side that is kept of a cut-out, pixels."""
+OPAQUE = (0.02, 0.95)
+"""Share of a picture that its thing covers: with less nothing is seen, with more nothing was cut out."""
+
+
+def read_cutouts(folders: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """The PNG pictures in these folders and all below them that have an alpha channel and use it.
+
+    uint8 H x W x 4, red, green, blue and alpha, as large as its thing. Raises ConfigurationError for a folder that
+    holds none.
+    """
+    cutouts: list[np.ndarray] = []
+    for folder in folders:
+        paths = sorted(Path(folder).expanduser().rglob("*.png"))
+        found = [cutout for path in paths if (cutout := _read(path)) is not None]
+        if not found:
+            raise ConfigurationError(f"`cutouts` {folder} holds no PNG picture of a thing on a transparent background")
+        cutouts += found
+    return tuple(cutouts)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
+        return None
+    solid = pixels[..., 3] > 127
+    if not OPAQUE[0] <= solid.mean() <= OPAQUE[1]:
+        return None
+    x, y, width, height = cv2.boundingRect(solid.astype(np.uint8))
+    pixels = cv2.cvtColor(pixels[y : y + height, x : x + width], cv2.COLOR_BGRA2RGBA)
+    return _plain(_scaled(_weighed(pixels), min(1.0, SIDE / max(width, height))))
+
+
+def _weighed(cutout: np.ndarray) -> np.ndarray:
+    """float32 h x w x 4, colours as much as they are opaque: what lies behind transparent pixels does not leak in where
+    pixels are mixed."""
+    pixels = cutout.astype(np.float32)
+    pixels[..., :3] *= pixels[..., 3:] / 255
+    return pixels
+
+
+def _plain(weighed: np.ndarray) -> np.ndarray:
+    """uint8; the opposite of `_weighed`."""
+    color = weighed[..., :3] * 255 / np.maximum(weighed[..., 3:], 1e-3)
+    return np.dstack((color, weighed[..., 3])).round().clip(0, 255).astype(np.uint8)
+
+
+def _scaled(weighed: np.ndarray, factor: float) -> np.ndarray:
+    size = [max(2, round(side * factor)) for side in weighed.shape[1::-1]]
+    return cv2.resize(weighed, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+
+
+def posed(rng: np.random.Generator, cutout: np.ndarray, radius: float) -> np.ndarray:
+    """A cut-out turned, mirrored, stretched, in other light and with softer edges; its longer side about 2 `radius`.
+
+    uint8 h x w x 4.
+    """
+    if rng.random() < 0.5:
+        cutout = cutout[:, ::-1]
+    piece = _scaled(_weighed(cutout), 2 * radius / max(cutout.shape[:2]))
+    height, width = piece.shape[:2]
+    angle = rng.uniform(-180, 180) if rng.random() < 0.4 else rng.normal(0, 12)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+    turn[0] *= rng.uniform(0.8, 1.25)
+    reach = np.abs(turn[:, :2]) @ (width, height)
+    turn[:, 2] += reach / 2 - turn @ (width / 2, height / 2, 1)
+    piece = _plain(cv2.warpAffine(piece, turn, [max(2, int(np.ceil(side))) for side in reach]))
+    color, alpha = piece[..., :3], piece[..., 3]
+    if rng.random() < 0.2:
+        color = color[..., rng.permutation(3)]
+    gain = rng.uniform(0.6, 1.35) * rng.uniform(0.9, 1.1, 3)
+    color = np.clip(color * gain + rng.uniform(-30, 30), 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:  # scissors leave sharp, light seams, cameras do not
+        alpha = cv2.erode(alpha, np.ones((3, 3), np.uint8)) if min(alpha.shape) > 24 else alpha
+        alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2))
+    return np.dstack((color, alpha))
