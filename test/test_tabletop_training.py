@@ -11,7 +11,7 @@ from rsvp_ros.geometry import Box, mask_iou
 from rsvp_ros.tabletop.descriptions import has_color
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
-from rsvp_ros.tabletop.view_files import ViewFiles, write_view
+from rsvp_ros.tabletop.view_files import ViewFiles, read_view, write_view
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.dataset import MixedDataset, Shares, collate
 from rsvp_ros.training.prompts import PromptKind, Sample
@@ -94,12 +94,31 @@ def test_prompts_have_the_right_answers_and_nothing_held_out():
                 assert (not sample.targets) == (sample.kind is PromptKind.ABSENT)
                 assert {t.id for t in scene.things}.issuperset(sample.targets)
                 assert Box(0, 0, width, height).intersection(sample.box) == pytest.approx(sample.box.area)
+                languages += not sample.text.isascii()
                 if sample.kind is PromptKind.INSTRUCTION:
-                    languages += not sample.text.isascii()
                     assert sample.box.area == width * height
     assert {PromptKind.ABSENT, PromptKind.WHOLE_TEXT} <= kinds
     assert languages > 0
     assert min(resolutions) <= 240 < max(resolutions), "both as the network sees them and sharper"
+
+
+def test_some_tabletops_get_another_ground(tmp_path, monkeypatch):
+    """The things on it stay as they are; so does all where none is to get one."""
+    files = ViewFiles.among(tmp_path, "train_000000")
+    write_view(files, make_view(320, 240), (), {"split": "train", "seed": 0})
+    view, _ = read_view(files.record)
+
+    def image(share: float) -> np.ndarray:
+        monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.RESURFACED_SHARE", share)
+        monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.WHOLE_SHARE", 1.0)
+        ((scene, _),) = tabletop_scenes(np.random.default_rng(5), (240, 320), 6, 1, [str(files.record)])
+        assert np.array_equal(scene.ids, view.ids)
+        return scene.image
+
+    assert np.array_equal(image(0.0), view.image)
+    other, ground = image(1.0), view.ids == 0
+    assert np.array_equal(other[~ground], view.image[~ground])
+    assert np.abs(other[ground].astype(int) - view.image[ground]).mean() > 10
 
 
 @rendered
