@@ -82,7 +82,7 @@ def cases(height: int, width: int, rng: np.random.Generator) -> dict[str, Callab
         )
         result[f"draw_targets, {count} targets"] = lambda i=image, t=targets: draw_targets(i, t)
         result[f"position and cloud, {count} targets"] = lambda t=targets: [
-            (surface.target_position(points), depth.points_to_cloud(points, HEADER))
+            (surface.target_position(points), depth.points_to_cloud({1: points}, HEADER))
             for points in (surface.target_points(x.mask, smooth, camera, x.box) for x in t)
         ]
     result["array_to_image rgb8"] = lambda: conversions.array_to_image(image, "rgb8", HEADER)

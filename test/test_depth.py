@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("rsvp_ros.msg", reason="the messages are not built: run colcon build and source install/setup.bash")
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -203,27 +203,33 @@ def test_an_uncalibrated_camera_is_named():
 
 
 def test_clouds_arrive_point_by_point(rgbd):
-    image, z, camera = rgbd
-    points = surface.target_points(MUG, z, camera)
-    u, v = np.rint(camera.project(points)).astype(int).T
-    for colors in (None, image[v, u]):
-        cloud = depth.points_to_cloud(points, HEADER, colors)
-        cloud = deserialize_message(serialize_message(cloud), PointCloud2)
-        assert cloud.header == HEADER and (cloud.height, cloud.width) == (1, len(points))
-        assert len(cloud.data) == cloud.row_step == cloud.point_step * cloud.width
-        layout = {field.name: ("<f4", field.offset) for field in cloud.fields}
-        dtype = np.dtype({"names": list(layout), "formats": ["<f4"] * len(layout), "itemsize": cloud.point_step})
-        assert [dtype.fields[name][1] for name in layout] == [offset for _, offset in layout.values()]
-        read = np.frombuffer(cloud.data, dtype)
-        np.testing.assert_array_equal(np.stack([read[c] for c in "xyz"], axis=-1), points)
-        if colors is not None:
-            packed = read["rgb"].copy().view(np.uint32)
-            np.testing.assert_array_equal(np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], -1), colors)
+    _, z, camera = rgbd
+    surfaces = {7: surface.target_points(MUG, z, camera), 70_000: surface.target_points(TABLE[0], z, camera)}
+    cloud = depth.points_to_cloud(surfaces, HEADER)
+    cloud = deserialize_message(serialize_message(cloud), PointCloud2)
+    assert cloud.header == HEADER and (cloud.height, cloud.width) == (1, sum(map(len, surfaces.values())))
+    assert len(cloud.data) == cloud.row_step == cloud.point_step * cloud.width
+    formats = {PointField.FLOAT32: "<f4", PointField.UINT32: "<u4"}
+    read = np.frombuffer(
+        cloud.data,
+        np.dtype(
+            {
+                "names": [field.name for field in cloud.fields],
+                "formats": [formats[field.datatype] for field in cloud.fields],
+                "offsets": [field.offset for field in cloud.fields],
+                "itemsize": cloud.point_step,
+            }
+        ),
+    )
+    for number, points in surfaces.items():
+        of_one = read[read["label"] == number]
+        np.testing.assert_array_equal(np.stack([of_one[c] for c in "xyz"], axis=-1), points)
 
 
-def test_an_empty_cloud_is_a_message_too():
-    cloud = depth.points_to_cloud(np.empty((0, 3), np.float32), HEADER, np.empty((0, 3), np.uint8))
-    assert (cloud.width, len(cloud.data)) == (0, 0)
+@pytest.mark.parametrize("surfaces", [{}, {3: np.empty((0, 3), np.float32)}], ids=["no target", "no point"])
+def test_an_empty_cloud_is_a_message_too(surfaces):
+    cloud = depth.points_to_cloud(surfaces, HEADER)
+    assert (cloud.width, len(cloud.data)) == (0, 0) and len(cloud.fields) == 4
 
 
 def test_a_pose_has_the_position_and_the_frame():

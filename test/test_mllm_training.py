@@ -54,6 +54,7 @@ from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.curve import read_log
+from rsvp_ros.training.failures import TrainingDivergedError
 from rsvp_ros.training.mllm import lessons as lessons_module
 from rsvp_ros.training.mllm import material as material_module
 from rsvp_ros.training.mllm import tokenizer as tokenizer_module
@@ -146,7 +147,6 @@ from rsvp_ros.training.mllm.views import (
 )
 from rsvp_ros.training.mllm.word_loss import WordLoss
 from rsvp_ros.training.resurfacing import resurface
-from rsvp_ros.training.trainer import TrainingDivergedError
 
 TINY = MllmSize(
     vision_hidden=32, vision_layers=1, vision_heads=4, vision_intermediate=32,

@@ -739,6 +739,8 @@ def test_a_target_in_space(shared_data):
         assert box.y0 < y < box.y1
         cloud = until(lambda: clouds, "cloud")[-1]
         points = np.frombuffer(cloud.data, np.float32).reshape(-1, cloud.point_step // 4)[:, :3]
+        labels = np.frombuffer(cloud.data, np.uint32).reshape(-1, cloud.point_step // 4)[:, 3]
+        assert set(labels) == {target.id for target in robot.targets[-1].targets}
         assert len(points) > 500
         assert np.median(points[:, 2]) == pytest.approx(expected_z, abs=0.05)
         array = until(lambda: [m for m in markers if len(m.markers) > 1], "markers")[-1]

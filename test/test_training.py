@@ -22,10 +22,11 @@ from rsvp_ros.training.calibration import LOST, calibrate_presence
 from rsvp_ros.training.curve import read_log
 from rsvp_ros.training.dataset import Batch, MixedDataset, Shares
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, is_held_out
+from rsvp_ros.training.failures import TrainingDivergedError
 from rsvp_ros.training.losses import compute_losses, soft_iou
 from rsvp_ros.training.networks import VlsmLearner
 from rsvp_ros.training.optimizer import MuonAdamW, is_hidden
-from rsvp_ros.training.trainer import Trainer, TrainingDivergedError, learning_rate, train
+from rsvp_ros.training.trainer import Trainer, learning_rate, train
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
@@ -41,24 +43,28 @@ def position_to_pose(position: np.ndarray, header: Header) -> PoseStamped:
     )
 
 
-def points_to_cloud(points: np.ndarray, header: Header, colors: np.ndarray | None = None) -> PointCloud2:
-    """A cloud of points N x 3 float32, with `colors` (uint8 N x 3 RGB) as RViz's and PCL's packed `rgb` field."""
-    names = ["x", "y", "z"]
-    columns = np.asarray(points, np.float32).reshape(-1, 3)
-    if colors is not None:
-        r, g, b = np.asarray(colors, np.uint32).reshape(-1, 3).T
-        columns = np.column_stack([columns, (r << 16 | g << 8 | b).view(np.float32)])
-        names.append("rgb")
+_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("label", "<u4")])
+"""As PCL's PointXYZL."""
+_FIELD_TYPES = {"<f4": PointField.FLOAT32, "<u4": PointField.UINT32}
+
+
+def points_to_cloud(points: Mapping[int, np.ndarray], header: Header) -> PointCloud2:
+    """Targets' points, each N x 3 float32, by their ids, which are the cloud's `label`."""
+    cloud = np.empty(sum(map(len, points.values())), _POINT)
+    if points:
+        cloud["x"], cloud["y"], cloud["z"] = np.concatenate(list(points.values())).T
+        cloud["label"] = np.repeat(list(points), [len(of_one) for of_one in points.values()])
     return PointCloud2(
         header=header,
         height=1,
-        width=len(columns),
+        width=len(cloud),
         fields=[
-            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate(names)
+            PointField(name=name, offset=offset, datatype=_FIELD_TYPES[kind.str], count=1)
+            for name, (kind, offset) in _POINT.fields.items()
         ],
         is_bigendian=False,
-        point_step=4 * len(names),
-        row_step=4 * len(names) * len(columns),
-        data=to_byte_array(columns.astype("<f4", copy=False)),
+        point_step=_POINT.itemsize,
+        row_step=cloud.nbytes,
+        data=to_byte_array(cloud),
         is_dense=True,
     )

@@ -116,7 +116,7 @@ class Outputs:
         seen = [target for target in result.targets if target.mask is not None]
         header = result.frame.header
         positions: dict[int, np.ndarray] = {}
-        clouds: list[np.ndarray] = []
+        surfaces: dict[int, np.ndarray] = {}
         try:
             if seen and depth is not None:
                 metres, camera = depth_to_array(depth[0]), camera_model(depth[1])
@@ -127,7 +127,7 @@ class Outputs:
                         positions[target.id] = position
                         if markers:
                             self._places[target.id] = position, target_size(points)
-                        clouds.append(points)
+                        surfaces[target.id] = points
         except RsvpError as error:
             self._on_problem(error)
         followed = {target.id for target in result.targets if target.state is not TargetState.LOST}
@@ -140,8 +140,8 @@ class Outputs:
             self._pose_of = _pose_target(result.targets, positions, self._pose_of)
             if self._pose_of in positions:
                 self.target_pose.publish(position_to_pose(positions[self._pose_of], header))
-        if cloud and clouds:
-            self.target_points.publish(points_to_cloud(np.concatenate(clouds), header))
+        if cloud and surfaces:
+            self.target_points.publish(points_to_cloud(surfaces, header))
 
 
 def _pose_target(targets: Sequence[Target], seen: Collection[int], last: int | None) -> int | None:

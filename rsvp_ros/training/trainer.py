@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rsvp_ros.errors import ConfigurationError, ModelRunError, RsvpError
+from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.files import disk_errors
-from rsvp_ros.segmentation.torch_runtime import is_out_of_memory
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.batches import in_order
 from rsvp_ros.training.calibration import calibrate_presence
@@ -28,6 +27,7 @@ from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.cutouts import read_cutouts
 from rsvp_ros.training.dataset import Batch, MixedDataset
 from rsvp_ros.training.datasets.loading import divided, open_dataset
+from rsvp_ros.training.failures import TrainingDivergedError, memory_errors
 from rsvp_ros.training.losses import soft_iou
 from rsvp_ros.training.networks import make_learner
 from rsvp_ros.training.optimizer import make_optimizer, set_learning_rate
@@ -44,10 +44,6 @@ ACCEPTED, REFUSED = "present accepted", "absent refused"
 
 CALIBRATION = 16
 """Times as many held-out batches calibrate presence as a validation takes."""
-
-
-class TrainingDivergedError(RsvpError):
-    """The loss is no longer a number. The last checkpoint is untouched."""
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -260,19 +256,6 @@ class Trainer:
                     self._log_figures(report)
                 if self.is_main and (self.step % config.checkpoint_every == 0 or last):
                     self.save()
-
-
-@contextmanager
-def memory_errors(trainer: Any, remedy: str) -> Iterator[None]:
-    """Raises ModelRunError where a training, which tells its `step`, runs out of memory within."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelRunError(
-            f"training ran out of memory at step {trainer.step}: choose {remedy}; it goes on from the last checkpoint"
-        ) from error
 
 
 def train(config: TrainConfig) -> Path | None:

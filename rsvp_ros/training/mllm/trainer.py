@@ -25,6 +25,7 @@ from rsvp_ros.segmentation.torch_runtime import choose_device
 from rsvp_ros.training import config_files
 from rsvp_ros.training.batches import in_order
 from rsvp_ros.training.checkpoint import Checkpoints
+from rsvp_ros.training.failures import TrainingDivergedError, memory_errors
 from rsvp_ros.training.mllm.chains import Part
 from rsvp_ros.training.mllm.embeddings import put_in_order
 from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, row_hidden, rows_of
@@ -37,7 +38,6 @@ from rsvp_ros.training.mllm.tokenizer import make_processor
 from rsvp_ros.training.mllm.word_loss import WordLoss
 from rsvp_ros.training.optimizer import make_optimizer, set_learning_rate
 from rsvp_ros.training.report import Report
-from rsvp_ros.training.trainer import TrainingDivergedError, memory_errors
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,27 @@
+"""What may stop a training, of either model, on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rsvp_ros.errors import ModelRunError, RsvpError
+from rsvp_ros.segmentation.torch_runtime import is_out_of_memory
+
+
+class TrainingDivergedError(RsvpError):
+    """The loss is no longer a number. The last checkpoint is untouched."""
+
+
+@contextmanager
+def memory_errors(trainer: Any, remedy: str) -> Iterator[None]:
+    """Raises ModelRunError where a training, which tells its `step`, runs out of memory within."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelRunError(
+            f"training ran out of memory at step {trainer.step}: choose {remedy}; it goes on from the last checkpoint"
+        ) from error
