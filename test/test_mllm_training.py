@@ -48,6 +48,7 @@ from rsvp_ros.tabletop.instructions import (
     visible_attributes,
 )
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, TRAINING_KINDS, is_held_out_pair
+from rsvp_ros.tabletop.language import GRAMMARS
 from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.queries import Extreme, NearestEdge
 from rsvp_ros.tabletop.splits import Split
@@ -129,6 +130,7 @@ from rsvp_ros.training.mllm.variety import (
     recast,
     repainted,
     retold,
+    unknown_word,
     with_unknown_noun,
     with_unknown_words,
 )
@@ -780,19 +782,36 @@ def test_a_question_s_colours_are_known(material: Material):
     assert mentioned_colors(words, [int(Part.TARGET)] * 3 + [int(Part.LIST)]) == {"red"}
 
 
-@pytest.mark.parametrize("said", ["Give me the red mug, please.", "¿Dónde está el lápiz?", "请给我那个红色的杯子。"])
-def test_unknown_words_come_in_addition_or_in_place(said: str):
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("en", "Give me the red mug, please."), ("es", "¿Dónde está el lápiz?"), ("zh", "请给我那个红色的杯子。")],
+)
+def test_unknown_words_come_in_addition_or_in_place(language: str, said: str):
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        longer = with_unknown_words(said, rng, replace=False)
+        longer = with_unknown_words(said, language, rng, replace=False)
         assert len(longer) > len(said)
         rest = iter(longer)
         assert all(letter in rest for letter in said)  # all that was said is there, in its order
     count, seeds = len(said.split()), range(40)
-    in_place = [with_unknown_words(said, np.random.default_rng(k)) for k in seeds]
+    in_place = [with_unknown_words(said, language, np.random.default_rng(k)) for k in seeds]
     assert any(len(text.split()) == count and not text.endswith(said[-6:]) for text in in_place)
-    compounds = [with_unknown_words(said, np.random.default_rng(k), replace=False) for k in seeds]
+    compounds = [with_unknown_words(said, language, np.random.default_rng(k), replace=False) for k in seeds]
     assert any(len(text.split()) == count for text in compounds), "written together with the next word"
+
+
+@pytest.mark.parametrize("language", ["en", "es", "de"])
+def test_unknown_words_are_none_that_training_says(language: str):
+    """But half of them begin as some do."""
+    rng = np.random.default_rng(0)
+    phrases = GRAMMARS[language].PARAPHRASES
+    said = " ".join(text for usual, others in phrases.items() for text in (usual, *others))
+    known = {word for word in re.findall(r"[^\W\d_]+", said) if len(word) > 3}
+    made = [unknown_word(rng, language) for _ in range(400)]
+    assert len(set(made)) > 300 and known.isdisjoint(made)
+    heads = {word[:4] for word in known}
+    assert 60 < sum(word[:4] in heads for word in made) < 240
+    assert all(letter > "\u4e00" for _ in range(50) for letter in unknown_word(rng, "zh"))
 
 
 @given(st.text(), st.integers(0, 99))

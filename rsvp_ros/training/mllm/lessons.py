@@ -333,7 +333,7 @@ class Lessons:
         if rng.random() < self.unknown_words:
             noun = with_unknown_noun(text, words, parts, language, rng) if rng.random() < UNKNOWN_NOUNS else None
             # What a blind row cannot see it could only guess at
-            text, words = noun or (with_unknown_words(text, rng, replace=not is_blind), words)
+            text, words = noun or (with_unknown_words(text, language, rng, replace=not is_blind), words)
         is_cut = self.varied and rng.random() < CUT_SHARE
         request = request_ids(self.tokenizer, self.frame, prompt, *(pieces(text, rng) if is_cut else (text,)))
         return request, words, parts

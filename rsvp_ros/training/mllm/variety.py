@@ -20,7 +20,7 @@ import numpy as np
 
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, PAINTED, TRAINING_KINDS, is_held_out_pair
-from rsvp_ros.tabletop.language import de, en, es, zh
+from rsvp_ros.tabletop.language import GRAMMARS, de, en, es, zh
 from rsvp_ros.training.mllm.chains import (
     ANCHOR_OF,
     ATTRIBUTES,
@@ -310,31 +310,49 @@ CHINESE_CUTS = 0.25
 """As well: a character is more than a letter."""
 COMPOUNDS = 0.3
 """Of the unknown words that are put in are written together with the next one."""
+ALONE = 0.65
+"""Of them stand alone; of the others as many are two, and so on."""
+MOST_UNKNOWN = 4
 
 
-def unknown_word(rng: np.random.Generator, chinese: bool = False) -> str:
-    """A word that means nothing."""
-    if chinese:
+def unknown_word(rng: np.random.Generator, language: str = "en") -> str:
+    """A word that means nothing: of syllables, or (half of them) of the beginning of one word that training says and
+    the end of another, as a tokenizer knows the parts of most words that training never says, too."""
+    if language == "zh":
         return "".join(chr(int(rng.integers(0x4E00, 0x9FA6))) for _ in range(int(rng.integers(1, 3))))
-    syllables = [f"{rng.choice(_STARTS)}{rng.choice(_VOWELS)}" for _ in range(int(rng.integers(1, 4)))]
-    return "".join(syllables) + str(rng.choice(_ENDS))
+    if rng.random() < 0.5:
+        one, two = rng.choice(_said(language), 2)
+        word = one[: int(rng.integers(2, 6))] + two[-int(rng.integers(2, 6)) :]
+    else:
+        syllables = [f"{rng.choice(_STARTS)}{rng.choice(_VOWELS)}" for _ in range(int(rng.integers(1, 4)))]
+        word = "".join(syllables) + str(rng.choice(_ENDS))
+    return f"{word}k" if word in _said(language) else word
 
 
-def with_unknown_words(text: str, rng: np.random.Generator, replace: bool = True) -> str:
-    """An instruction with one or two unknown words: in addition, or (`replace`) in place of its own.
+@cache
+def _said(language: str) -> tuple[str, ...]:
+    """Words of four letters and more that training says."""
+    phrases = " ".join(text for usual, others in GRAMMARS[language].PARAPHRASES.items() for text in (usual, *others))
+    return tuple(sorted(set(re.findall(r"[^\W\d_]{4,}", phrases))))
+
+
+def with_unknown_words(text: str, language: str, rng: np.random.Generator, replace: bool = True) -> str:
+    """An instruction with unknown words: in addition, or (`replace`) in place of one or two of its own.
 
     So a word that it does not know means to a network that it goes by the others, and not that nothing fits. Some are
-    put in front of another without a space: so are the compounds of German made.
+    put in front of another without a space: so are the compounds of German made; others are up to MOST_UNKNOWN in a
+    row: so are questions asked that it was never asked.
     """
-    chinese = any("\u4e00" <= letter <= "\u9fff" for letter in text)
+    chinese = language == "zh"
     puts = replace and rng.random() < 0.5
     for _ in range(1 + int(rng.random() < 0.35)):
         places = [m.span() for m in re.finditer(r"[\u4e00-\u9fff]" if chinese else r"[^\W\d_]+", text)]
         a, b = places[int(rng.integers(len(places)))]
-        word = unknown_word(rng, chinese)
+        count = 1 if puts else min(int(rng.geometric(ALONE)), MOST_UNKNOWN)
+        words = ("" if chinese else " ").join(unknown_word(rng, language) for _ in range(count))
         joint = "" if chinese or rng.random() < COMPOUNDS else " "
         rest = text[b:] if puts else joint + text[a:]
-        text = text[:a] + word + rest
+        text = text[:a] + words + rest
     return text
 
 
@@ -374,7 +392,7 @@ def with_unknown_noun(
         told[k + 1] = THING
         if Part.LIST not in parts:
             told[told.index(NAME) + 1] = THING
-        return text[: noun.start()] + unknown_word(rng, language == "zh") + text[noun.end() :], told
+        return text[: noun.start()] + unknown_word(rng, language) + text[noun.end() :], told
     return None
 
 
