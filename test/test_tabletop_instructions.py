@@ -797,6 +797,28 @@ def test_german_datives_have_their_n_where_the_noun_is():
     assert not any(noun.endswith(("Klebebandn", "Obstn")) for noun in said)
 
 
+@pytest.mark.parametrize("case", ["nom", "acc"])
+def test_german_says_kein_in_its_case(case):
+    """ "mir fehlt etwas zum Schneiden, aber kein Becher", "gib mir etwas zum Schneiden, aber keinen Becher"."""
+    for seed in range(20):
+        said = GRAMMARS["de"](np.random.default_rng(seed), True)
+        for kind, article in (
+            ("cup", {"nom": "kein", "acc": "keinen"}[case]),
+            ("scissors", "keine"),
+            ("knife", "kein"),
+        ):
+            text = said.refer(Only(Description(use="cut", not_kind=kind)), case).text
+            assert f", aber {article} " in text, text
+
+
+def test_spanish_ordinals_agree_with_what_is_always_plural():
+    for seed in range(20):
+        said = GRAMMARS["es"](np.random.default_rng(seed), False)
+        for side in ("front", "left"):
+            text = said.refer(Ordinal(Description(kind="scissors"), side, 2), "the").text
+            assert text.startswith("las segundas "), text
+
+
 def test_one_kind_has_one_name_in_a_text():
     """Else "the mug left of the coffee mug" would be about two kinds."""
     query = Beside(Description(kind="phone"), "left", Only(Description(kind="phone", color="red")))

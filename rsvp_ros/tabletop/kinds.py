@@ -132,7 +132,7 @@ USES: dict[str, Group] = {
     "light": Group(("candle",), ("phone",)),
     "stick": Group(("tape",)),
     "unlock": Group(("key",), ("phone", "screwdriver")),
-    "serve_soup": Group(("bowl",), ("plate", "mug", "cup", "pan")),
+    "serve_soup": Group(("bowl",), ("plate", "mug", "cup", "pan", "spoon")),
     "fry": Group(("pan",)),
     "make_tea": Group(("teapot",), ("mug", "cup", "pan", "bowl")),
 }
