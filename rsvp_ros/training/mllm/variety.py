@@ -315,25 +315,38 @@ ALONE = 0.65
 MOST_UNKNOWN = 4
 
 
-def unknown_word(rng: np.random.Generator, language: str = "en") -> str:
+def unknown_word(rng: np.random.Generator, language: str) -> str:
     """A word that means nothing: of syllables, or (half of them) of the beginning of one word that training says and
-    the end of another, as a tokenizer knows the parts of most words that training never says, too."""
+    the end of another, as a tokenizer knows the parts of most words that training never says, too. In Chinese one or
+    two characters of all that there are."""
     if language == "zh":
         return "".join(chr(int(rng.integers(0x4E00, 0x9FA6))) for _ in range(int(rng.integers(1, 3))))
-    if rng.random() < 0.5:
-        one, two = rng.choice(_said(language), 2)
-        word = one[: int(rng.integers(2, 6))] + two[-int(rng.integers(2, 6)) :]
-    else:
-        syllables = [f"{rng.choice(_STARTS)}{rng.choice(_VOWELS)}" for _ in range(int(rng.integers(1, 4)))]
-        word = "".join(syllables) + str(rng.choice(_ENDS))
-    return f"{word}k" if word in _said(language) else word
+    said = _said(language)
+    while True:
+        if rng.random() < 0.5:
+            one, two = (said[int(k)] for k in rng.integers(0, len(said), 2))
+            word = one[: int(rng.integers(2, min(6, len(one))))] + two[-int(rng.integers(2, min(6, len(two)))) :]
+        else:
+            syllables = [f"{rng.choice(_STARTS)}{rng.choice(_VOWELS)}" for _ in range(int(rng.integers(1, 4)))]
+            word = "".join(syllables) + str(rng.choice(_ENDS))
+        if word.lower() not in _known(language):
+            return word
 
 
 @cache
 def _said(language: str) -> tuple[str, ...]:
     """Words of four letters and more that training says."""
-    phrases = " ".join(text for usual, others in GRAMMARS[language].PARAPHRASES.items() for text in (usual, *others))
-    return tuple(sorted(set(re.findall(r"[^\W\d_]{4,}", phrases))))
+    phrases = GRAMMARS[language].PARAPHRASES.items()
+    text = " ".join(said for usual, others in phrases for said in (usual, *others))
+    return tuple(sorted(set(re.findall(r"[^\W\d_]{4,}", re.sub(r"\{[^}]*\}", "", text)))))
+
+
+@cache
+def _known(language: str) -> frozenset[str]:
+    """Words that say something, in lower case: those, and all names of kinds and colours."""
+    names = " ".join(noun for nouns in _NOUNS[language].values() for noun in nouns)
+    colors = " ".join((*COLORS, *_COLORS[language].values()))
+    return frozenset(word.lower() for word in (*_said(language), *re.findall(r"[^\W\d_]+", f"{names} {colors}")))
 
 
 def with_unknown_words(text: str, language: str, rng: np.random.Generator, replace: bool = True) -> str:
@@ -341,7 +354,7 @@ def with_unknown_words(text: str, language: str, rng: np.random.Generator, repla
 
     So a word that it does not know means to a network that it goes by the others, and not that nothing fits. Some are
     put in front of another without a space: so are the compounds of German made; others are up to MOST_UNKNOWN in a
-    row: so are questions asked that it was never asked.
+    row: so are questions asked in ways that training never has.
     """
     chinese = language == "zh"
     puts = replace and rng.random() < 0.5
@@ -398,6 +411,8 @@ def with_unknown_noun(
 
 _KINDS_BY_WORD = {kind_word(kind): kind for kind in KINDS}
 _NOUNS = {"en": en.NOUNS, "es": es.NOUNS, "de": de.NOUNS, "zh": zh.NOUNS}
+_COLORS = {"en": {}, "es": es.COLORS, "de": de.COLORS}
+"""English ones are those of the world."""
 
 
 def _kind_place(words: Sequence[str], parts: Sequence[int], index: int) -> int:
