@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -81,12 +81,15 @@ def cases(height: int, width: int, rng: np.random.Generator) -> dict[str, Callab
             conversions.label_image(t, height, width), "mono16", HEADER
         )
         result[f"draw_targets, {count} targets"] = lambda i=image, t=targets: draw_targets(i, t)
-        result[f"position and cloud, {count} targets"] = lambda t=targets: [
-            (surface.target_position(points), depth.points_to_cloud({1: points}, HEADER))
-            for points in (surface.target_points(x.mask, smooth, camera, x.box) for x in t)
-        ]
+        result[f"positions and cloud, {count} targets"] = lambda t=targets: _in_space(t, smooth, camera)
     result["array_to_image rgb8"] = lambda: conversions.array_to_image(image, "rgb8", HEADER)
     return result
+
+
+def _in_space(targets: Sequence[Target], metres: np.ndarray, camera: surface.CameraModel) -> object:
+    surfaces = {target.id: surface.target_points(target.mask, metres, camera, target.box) for target in targets}
+    positions = [surface.target_position(points) for points in surfaces.values()]
+    return positions, depth.points_to_cloud(surfaces, HEADER)
 
 
 def best_ms(function: Callable[[], object], repeat: int) -> float:

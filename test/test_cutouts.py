@@ -13,8 +13,9 @@ from small_training import small_config
 
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.textures import TextureBank
-from rsvp_ros.training.cutouts import SIDE, posed, read_cutouts
-from rsvp_ros.training.drawn_scenes import dead_leaves
+from rsvp_ros.training.config import TrainConfig
+from rsvp_ros.training.cutouts import MARGIN, SIDE, posed, read_cutouts
+from rsvp_ros.training.drawn_scenes import _Canvas, dead_leaves
 from rsvp_ros.training.trainer import Trainer
 
 ORANGE = (240, 120, 10)
@@ -35,18 +36,29 @@ def write(path: Path, rgba: np.ndarray) -> None:
 
 def test_cutouts_are_read_as_large_as_their_things(tmp_path):
     write(tmp_path / "fruit" / "orange.png", disc())
-    write(tmp_path / "large.png", disc(600, 290))
-    write(tmp_path / "opaque.png", np.full((9, 9, 4), 255, np.uint8))
-    write(tmp_path / "empty.png", np.zeros((9, 9, 4), np.uint8))
-    cv2.imwrite(str(tmp_path / "photograph.png"), np.zeros((9, 9, 3), np.uint8))
+    write(tmp_path / "large.PNG", disc(600, 290))
+    write(tmp_path / "opaque.png", np.full((30, 30, 4), 255, np.uint8))
+    write(tmp_path / "speck.png", disc(300, 4))
+    cv2.imwrite(str(tmp_path / "photograph.png"), np.zeros((30, 30, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "sixteen_bits.png"), cv2.cvtColor(disc(), cv2.COLOR_RGBA2BGRA).astype(np.uint16) * 257)
     (tmp_path / "torn.png").write_bytes(b"torn")
-    orange, large = read_cutouts([str(tmp_path)])
+    orange, large, sixteen = read_cutouts([str(tmp_path)])
     assert orange.shape == (25, 25, 4)
     assert orange[12, 12].tolist() == [*ORANGE, 255] and orange[0, 0, 3] == 0
     assert large.shape == (SIDE, SIDE, 4)
-    for pixels in (large, posed(np.random.default_rng(0), orange, 30)):
-        seen = pixels[pixels[..., 3] > 100, :3].astype(int)
-        assert np.ptp(seen, 0).max() <= 3, "what was behind it has leaked in"
+    assert np.array_equal(sixteen, orange)
+
+
+@pytest.mark.parametrize("radius", [6, 12, 30])
+def test_what_is_behind_a_cutout_does_not_leak_in(radius, tmp_path):
+    write(tmp_path / "orange.png", disc())
+    (orange,) = read_cutouts([str(tmp_path)])
+    for seed in range(12):
+        piece = posed(np.random.default_rng(seed), orange, radius)
+        seen = piece[piece[..., 3] > 100, :3].astype(int)
+        assert np.ptp(seen, 0).max() <= 3, seed
+        edges = np.concatenate((piece[0], piece[-1], piece[:, 0], piece[:, -1]))
+        assert edges[:, 3].max() < 128, "soft edges need room"
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "photographs"])
@@ -60,40 +72,56 @@ def test_a_folder_without_cutouts_is_refused(folder, tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 1 << 30), st.floats(1, 200), st.sampled_from([(60, 60), (3, 90), (90, 2), (2, 2)]))
+@given(st.integers(0, 1 << 30), st.floats(1, 200), st.sampled_from([(60, 60), (12, 90), (90, 12), (12, 12)]))
 def test_a_posed_cutout_has_the_size_and_is_whole(seed, radius, size):
     cutout = np.dstack((np.full((*size, 3), 128, np.uint8), np.full(size, 255, np.uint8)))
     piece = posed(np.random.default_rng(seed), cutout, radius)
     assert piece.dtype == np.uint8 and piece.shape[2] == 4
-    longest = 2 * radius * 1.25 * np.sqrt(2) + 4
+    longest = 2 * radius * 1.25 * np.sqrt(2) + 2 * MARGIN + 4
     assert max(piece.shape[:2]) <= longest
     if min(size) == 60 and radius > 20:
         assert np.count_nonzero(piece[..., 3] > 127) > 0.6 * (2 * radius) ** 2
 
 
+@pytest.mark.parametrize("x", [-30, -8, 0, 25, 52, 90])
+@pytest.mark.parametrize("y", [-30, -7, 20, 36, 80])
+def test_a_piece_is_pasted_as_far_as_it_lies_in_the_image(x, y):
+    """Its middle at (x, y): the same as cut from a paste into a larger image."""
+    piece, size, border = disc(21, 9), (40, 60), 60
+    canvas = _Canvas(np.zeros((*size, 3), np.uint8))
+    canvas.paste(piece, np.array((x, y)), 7)
+    wide = _Canvas(np.zeros((size[0] + 2 * border, size[1] + 2 * border, 3), np.uint8))
+    wide.paste(piece, np.array((x + border, y + border)), 7)
+    inside = np.s_[border : border + size[0], border : border + size[1]]
+    assert np.count_nonzero(wide.ids == 7) == np.count_nonzero(piece[..., 3] > 127)
+    assert np.array_equal(canvas.ids, wide.ids[inside]) and np.array_equal(canvas.image, wide.image[inside])
+    assert (canvas.image[canvas.ids == 7] == ORANGE).all() and not canvas.image[canvas.ids == 0].any()
+
+
 def test_cutouts_lie_among_the_leaves_where_the_ids_say():
-    """A disc of a colour that nothing else has: where its pixels are, its id is, but for what lies on it."""
+    """A disc more vivid than all else: it is round, where nothing lies on it."""
     bank = TextureBank(np.random.default_rng(0), 4)
-    cutout = disc(60, 29)
-    grown = shown = 0
+    found = whole = 0
     for seed in range(6):
-        plain, scene = (dead_leaves(np.random.default_rng(seed), bank, 96, 128, c) for c in ((), (cutout,)))
-        assert scene.things and not np.array_equal(plain.image, scene.image)
+        scene = dead_leaves(np.random.default_rng(seed), bank, 96, 128, (disc(60, 29),))
         for thing in scene.things:
             mask = scene.mask(thing)
-            inside = np.median(scene.image[mask], 0)
-            if np.ptp(inside) > 120:  # only the disc is as vivid, also in other light
-                shown += 1
-                outline = cv2.minEnclosingCircle(np.argwhere(mask)[:, ::-1].astype(np.float32))[1]
-                grown += np.count_nonzero(mask) > 0.5 * np.pi * outline**2
-    assert shown >= 6 and grown >= 0.5 * shown, (shown, grown)
-    with_none = dead_leaves(np.random.default_rng(1), bank, 96, 128, ())
-    assert np.array_equal(with_none.image, dead_leaves(np.random.default_rng(1), bank, 96, 128).image)
+            if np.ptp(np.median(scene.image[mask], 0)) > 120:
+                found += 1
+                radius = cv2.minEnclosingCircle(np.argwhere(mask)[:, ::-1].astype(np.float32))[1]
+                whole += np.count_nonzero(mask) > 0.5 * np.pi * radius**2
+    assert found >= 6 and whole >= 0.5 * found, (found, whole)
 
 
-def test_a_training_takes_the_folders_that_are_configured(tmp_path):
+def test_a_training_takes_the_folders_that_are_configured(tmp_path, monkeypatch):
     write(tmp_path / "cutouts" / "orange.png", disc())
-    config = small_config(tmp_path / "out", cutouts=(str(tmp_path / "cutouts"),))
-    assert len(Trainer(config).dataset.cutouts) == 1
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "training.yaml"
+    file.write_text("cutouts: [~/cutouts]\n")
+    folders = TrainConfig.from_file(file, out="o").cutouts
+    assert len(Trainer(small_config(tmp_path / "out", cutouts=folders)).dataset.cutouts) == 1
+    file.write_text("cutouts: ~/cutouts\n")
+    with pytest.raises(ConfigurationError, match=r"`?cutouts`? .*list"):
+        TrainConfig.from_file(file, out="o")
     with pytest.raises(ConfigurationError, match="`cutouts` .*none"):
         Trainer(small_config(tmp_path / "out", cutouts=(str(tmp_path / "none"),)))

@@ -728,7 +728,7 @@ def test_a_target_in_space(shared_data):
         clouds = robot.listen(PointCloud2, "target_points")
         markers = robot.listen(MarkerArray, "markers")
         robot.show(color, depth=array_to_image(depth, "16UC1", Image().header), info=info)
-        robot.result_of(robot.send(follow(box.x0, box.y0, box.width, box.height)))
+        result = robot.result_of(robot.send(follow(box.x0, box.y0, box.width, box.height))).result
         pose = until(lambda: poses, "pose")[-1]
         assert pose.header.frame_id == FRAME_ID
         position = pose.pose.position
@@ -740,7 +740,7 @@ def test_a_target_in_space(shared_data):
         cloud = until(lambda: clouds, "cloud")[-1]
         points = np.frombuffer(cloud.data, np.float32).reshape(-1, cloud.point_step // 4)[:, :3]
         labels = np.frombuffer(cloud.data, np.uint32).reshape(-1, cloud.point_step // 4)[:, 3]
-        assert set(labels) == {target.id for target in robot.targets[-1].targets}
+        assert set(labels) == {target.id for target in result.targets}
         assert len(points) > 500
         assert np.median(points[:, 2]) == pytest.approx(expected_z, abs=0.05)
         array = until(lambda: [m for m in markers if len(m.markers) > 1], "markers")[-1]

@@ -44,7 +44,7 @@ def position_to_pose(position: np.ndarray, header: Header) -> PoseStamped:
 
 
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("label", "<u4")])
-"""As PCL's PointXYZL."""
+"""The fields of PCL's PointXYZL, which `pcl::fromROSMsg` reads by their names."""
 _FIELD_TYPES = {"<f4": PointField.FLOAT32, "<u4": PointField.UINT32}
 
 

@@ -41,7 +41,7 @@ class TrainConfig:
     photographs: str | None = None
     """Folder of pictures of which half of the textures are cut; None: all are procedural."""
     cutouts: tuple[str, ...] = ()
-    """Folders of PNG pictures of things on a transparent background: half of the dead leaves are such."""
+    """Folders of PNG pictures of things on a transparent background: half of the shapes in dead leaves are such."""
     workers: int = 0
     """Processes that make the images; 0: the training's own."""
     textures: int = 160

@@ -12,19 +12,23 @@ from rsvp_ros.errors import ConfigurationError
 
 SIDE = 256
 """Longest side that is kept of a cut-out, pixels."""
-OPAQUE = (0.02, 0.95)
-"""Share of a picture that its thing covers: with less nothing is seen, with more nothing was cut out."""
+LEAST_SIDE = 12
+"""Of a thing, pixels: a smaller one shows nothing."""
+OPAQUE = 0.95
+"""Of a picture that is opaque to more than this share nothing was cut out."""
+MARGIN = 3
+"""Transparent pixels around a posed cut-out, for edges that are made softer."""
 
 
 def read_cutouts(folders: Sequence[str]) -> tuple[np.ndarray, ...]:
     """The PNG pictures in these folders and all below them that have an alpha channel and use it.
 
-    uint8 H x W x 4, red, green, blue and alpha, as large as its thing. Raises ConfigurationError for a folder that
-    holds none.
+    uint8 H x W x 4, red, green, blue and alpha, as large as its thing. All are kept in memory. Raises
+    ConfigurationError for a folder that holds none.
     """
     cutouts: list[np.ndarray] = []
     for folder in folders:
-        paths = sorted(Path(folder).expanduser().rglob("*.png"))
+        paths = sorted(path for path in Path(folder).expanduser().rglob("*") if path.suffix.lower() == ".png")
         found = [cutout for path in paths if (cutout := _read(path)) is not None]
         if not found:
             raise ConfigurationError(f"`cutouts` {folder} holds no PNG picture of a thing on a transparent background")
@@ -34,12 +38,14 @@ def read_cutouts(folders: Sequence[str]) -> tuple[np.ndarray, ...]:
 
 def _read(path: Path) -> np.ndarray | None:
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
         return None
+    if pixels.dtype == np.uint16:
+        pixels = (pixels // 257).astype(np.uint8)
     solid = pixels[..., 3] > 127
-    if not OPAQUE[0] <= solid.mean() <= OPAQUE[1]:
+    x, y, width, height = cv2.boundingRect(solid.view(np.uint8))
+    if min(width, height) < LEAST_SIDE or solid.mean() > OPAQUE:
         return None
-    x, y, width, height = cv2.boundingRect(solid.astype(np.uint8))
     pixels = cv2.cvtColor(pixels[y : y + height, x : x + width], cv2.COLOR_BGRA2RGBA)
     return _plain(_scaled(_weighed(pixels), min(1.0, SIDE / max(width, height))))
 
@@ -75,15 +81,18 @@ def posed(rng: np.random.Generator, cutout: np.ndarray, radius: float) -> np.nda
     angle = rng.uniform(-180, 180) if rng.random() < 0.4 else rng.normal(0, 12)
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
     turn[0] *= rng.uniform(0.8, 1.25)
-    reach = np.abs(turn[:, :2]) @ (width, height)
+    reach = np.abs(turn[:, :2]) @ (width, height) + 2 * MARGIN
     turn[:, 2] += reach / 2 - turn @ (width / 2, height / 2, 1)
-    piece = _plain(cv2.warpAffine(piece, turn, [max(2, int(np.ceil(side))) for side in reach]))
-    color, alpha = piece[..., :3], piece[..., 3]
+    piece = cv2.warpAffine(piece, turn, [int(np.ceil(side)) for side in reach])
+    if rng.random() < 0.5:  # scissors leave sharp, light seams, cameras do not
+        if 2 * radius > 24:
+            alpha = piece[..., 3:]
+            piece *= cv2.erode(alpha, np.ones((3, 3), np.uint8))[..., None] / np.maximum(alpha, 1e-3)
+        piece = cv2.GaussianBlur(piece, (0, 0), rng.uniform(0.4, 1.2))
+    piece = _plain(piece)
+    color = piece[..., :3]
     if rng.random() < 0.2:
         color = color[..., rng.permutation(3)]
     gain = rng.uniform(0.6, 1.35) * rng.uniform(0.9, 1.1, 3)
     color = np.clip(color * gain + rng.uniform(-30, 30), 0, 255).astype(np.uint8)
-    if rng.random() < 0.5:  # scissors leave sharp, light seams, cameras do not
-        alpha = cv2.erode(alpha, np.ones((3, 3), np.uint8)) if min(alpha.shape) > 24 else alpha
-        alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2))
-    return np.dstack((color, alpha))
+    return np.dstack((color, piece[..., 3]))

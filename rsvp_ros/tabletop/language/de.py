@@ -488,6 +488,7 @@ class German(Grammar):
         return " ".join(w for w in words if w) + tail, gender
 
     def useful(self, what: Description, case: str) -> Phrase:
+        """`case`: "nom" or "acc"."""
         purpose, clause = self._use(what)
         text = "etwas " + purpose if self.pick(("zum", "womit")) == "zum" else f"etwas, {clause},"
         if what.not_color:

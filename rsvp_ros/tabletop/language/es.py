@@ -466,7 +466,8 @@ class Spanish(Grammar):
             case Beside() | NextTo() | Between():
                 place = self.place(query)
                 if query.what.use:
-                    return Phrase(f"{self.useful(query.what).text} y que esté {place}")
+                    useful = self.useful(query.what).text
+                    return Phrase(f"{useful}{',' if ', pero' in useful else ''} y que esté {place}")
                 gender, noun, tail, plural = self.head(query.what, False)
                 stands = "que están" if plural else "que está"
                 return Phrase(f"{_article(gender, plural)} {noun}{tail} {stands} {place}", plural)

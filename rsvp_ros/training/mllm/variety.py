@@ -313,6 +313,7 @@ COMPOUNDS = 0.3
 ALONE = 0.65
 """Of them stand alone; of the others as many are two, and so on."""
 MOST_UNKNOWN = 4
+"""In a row."""
 
 
 def unknown_word(rng: np.random.Generator, language: str) -> str:
