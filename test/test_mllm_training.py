@@ -107,7 +107,6 @@ from rsvp_ros.training.mllm.lessons import (
 from rsvp_ros.training.mllm.material import Material, gather
 from rsvp_ros.training.mllm.measure import judge
 from rsvp_ros.training.mllm.model import MERGE, PATCH, MllmSize, build_model, encode_images, load_weights
-from rsvp_ros.training.mllm.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.mllm.questions import RememberingLayout
 from rsvp_ros.training.mllm.seeing import FIELDS, NOTHING, cell_truth, dense_truth
 from rsvp_ros.training.mllm.tokenizer import (
@@ -148,6 +147,7 @@ from rsvp_ros.training.mllm.views import (
     write_store,
 )
 from rsvp_ros.training.mllm.word_loss import WordLoss
+from rsvp_ros.training.places import FARTHEST, STEPS, Ground, offset
 from rsvp_ros.training.resurfacing import resurface
 
 TINY = MllmSize(

@@ -19,7 +19,7 @@ from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.drawn_scenes import Scene, Thing
-from rsvp_ros.training.mllm.places import Ground
+from rsvp_ros.training.places import Ground
 from rsvp_ros.training.prompts import PromptKind, Sample, Vocabulary, sample_prompts
 from rsvp_ros.training.resurfacing import resurface
 

@@ -47,8 +47,8 @@ from rsvp_ros.tabletop.queries import (
 )
 from rsvp_ros.tabletop.view import ObjectView
 from rsvp_ros.training.mllm.extents import CLASSES, Measure, measure_classes, millimetres
-from rsvp_ros.training.mllm.places import FARTHEST, Ground, Place, offset, spot
 from rsvp_ros.training.mllm.views import PATTERN_NAMES, is_lying
+from rsvp_ros.training.places import FARTHEST, Ground, Place, offset, spot
 
 MOST_BANDS = 13
 MOST_THINGS = 12

@@ -24,7 +24,7 @@ from rsvp_ros.training.mllm.chains import (
     y_word,
 )
 from rsvp_ros.training.mllm.extents import CLASSES
-from rsvp_ros.training.mllm.places import FARTHEST
+from rsvp_ros.training.places import FARTHEST
 
 OWN_SHARE = 0.4
 """Of a word's vector that is its own; the rest follows from where it stands."""

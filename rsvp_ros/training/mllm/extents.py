@@ -16,7 +16,7 @@ import numpy as np
 
 from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.view import ObjectView
-from rsvp_ros.training.mllm.places import Ground
+from rsvp_ros.training.places import Ground
 
 CLASSES = 48
 _SHORTEST, _RATIO = 0.7, 1.08

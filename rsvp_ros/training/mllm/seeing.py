@@ -18,7 +18,6 @@ from torch.nn import functional
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.training.mllm.extents import CLASSES, Measure, edge_class
 from rsvp_ros.training.mllm.model import MERGE, PATCH
-from rsvp_ros.training.mllm.places import FARTHEST, Ground
 from rsvp_ros.training.mllm.variety import Picture, moved, recast, repainted, resurfaced
 from rsvp_ros.training.mllm.views import (
     COLOR_NAMES,
@@ -35,6 +34,7 @@ from rsvp_ros.training.mllm.views import (
     to_patch_order,
     to_patches,
 )
+from rsvp_ros.training.places import FARTHEST, Ground
 
 GRID = 9
 """Bands in each direction in which the heads tell where a thing is."""

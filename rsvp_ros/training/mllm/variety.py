@@ -44,9 +44,9 @@ from rsvp_ros.training.mllm.chains import (
     told_place,
 )
 from rsvp_ros.training.mllm.extents import CLASSES
-from rsvp_ros.training.mllm.places import Ground, Place, offset
 from rsvp_ros.training.mllm.recasting import recast_colors
 from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, UNTOLD, SeenThing, ViewStore
+from rsvp_ros.training.places import Ground, Place, offset
 from rsvp_ros.training.resurfacing import resurface
 
 UNTAUGHT = -1

@@ -19,7 +19,7 @@ from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.training.mllm.extents import EXTENT, measure_classes, millimetres
 from rsvp_ros.training.mllm.model import MERGE, PATCH
-from rsvp_ros.training.mllm.places import Ground, spot
+from rsvp_ros.training.places import Ground, spot
 
 KIND_NAMES = tuple(KINDS)
 COLOR_NAMES = tuple(COLORS)
