@@ -15,6 +15,7 @@ from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.cutouts import MARGIN, SIDE, posed, read_cutouts
+from rsvp_ros.training.dataset import Shares
 from rsvp_ros.training.drawn_scenes import _Canvas, dead_leaves
 from rsvp_ros.training.trainer import Trainer
 
@@ -123,5 +124,7 @@ def test_a_training_takes_the_folders_that_are_configured(tmp_path, monkeypatch)
     file.write_text("cutouts: ~/cutouts\n")
     with pytest.raises(ConfigurationError, match=r"`?cutouts`? .*list"):
         TrainConfig.from_file(file, out="o")
+    with pytest.raises(ConfigurationError, match="`cutouts` is for the dead leaves, and `shares` leave none"):
+        TrainConfig("o", cutouts=folders, shares=Shares(0.6, 0.4))
     with pytest.raises(ConfigurationError, match="`cutouts` .*none"):
         Trainer(small_config(tmp_path / "out", cutouts=(str(tmp_path / "none"),)))

@@ -85,6 +85,10 @@ class TrainConfig:
             raise ConfigurationError(
                 f"training option `sizes` needs multiples of {Vlsm.stride} from 32, it is {self.sizes}"
             )
+        if self.cutouts and sum(vars(self.shares).values()) > 1 - 1e-6:
+            raise ConfigurationError(
+                "training option `cutouts` is for the dead leaves, and `shares` leave none: lower some"
+            )
         if self.precision not in PRECISIONS:
             raise ConfigurationError(
                 f"training option `precision` is {self.precision!r}: it must be one of {', '.join(PRECISIONS)}"

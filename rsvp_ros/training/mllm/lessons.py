@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.files import written_whole
 from rsvp_ros.geometry import RegionGrid
+from rsvp_ros.reasoning.mllm.model_folder import EMBEDDED_PROMPTS
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.instruction import LANGUAGES, InstructionKind
 from rsvp_ros.tabletop.instructions import sample_questions
@@ -49,7 +50,7 @@ from rsvp_ros.training.mllm.variety import (
     with_unknown_words,
     without_colors,
 )
-from rsvp_ros.training.mllm.views import HEIGHT, PROMPTS, WIDTH, ViewStore, network_image, recolored, to_patches
+from rsvp_ros.training.mllm.views import HEIGHT, WIDTH, ViewStore, network_image, recolored, to_patches
 
 QUESTIONS = 8
 """About a view, at most."""
@@ -106,7 +107,7 @@ def make_lessons(view: View, rng: np.random.Generator, is_training: bool = True)
                 said = (grammar(rng, is_training, len(q.answer.ids)).say(q.query) for _ in range(PHRASINGS))
                 texts[language] = list(dict.fromkeys(said))
         chains = {}
-        for bands in {prompt.rows for prompt in PROMPTS}:
+        for bands in {prompt.rows for prompt in EMBEDDED_PROMPTS}:
             chain = write_chain(q.query, q.answer, layout, "en", RegionGrid(bands, bands, *size))
             chains[bands] = [index[word] for word in chain.words]
         yield Lesson(q.kind.value, texts, chains, "".join(str(int(part)) for part in chain.parts))
@@ -296,7 +297,8 @@ class Lessons:
         return LessonBatch(shown, truth, tuple(_collate(group) for group in (rows, reading) if group))
 
     def _prompt(self, rng: np.random.Generator) -> VisualPrompt:
-        return PROMPTS[0] if rng.random() < USUAL_SHARE else PROMPTS[1 + int(rng.integers(len(PROMPTS) - 1))]
+        usual, *others = EMBEDDED_PROMPTS
+        return usual if rng.random() < USUAL_SHARE else others[int(rng.integers(len(others)))]
 
     def _row(
         self, lesson: Lesson, prompt: VisualPrompt, rng: np.random.Generator, picture: Picture | None = None

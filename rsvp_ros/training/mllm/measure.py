@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneratio
 from rsvp_ros.errors import ParseError
 from rsvp_ros.geometry import Box, RegionGrid
 from rsvp_ros.reasoning.families import FAMILIES
+from rsvp_ros.reasoning.mllm.model_folder import EMBEDDED_PROMPTS
 from rsvp_ros.reasoning.parsing import parse_answer
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.instruction import LANGUAGES
@@ -26,7 +27,7 @@ from rsvp_ros.training.mllm.language import COLUMNS, ROWS, read_frames, rows_of,
 from rsvp_ros.training.mllm.lessons import Lesson, Lessons, request_ids, spoken_words
 from rsvp_ros.training.mllm.model import encode_images
 from rsvp_ros.training.mllm.tokenizer import FAMILY, answer_ids
-from rsvp_ros.training.mllm.views import PROMPTS, network_image, to_patches
+from rsvp_ros.training.mllm.views import network_image, to_patches
 
 IMAGES_AT_ONCE = 4
 MOST_TOKENS = 220
@@ -55,7 +56,7 @@ def measure(
     lessons: Lessons,
     views: Sequence[int],
     forced: bool,
-    prompt: VisualPrompt = PROMPTS[0],
+    prompt: VisualPrompt = EMBEDDED_PROMPTS[0],
 ) -> list[Judged]:
     """Ask all questions about some views, each in one language, in turn; forced: with the true list given."""
     judged: list[Judged] = []

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from rsvp_ros.geometry import Box, RegionGrid
+from rsvp_ros.reasoning.mllm.model_folder import EMBEDDED_PROMPTS
 from rsvp_ros.training.mllm.extents import CLASSES, Measure, edge_class
 from rsvp_ros.training.mllm.model import MERGE, PATCH
 from rsvp_ros.training.mllm.variety import Picture, moved, recast, repainted, resurfaced
@@ -24,7 +25,6 @@ from rsvp_ros.training.mllm.views import (
     HEIGHT,
     KIND_NAMES,
     PATTERN_NAMES,
-    PROMPTS,
     UNTOLD,
     WIDTH,
     SeenThing,
@@ -214,7 +214,8 @@ def seeing_batch(
             image, ids = image[:, ::-1].copy(), ids[:, ::-1].copy()
             ground = ground.moved(np.array([[-1.0, 0, width - 1], [0, 1, 0]]))
         ids = cv2.resize(ids, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-        pictures.append(network_image(recolored(image, rng), PROMPTS[int(rng.integers(len(PROMPTS)))]))
+        image = recolored(image, rng)
+        pictures.append(network_image(image, EMBEDDED_PROMPTS[int(rng.integers(len(EMBEDDED_PROMPTS)))]))
         truth = dense_truth(ids, picture.things, ground)
         fine.append(truth[0])
         coarse.append(truth[1])

@@ -20,12 +20,13 @@ from transformers import (
 )
 
 from rsvp_ros.reasoning.families import FAMILIES
+from rsvp_ros.reasoning.mllm.model_folder import EMBEDDED_PROMPTS
 from rsvp_ros.reasoning.prompts import Prompts
 from rsvp_ros.reasoning.reasoner import ReasonerConfig
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.training.mllm.chains import answer_words
 from rsvp_ros.training.mllm.model import MERGE, PATCH
-from rsvp_ros.training.mllm.views import HEIGHT, MEAN, PROMPTS, STD, WIDTH
+from rsvp_ros.training.mllm.views import HEIGHT, MEAN, STD, WIDTH
 
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>",
@@ -53,13 +54,13 @@ def prompt_parts(prompt: VisualPrompt) -> tuple[str, str]:
 
 @cache
 def system_text() -> str:
-    return Prompts("", PROMPTS[0], FAMILIES[FAMILY], (WIDTH, HEIGHT), 1).render("system")
+    return Prompts("", EMBEDDED_PROMPTS[0], FAMILIES[FAMILY], (WIDTH, HEIGHT), 1).render("system")
 
 
 def fixed_parts() -> tuple[str, ...]:
     """All text that is the same in every request, longest first: each becomes a token."""
     texts = {system_text()}
-    for prompt in PROMPTS:
+    for prompt in EMBEDDED_PROMPTS:
         texts.update(prompt_parts(prompt))
     return tuple(sorted(texts, key=len, reverse=True))
 

@@ -100,10 +100,6 @@ class Picture:
         found = self.ground.places([(thing.x, thing.y) for thing in self.things])
         return {thing.id: place for thing, place in zip(self.things, found, strict=True)}
 
-    def table(self) -> np.ndarray:
-        """Which pixels show the plane of the table's top where the table is, bool H x W."""
-        return self.ground.shows_table(*self.ids.shape)
-
 
 def moved(picture: Picture, rng: np.random.Generator) -> Picture:
     """A little larger or smaller, shifted, turned and stretched.
@@ -178,7 +174,8 @@ def resurfaced(picture: Picture, rng: np.random.Generator) -> Picture:
     """Some on another ground (resurfacing.py)."""
     if rng.random() >= RESURFACED_SHARE:
         return picture
-    return dataclasses.replace(picture, image=resurface(picture.image, picture.ids, picture.table(), rng))
+    table = picture.ground.shows_table(*picture.ids.shape)
+    return dataclasses.replace(picture, image=resurface(picture.image, picture.ids, table, rng))
 
 
 def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
@@ -322,7 +319,7 @@ def unknown_word(rng: np.random.Generator, language: str) -> str:
     two characters of all that there are."""
     if language == "zh":
         return "".join(chr(int(rng.integers(0x4E00, 0x9FA6))) for _ in range(int(rng.integers(1, 3))))
-    said = _said(language)
+    said = _long(language)
     while True:
         if rng.random() < 0.5:
             one, two = (said[int(k)] for k in rng.integers(0, len(said), 2))
@@ -334,20 +331,24 @@ def unknown_word(rng: np.random.Generator, language: str) -> str:
             return word
 
 
-@cache
-def _said(language: str) -> tuple[str, ...]:
-    """Words of four letters and more that training says."""
+def _said(language: str) -> set[str]:
+    """Words that training says."""
     phrases = GRAMMARS[language].PARAPHRASES.items()
     text = " ".join(said for usual, others in phrases for said in (usual, *others))
-    return tuple(sorted(set(re.findall(r"[^\W\d_]{4,}", re.sub(r"\{[^}]*\}", "", text)))))
+    return set(re.findall(r"[^\W\d_]+", re.sub(r"\{[^}]*\}", "", text)))
+
+
+@cache
+def _long(language: str) -> tuple[str, ...]:
+    """Those of four letters and more."""
+    return tuple(sorted(word for word in _said(language) if len(word) > 3))
 
 
 @cache
 def _known(language: str) -> frozenset[str]:
     """Words that say something, in lower case: those, and all names of kinds and colours."""
-    names = " ".join(noun for nouns in _NOUNS[language].values() for noun in nouns)
-    colors = " ".join((*COLORS, *_COLORS[language].values()))
-    return frozenset(word.lower() for word in (*_said(language), *re.findall(r"[^\W\d_]+", f"{names} {colors}")))
+    names = (*COLORS, *_COLORS[language].values(), *(noun for nouns in _NOUNS[language].values() for noun in nouns))
+    return frozenset(word.lower() for word in (*_said(language), *re.findall(r"[^\W\d_]+", " ".join(names))))
 
 
 def with_unknown_words(text: str, language: str, rng: np.random.Generator, replace: bool = True) -> str:

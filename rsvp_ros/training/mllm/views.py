@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.reasoning.mllm.model_folder import EMBEDDED_PROMPTS
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 from rsvp_ros.tabletop.descriptions import is_named_wooden, rolls
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, ROLLS_LYING
@@ -96,10 +95,6 @@ def to_patch_order(cells: np.ndarray) -> np.ndarray:
 def network_image(image: np.ndarray, prompt: VisualPrompt) -> np.ndarray:
     """A camera's image with its visual prompt, as large as the network sees it."""
     return cv2.resize(prompt.draw(image), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-
-
-PROMPTS = EMBEDDED_PROMPTS
-"""The visual prompts that the network gets to know, the usual one first."""
 
 
 def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
