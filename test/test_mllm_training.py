@@ -66,6 +66,7 @@ from rsvp_ros.training.mllm.chains import (
     NOT,
     PRESENT,
     RELATED,
+    RELATIONS,
     SCENE,
     START,
     Part,
@@ -98,6 +99,7 @@ from rsvp_ros.training.mllm.lessons import (
     Lesson,
     LessonFile,
     Lessons,
+    Rows,
     draw,
     make_lessons,
     request_ids,
@@ -131,6 +133,7 @@ from rsvp_ros.training.mllm.variety import (
     retold,
     unknown_word,
     with_unknown_noun,
+    with_unknown_relation,
     with_unknown_words,
 )
 from rsvp_ros.training.mllm.views import (
@@ -890,6 +893,70 @@ def test_an_unknown_noun_is_a_thing_of_its_colour(material: Material):
             assert text != texts[0]
             changed, listed = changed + 1, listed + (Part.LIST in parts)
     assert changed > 5 and listed
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "before", "after"),
+    [
+        ("en", "Give me the thing to the left of the mug.", "Give me the thing ", " of the mug."),
+        ("en", "Give me the second thing from the left that is behind the mug.", "from the left that is ", " the mug."),
+        ("es", "Dame lo que está justo al lado del tazón.", "Dame lo que está ", " del tazón."),
+        ("de", "Was liegt rechts vom Becher?", "Was liegt ", " vom Becher?"),
+        ("zh", "杯子前面是什么？", "杯子", "是什么？"),
+    ],
+)
+def test_how_a_thing_lies_becomes_unknown_and_what_is_next_is_meant(language: str, said: str, before: str, after: str):
+    words = [START, " thing", RELATIONS["left"], " one:", " mug", SCENE]
+    parts = [Part.GLUE, *[Part.TARGET] * 4, Part.GLUE]
+    for seed in range(20):
+        text, told = with_unknown_relation(said, words, parts, language, np.random.default_rng(seed))
+        assert before in text and text.endswith(after) and text != said
+        assert told == [START, " thing", RELATIONS["next"], " one:", " mug", SCENE]
+    for other in (" between", " one:"):  # says no side
+        words[2] = other
+        assert with_unknown_relation(said, words, parts, language, np.random.default_rng(0)) is None
+
+
+def test_most_that_is_said_about_sides_can_become_unknown(material: Material):
+    rng, sides = np.random.default_rng(0), {word for how, word in RELATIONS.items() if how != "between"}
+    changed: Counter[tuple[str, bool]] = Counter()
+    for lesson in (lesson for of_view in material.train[1] for lesson in of_view):
+        parts = [int(part) for part in lesson.parts]
+        for language, texts in lesson.texts.items():
+            words = spoken_words(lesson, 9, language)
+            said = [word for word, part in zip(words, parts, strict=True) if part == Part.TARGET and word in sides]
+            new = with_unknown_relation(texts[0], words, parts, language, rng)
+            assert new is None or len(said) == 1
+            if len(said) == 1:
+                changed[language, new is not None] += 1
+    for language in LANGUAGES:
+        assert changed[language, True] > 3 * changed[language, False]
+
+
+def test_only_rows_for_reading_ask_for_another_thing(material: Material, monkeypatch):
+    """Where a side is unknown: the answer of a whole row is to its own question."""
+    monkeypatch.setattr(lessons_module, "UNKNOWN_RELATIONS", 1.0)
+    frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
+    options = {"reading_rows": 60, "unknown_words": 1.0}
+    lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 4, 60, **options)
+    next_to = answer_ids(material.tokenizer, [RELATIONS["next"]])[0]
+    questions = {
+        tuple(answer_ids(material.tokenizer, [answer_words()[k] for k in chain])[:-1])
+        for of_view in material.train[1] for lesson in of_view for chain in lesson.chains.values()
+    }  # fmt: skip
+    targets = {answer[: answer.index(answer_ids(material.tokenizer, [SCENE])[0])] for answer in questions}
+    whole, reading = lessons.batch(0).rows
+
+    def told(rows: Rows) -> list[tuple[int, ...]]:
+        end = answer_ids(material.tokenizer, [SCENE])[0]
+        found = [row[row >= 0].tolist() for row in rows.targets]
+        return [tuple(row[: row.index(end)]) for row in found]
+
+    things = {answer_ids(material.tokenizer, [" thing"])[0]}  # that is what unknown kinds become, too
+    own = [row for row in told(whole) if things.isdisjoint(row)]
+    assert own and set(own) <= targets
+    others = [row for row in told(reading) if row not in targets and things.isdisjoint(row)]
+    assert others and all(next_to in row for row in others)
 
 
 def test_what_is_learned_last_is_asked_more_often():

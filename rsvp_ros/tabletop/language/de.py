@@ -194,6 +194,7 @@ SIDES = {
     "front": ("vor",),
     "behind": ("hinter",),
 }
+NEAR = ("neben", "direkt neben", "gleich neben", "~nahe bei")
 SUPERLATIVES = {
     "largest": ("größt",),
     "smallest": ("kleinst", "~winzigst"),
@@ -565,7 +566,7 @@ class German(Grammar):
     def place(self, query: Beside | NextTo | Between) -> str:
         if isinstance(query, Between):
             return f"zwischen {self.known(query.first, 'dat')} und {self.known(query.second, 'dat')}"
-        near = self.pick(("neben", "direkt neben", "gleich neben", "~nahe bei"))
+        near = self.pick(NEAR)
         before = near if isinstance(query, NextTo) else self.pick(SIDES[query.side])
         return f"{before} {self.known(query.anchor, 'dat')}"
 

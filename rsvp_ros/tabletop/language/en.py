@@ -98,6 +98,7 @@ SIDES = {
     "front": ("in front of",),
     "behind": ("behind", "~in back of"),
 }
+NEAR = ("next to", "beside", "right next to", "~right by")
 SUPERLATIVES = {
     "largest": ("largest", "biggest"),
     "smallest": ("smallest", "~tiniest"),
@@ -427,7 +428,7 @@ class English(Grammar):
     def place(self, query: Beside | NextTo | Between) -> str:
         if isinstance(query, Between):
             return f"between {self.refer(query.first, 'known').text} and {self.refer(query.second, 'known').text}"
-        near = self.pick(("next to", "beside", "right next to", "~right by"))
+        near = self.pick(NEAR)
         before = near if isinstance(query, NextTo) else self.pick(SIDES[query.side])
         return f"{before} {self.refer(query.anchor, 'known').text}"
 

@@ -132,6 +132,7 @@ SIDES = {
     "front": ("delante de", "~enfrente de"),
     "behind": ("detrás de",),
 }
+NEAR = ("al lado de", "junto a", "justo al lado de", "~muy cerca de")
 SUPERLATIVES = {
     "largest": ("más grande", "~de mayor tamaño"),
     "smallest": ("más pequeño", "~de menor tamaño"),
@@ -477,7 +478,7 @@ class Spanish(Grammar):
     def place(self, query: Beside | NextTo | Between) -> str:
         if isinstance(query, Between):
             return f"entre {self.refer(query.first, 'known').text} y {self.refer(query.second, 'known').text}"
-        near = self.pick(("al lado de", "junto a", "justo al lado de", "~muy cerca de"))
+        near = self.pick(NEAR)
         before = near if isinstance(query, NextTo) else self.pick(SIDES[query.side])
         return f"{before} {self.refer(query.anchor, 'known').text}"
 

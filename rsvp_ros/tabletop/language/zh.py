@@ -111,6 +111,7 @@ SIDES = {
     "front": ("前面", "~前方"),
     "behind": ("后面", "~后方"),
 }
+NEAR = ("旁边", "~边上")
 SUPERLATIVES = {
     "largest": ("最大",),
     "smallest": ("最小",),
@@ -383,7 +384,7 @@ class Chinese(Grammar):
     def place(self, query: Beside | NextTo | Between) -> str:
         if isinstance(query, Between):
             return f"{self.refer(query.first).text}和{self.refer(query.second).text}" + self.pick(("中间", "之间"))
-        near = self.pick(("旁边", "~边上"))
+        near = self.pick(NEAR)
         where = near if isinstance(query, NextTo) else self.pick(SIDES[query.side])
         return self.refer(query.anchor).text + where
 

@@ -47,6 +47,7 @@ from rsvp_ros.training.mllm.variety import (
     resurfaced,
     retold,
     with_unknown_noun,
+    with_unknown_relation,
     with_unknown_words,
     without_colors,
 )
@@ -60,6 +61,8 @@ USUAL_SHARE = 0.8
 """Of the images carry the usual visual prompt, 9 x 9; the others one of those that the ablations ask about."""
 UNKNOWN_NOUNS = 0.3
 """Of the instructions that get unknown words have one for a kind, where their answer can do without it."""
+UNKNOWN_RELATIONS = 0.6
+"""Of the others one for how a thing lies to another, where they say so."""
 CUT_SHARE = 0.5
 """Of the instructions that are varied are cut within some words."""
 MISREAD_SHARE = 0.5
@@ -320,22 +323,34 @@ class Lessons:
     def _reading_row(self, rng: np.random.Generator) -> tuple[list[int], list[int], list[int]]:
         """As `_row`, about any view, up to the end of the target."""
         (lesson,) = draw(self.lessons[self.order[int(rng.integers(len(self.order)))]], 1, rng)
-        request, words, parts = self._request(lesson, self._prompt(rng), rng, is_blind=True)
+        request, words, parts = self._request(lesson, self._prompt(rng), rng, is_blind=True, is_reading=True)
         end = 2 + max(k for k, part in enumerate(parts) if part == Part.TARGET)
         return request, answer_ids(self.tokenizer, words[:end])[:-1], parts[:end]
 
     def _request(
-        self, lesson: Lesson, prompt: VisualPrompt, rng: np.random.Generator, is_blind: bool
+        self,
+        lesson: Lesson,
+        prompt: VisualPrompt,
+        rng: np.random.Generator,
+        is_blind: bool,
+        is_reading: bool = False,
     ) -> tuple[list[int], list[str], list[int]]:
-        """A question in one of its languages and phrasings, varied: its tokens, the answer's words and their parts."""
+        """A question in one of its languages and phrasings, varied: its tokens, the answer's words and their parts.
+
+        is_reading: the target alone is told, and may become another.
+        """
         language = str(rng.choice(sorted(lesson.texts)))
         texts = lesson.texts[language]
         text = texts[int(rng.integers(len(texts)))]
         words, parts = spoken_words(lesson, prompt.rows, language), [*map(int, lesson.parts)]
         if rng.random() < self.unknown_words:
-            noun = with_unknown_noun(text, words, parts, language, rng) if rng.random() < UNKNOWN_NOUNS else None
+            changed = with_unknown_noun(text, words, parts, language, rng) if rng.random() < UNKNOWN_NOUNS else None
+            if changed is None and rng.random() < UNKNOWN_RELATIONS:
+                changed = with_unknown_relation(text, words, parts, language, rng)
+                if changed is not None and changed[1] != words and not is_reading:
+                    changed = None  # another thing would be meant
             # What a blind row cannot see it could only guess at
-            text, words = noun or (with_unknown_words(text, language, rng, replace=not is_blind), words)
+            text, words = changed or (with_unknown_words(text, language, rng, replace=not is_blind), words)
         is_cut = self.varied and rng.random() < CUT_SHARE
         request = request_ids(self.tokenizer, self.frame, prompt, *(pieces(text, rng) if is_cut else (text,)))
         return request, words, parts

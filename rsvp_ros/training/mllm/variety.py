@@ -31,6 +31,7 @@ from rsvp_ros.training.mllm.chains import (
     NAME,
     NOT,
     RELATED,
+    RELATIONS,
     ROWS,
     THING,
     Part,
@@ -411,8 +412,47 @@ def with_unknown_noun(
     return None
 
 
+def with_unknown_relation(
+    text: str, words: Sequence[str], parts: Sequence[int], language: str, rng: np.random.Generator
+) -> tuple[str, list[str]] | None:
+    """An instruction with unknown words for how a thing lies to another, and what it is then taken to ask for: what
+    lies next to that. A guess at a side would be wrong three times of four, and then nothing would be found there.
+
+    None where no such words can be replaced: two things may be meant, or the sentence hide them.
+    """
+    said = [k for k, part in enumerate(parts) if part == Part.TARGET and words[k] in _SIDES]
+    places = [*_relation_pattern(language).finditer(text)]
+    if len(said) != 1 or len(places) != 1:
+        return None
+    told = list(words)
+    told[said[0]] = RELATIONS["next"]
+    chinese = language == "zh"
+    unknown = ("" if chinese else " ").join(unknown_word(rng, language) for _ in range(int(rng.integers(1, 3))))
+    start, end = places[0].span()
+    if chinese and end - start > 1 and rng.random() < 0.5:
+        end -= 1  # 边 and 面 alone say that it is a place, and not which
+    return text[:start] + unknown + text[end:], told
+
+
+_SIDES = frozenset(word for how, word in RELATIONS.items() if how != "between")
+
+
+@cache
+def _relation_pattern(language: str) -> re.Pattern:
+    """How training says that a thing lies beside another, up to the preposition that an article may melt into."""
+    usual = [*_NEAR[language], *(said for sayings in _SIDES_SAID[language].values() for said in sayings)]
+    usual = [said for said in usual if not said.startswith("~")]
+    known = {*usual, *(other for said in usual for other in GRAMMARS[language].PARAPHRASES.get(said, ()))}
+    forms = [re.sub(r" (of|von|de|a)$", r"(?= \1)", re.escape(said).replace("\\ ", " ")) for said in known]
+    any_form = "|".join(sorted(forms, key=len, reverse=True))
+    any_form = any_form.replace("(?= von)", "(?= vo[nm])")
+    return re.compile(any_form if language == "zh" else rf"\b(?:{any_form})\b")
+
+
 _KINDS_BY_WORD = {kind_word(kind): kind for kind in KINDS}
 _NOUNS = {"en": en.NOUNS, "es": es.NOUNS, "de": de.NOUNS, "zh": zh.NOUNS}
+_NEAR = {"en": en.NEAR, "es": es.NEAR, "de": de.NEAR, "zh": zh.NEAR}
+_SIDES_SAID = {"en": en.SIDES, "es": es.SIDES, "de": de.SIDES, "zh": zh.SIDES}
 _COLORS = {"en": {}, "es": es.COLORS, "de": de.COLORS}
 """English ones are those of the world."""
 
