@@ -16,7 +16,7 @@ class InstructionKind(enum.Enum):
     USE = "use"
     """"something to cut the rope with"."""
     RELATION = "relation"
-    """"what is left of the blue bottle"."""
+    """"what is to the left of the blue bottle"."""
     ORDINAL = "ordinal"
     """"the third object from the left"."""
     SIZE = "size"
