@@ -540,6 +540,7 @@ class Perception:
                 tell(text)
 
             reasoning = self.reasoner.reason(frame.image, request.instruction, on_steps, request.stopping)
+            reasoning = replace(reasoning, duration_s=request.elapsed_s)
             proposals = reasoning.proposals
         request.reasoning, request.steps = reasoning, reasoning.steps
         request.state = RequestState.CATCHING_UP

@@ -28,9 +28,10 @@ class Frame:
     @property
     def image(self) -> np.ndarray:
         """uint8 H x W x 3 RGB. Raises InvalidImageError where the source's data cannot be decoded."""
-        if not isinstance(self._image, np.ndarray):
-            self._image = self._image()
-        return self._image
+        image = self._image  # once: another thread may decode it, too
+        if not isinstance(image, np.ndarray):
+            self._image = image = image()
+        return image
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Reasoning:
     """Everything the MLLM wrote, verbatim, the turns joined by a line of dashes."""
     model: str = ""
     duration_s: float = 0.0
+    """Until its last word: from the image, and from the request where one was made."""
     prompt_tokens: int = 0
     """0 where the backend does not tell."""
     completion_tokens: int = 0

@@ -153,6 +153,7 @@ class Robot:
         self._executor.shutdown()
         for thread in self._threads:
             thread.join()
+        self.find_target.destroy()  # destroy_node leaves it, and it the participant with its threads and shared memory
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -264,3 +265,50 @@ def test_a_camera_that_fits_is_not_blamed_for_one_that_did_not(rig, monkeypatch)
     rig.until(lambda: rig._images.get_subscription_count(), "connection")
     rig.show(0)
     assert "nothing comes" in rig.camera.status().problem
+
+
+@pytest.mark.parametrize("rig", [{}], indirect=True)
+def test_a_rate_that_fell_is_told_for_a_while_and_a_pause_is_none(rig, monkeypatch):
+    now = [1000.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], monotonic_ns=lambda: int(now[0] * 1e9))
+    monkeypatch.setattr(camera, "time", clock)
+    image = array_to_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", _header(0))
+    rig.targets = []
+
+    def film(seconds: float, hz: float) -> list[str]:
+        """What is said each second."""
+        said = []
+        for k in range(int(seconds * hz)):
+            now[0] += 1 / hz
+            image.header.stamp = Time(sec=int(now[0]), nanosec=int(now[0] % 1 * 1e9))
+            rig.camera._on_image(image)
+            if k % hz == 0:
+                said.append(rig.camera.status().problem)
+        return said
+
+    assert not any(film(10, 10))
+    now[0] += 60
+    assert "nothing publishes" in rig.camera.status().problem or "nothing comes" in rig.camera.status().problem
+    assert not any(film(10, 10)), "after a pause"
+    fallen = film(150, 4)
+    assert "4.0 Hz" in fallen[12], fallen[12]
+    assert not any(fallen[120:]), "by now this is its usual rate"
+
+
+def test_depth_that_is_not_registered_to_the_images_is_told_of(rig, monkeypatch):
+    rig.connect()
+    rig.show(0)
+    color = array_to_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", Header(frame_id="color_optical_frame"))
+    rig.camera._on_image(color)
+
+    def problem(height: int, width: int, frame_id: str) -> str:
+        depth = np.ones((height, width), np.uint16)
+        rig.camera._on_depth(array_to_image(depth, "16UC1", Header(frame_id=frame_id)))
+        return rig.camera.status().problem
+
+    assert not problem(HEIGHT, WIDTH, "color_optical_frame")
+    assert not problem(2 * HEIGHT, 2 * WIDTH, "color_optical_frame"), "another resolution is told by the intrinsics"
+    assert not problem(HEIGHT, WIDTH, ""), "does not tell"
+    assert "align_depth" in problem(HEIGHT, WIDTH, "depth_optical_frame")
+    assert f"is {WIDTH} x {HEIGHT // 2}" in problem(HEIGHT // 2, WIDTH, "color_optical_frame")
+    assert not problem(HEIGHT, WIDTH, "color_optical_frame"), "put right"

@@ -104,6 +104,9 @@ def test_in_the_node(scene, tmp_path):
         result = robot.result_of(robot.send(FindTarget.Goal(instruction="the yellow banana"))).result
         assert result.error_code == FindTarget.Result.NOT_FOUND
         assert "the yellow banana" in result.error_msg
+        assert not result.reasoning.found and result.reasoning.proposals
+        last = harness.until(lambda: robot.reasonings[-1].error_code and robot.reasonings[-1], "the last word")
+        assert (last.complete, last.found, last.error_msg) == (True, False, result.error_msg)
     save("sam2", tmp_path / "sam2")
     boxes_only = {"segmenter": {"backend": "transformers", "model": str(tmp_path / "sam2")}}
     with harness.running("boxes", boxes_only) as (node, robot):

@@ -474,6 +474,13 @@ def test_a_wrong_parameter_is_named_and_the_node_lives(parameters, words):
         assert node.process.poll() is None
 
 
+def test_a_whole_number_is_a_float_too():
+    parameters = {"tracker": {"lost_after_s": 3, "min_score": 7}, "mllm": {"openai": {"temperature": 0}}}
+    with running("whole", parameters, active=False) as (node, _):
+        node.wait_for_log("parameter tracker.min_score is 7: it must be a float from 0 to 1")
+        assert "lost_after_s is" not in node.log and "temperature is" not in node.log
+
+
 def test_ctrl_c_ends_it_cleanly():
     """While the MLLM is being asked, for a goal that nobody cancelled."""
     with (

@@ -19,11 +19,13 @@ from rsvp_ros.ros.conversions import compressed_to_array, image_to_array, time_t
 from rsvp_ros.types import Frame
 
 SILENCE_S = 3.0  # without an image for this long, something is wrong
-SLOWDOWN = 0.5  # so is a rate below this share of the best one seen
+SLOWDOWN = 0.5  # so is a rate below this share of the best one of late
+FADING = 0.99  # what remains of that one with every look at it: after a minute or so the new rate is the usual one
 DEPTH_KEPT = 16
 MAX_DEPTH_DELAY_NS = 60_000_000  # a depth image of another time shows another scene
 SAME_TIME_NS = 5_000_000  # stamps that are no further apart are of one time: no better depth image is to come
 DEPTH_MISSES = 5  # so many images in a row without depth are no accident
+MAX_STRETCH = 0.02  # of an image over its depth
 STILL_STAMPS = 5  # nor are so many with the stamp of the one before
 
 
@@ -59,6 +61,8 @@ class Camera:
         self._depth_came = threading.Condition()  # guards it
         self._depth_apart_ns = 0  # the stamps of the last image that wanted depth and of the nearest depth image
         self._depth_misses = 0
+        self._depth_misfit = ""  # why the depth is not that of the images' pixels
+        self._last_image: Image | CompressedImage | None = None
         self._info: CameraInfo | None = None
         self._use_3d = config.use_3d
         self._depth_at_s = self._since = time.monotonic()
@@ -108,7 +112,8 @@ class Camera:
         rate = 0.0
         if len(self._arrivals) > 1 and now - self._arrivals[-1] < SILENCE_S:
             rate = (len(self._arrivals) - 1) / max(self._arrivals[-1] - self._arrivals[0], 1e-6)
-        self._best_hz = max(self._best_hz, rate if len(self._arrivals) == self._arrivals.maxlen else 0.0)
+        steady = rate if len(self._arrivals) == self._arrivals.maxlen else 0.0
+        self._best_hz = max(FADING * self._best_hz, steady)
         last = self._arrivals[-1] if self._arrivals else self._since
         problem = ""
         if now - last > SILENCE_S:
@@ -140,7 +145,24 @@ class Camera:
                 f"apart, at most {MAX_DEPTH_DELAY_NS * 1e-9:g} s are taken: they must be of one clock, and depth must "
                 "come as often as the images and soon after them"
             )
-        return ""
+        return self._depth_misfit
+
+    def _misfit(self, depth: Image) -> str:
+        """What tells that a depth image is not registered to the images; empty where nothing does."""
+        image, topic = self._last_image, self._node.resolve_topic_name("depth_image")
+        if image is None:
+            return ""
+        frames = depth.header.frame_id, image.header.frame_id
+        if all(frames) and frames[0] != frames[1]:
+            apart = f"has the frame {frames[0]!r}, {self.topic} {frames[1]!r}"
+        elif isinstance(image, Image) and not _same_shape(depth, image):
+            apart = f"is {depth.width} x {depth.height}, {self.topic} {image.width} x {image.height}"
+        else:
+            return ""
+        return (
+            f"depth that is not the images': {topic} {apart}. It must be registered to them (realsense2_camera: "
+            "align_depth.enable, aligned_depth_to_color), or positions are wrong"
+        )
 
     def _silence(self) -> str:
         if self._incompatible:
@@ -167,8 +189,11 @@ class Camera:
 
     def _on_image(self, msg: Image | CompressedImage) -> None:
         arrival_ns = time.monotonic_ns()
+        if self._arrivals and arrival_ns * 1e-9 - self._arrivals[-1] > SILENCE_S:
+            self._arrivals.clear()  # a pause is no rate
         self._arrivals.append(arrival_ns * 1e-9)
         self._incompatible = ""  # another publisher fits
+        self._last_image = msg
         stamp_ns = time_to_ns(msg.header.stamp)
         self._still = self._still + 1 if stamp_ns == self._last_stamp_ns else 0
         if self._still:  # no time passes by its stamps
@@ -187,6 +212,7 @@ class Camera:
 
     def _on_depth(self, msg: Image) -> None:
         self._depth_at_s = time.monotonic()
+        self._depth_misfit = self._misfit(msg)
         with self._depth_came:
             self._depth.append(msg)
             self._depth_came.notify_all()
@@ -201,3 +227,9 @@ class Camera:
             "camera.reliability to 'best_effort', which connects to both"
         )
         self._node.get_logger().warning(self._incompatible)
+
+
+def _same_shape(one: Image, other: Image) -> bool:
+    """Whether one could be the other in another resolution."""
+    a, b = one.width * other.height, one.height * other.width
+    return abs(a - b) <= MAX_STRETCH * max(a, b)

@@ -25,6 +25,7 @@ from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from rsvp_ros import types
+from rsvp_ros.action import FindTarget
 from rsvp_ros.errors import InvalidImageError, InvalidInstructionError, RsvpError
 from rsvp_ros.geometry import Box
 from rsvp_ros.msg import BoundingBox2D, Reasoning, ReasoningStep, RegionProposal, Target, TargetArray
@@ -286,16 +287,27 @@ def step_to_msg(step: types.ReasoningStep) -> ReasoningStep:
 
 
 def reasoning_to_msg(
-    reasoning: types.Reasoning, header: Header, complete: bool = True, error: RsvpError | None = None
+    reasoning: types.Reasoning,
+    header: Header,
+    complete: bool = True,
+    error: RsvpError | None = None,
+    unseen: str = "",
 ) -> Reasoning:
-    """What is known of one act of reasoning; `header` is that of the image reasoned about."""
+    """What is known of one act of reasoning.
+
+    Args:
+        header: that of the image reasoned about.
+        error: what ended it.
+        unseen: why the segmenter sees none of what was proposed, where it does not.
+    """
+    code = error.code if error else FindTarget.Result.NOT_FOUND if unseen else FindTarget.Result.NONE
     return Reasoning(
         header=header,
         instruction=clean_text(reasoning.instruction),
         complete=complete,
-        found=complete and error is None and reasoning.found,
-        error_code=error.code if error else 0,
-        error_msg=clean_text(str(error)) if error else "",
+        found=complete and not code and reasoning.found,
+        error_code=code,
+        error_msg=clean_text(str(error) if error else unseen),
         steps=[step_to_msg(step) for step in reasoning.steps],
         proposals=[proposal_to_msg(proposal) for proposal in reasoning.proposals],
         raw_text=clean_text(reasoning.raw_text),

@@ -46,6 +46,12 @@ def not_found_reason(outcome: Outcome, instruction: str) -> str:
     return "the segmenter sees nothing in the box"
 
 
+def unseen_reason(request: Request) -> str:
+    """Why a request that ended well has no targets although the reasoning proposed some; else empty."""
+    outcome = request.result()
+    return not_found_reason(outcome, request.instruction) if outcome.reasoning.proposals else ""
+
+
 class FindTargetServer:
     """Serves `find_target` as long as the node lives; while `perception` is None it refuses goals.
 
@@ -104,7 +110,11 @@ class FindTargetServer:
         if not rclpy.ok(context=self._node.context):
             return  # the node is being ended by a signal: nobody can be told any more
         try:
-            handle.execute()
+            try:
+                handle.execute()
+            except RCLError:
+                # A cancel came between its look at the state and its change of it: it looks again, and changes none
+                handle.execute()
         except RCLError as error:
             self._node.get_logger().warning(f"The result of a goal could not be handed over: {error}")
 
@@ -120,7 +130,8 @@ class FindTargetServer:
         result = FindTarget.Result(total_elapsed_time=seconds_to_duration(request.elapsed_s))
         error = request.error
         reasoned = request.frame.header if request.frame is not None else Header()
-        result.reasoning = reasoning_to_msg(request.reasoning_so_far, reasoned, error=error)
+        unseen = "" if error is not None else unseen_reason(request)
+        result.reasoning = reasoning_to_msg(request.reasoning_so_far, reasoned, error=error, unseen=unseen)
         if error is None:
             outcome = request.result()
             result.header = outcome.result.frame.header

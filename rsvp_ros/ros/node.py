@@ -31,7 +31,7 @@ from rsvp_ros.request import Request
 from rsvp_ros.ros import parameters
 from rsvp_ros.ros.camera import Camera
 from rsvp_ros.ros.conversions import clean_text, reasoning_to_msg
-from rsvp_ros.ros.find_target_server import FindTargetServer, not_found_reason
+from rsvp_ros.ros.find_target_server import FindTargetServer, not_found_reason, unseen_reason
 from rsvp_ros.ros.outputs import Outputs
 from rsvp_ros.segmentation.loading import WARM_UP_SIZES, load_segmenter, warm_up
 from rsvp_ros.segmentation.torch_runtime import CpuShare
@@ -285,6 +285,9 @@ class RsvpNode(LifecycleNode):
         error = request.error
         if error is None:
             reason = not_found_reason(request.result(), request.instruction)
+            if request.box is None and (unseen := unseen_reason(request)):
+                with self._telling:  # after it was said that something is there
+                    self._publish_reasoning(request, complete=True, unseen=unseen)
             count = len(request.result().result.targets)
             self.get_logger().info(
                 f"{_shortened(request.instruction)!r}: {f'not found: {reason}' if reason else f'{count} target(s)'}, "
@@ -296,10 +299,12 @@ class RsvpNode(LifecycleNode):
             with self._telling:  # latched: also the last word of what was cancelled must be complete
                 self._publish_reasoning(request, complete=True, error=error)
 
-    def _publish_reasoning(self, request: Request, complete: bool, error: RsvpError | None = None) -> None:
+    def _publish_reasoning(
+        self, request: Request, complete: bool, error: RsvpError | None = None, unseen: str = ""
+    ) -> None:
         if self._outputs is not None and rclpy.ok(context=self.context):
             header = request.frame.header if request.frame is not None else Header()
-            self._outputs.reasoning.publish(reasoning_to_msg(request.reasoning_so_far, header, complete, error))
+            self._outputs.reasoning.publish(reasoning_to_msg(request.reasoning_so_far, header, complete, error, unseen))
 
     def _depth_at(self, stamp_ns: int, deadline: float) -> tuple[Image, CameraInfo] | None:
         camera = self._camera

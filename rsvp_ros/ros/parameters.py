@@ -168,6 +168,9 @@ def declare(node: Node) -> dict[str, str]:
             node.declare_parameter(name, default, descriptor)
         except (InvalidParameterTypeException, InvalidParameterValueException):
             value = node._parameter_overrides[name].value
+            if type(value) is int and isinstance(default, float) and _is_in_range(name, value):
+                node.declare_parameter(name, float(value), descriptor, ignore_override=True)  # YAML's 3 for 3.0
+                continue
             wanted = type(default).__name__
             if descriptor.floating_point_range or descriptor.integer_range:
                 wanted += f" from {OPTIONS[name].low:g} to {OPTIONS[name].high:g}"
@@ -180,6 +183,11 @@ def declare(node: Node) -> dict[str, str]:
             hint = f": did you mean {close[0]}?" if close else ""
             node.get_logger().warning(f"There is no parameter {name}, it is ignored{hint}")
     return problems
+
+
+def _is_in_range(name: str, value: float) -> bool:
+    option = OPTIONS[name]
+    return option.low is None or option.low <= value <= option.high
 
 
 def read(node: Node, changes: Sequence[Parameter] = ()) -> Config:
