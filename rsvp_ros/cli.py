@@ -115,6 +115,9 @@ def find_in_image(
         steps: Sequence[ReasoningStep] = request.steps
         # The last step may still be being written.
         finished = len(steps) if request.reasoning is not None else len(steps) - 1
+        if len(steps) < printed:
+            print("(asked again)", flush=True)
+            printed = 0
         for step in steps[printed:finished]:
             print(f"{step.name}: {step.text}", flush=True)
         printed = max(printed, finished)

@@ -117,9 +117,12 @@ def parse_value(text: str, kind: type) -> Any:
         return text
 
 
+_OF_THE_NODE = ("autostart", "use_sim_time", "start_type_description_service", "qos_overrides")
+"""What else `ros2 param dump` writes."""
+
+
 def load(path: str | Path) -> Config:
-    """Read a ROS 2 parameter file, whatever node names stand in it; options of the node alone (`autostart`) are left
-    out.
+    """Read a ROS 2 parameter file, whatever node names stand in it; what is the node's alone is left out.
 
     Raises ConfigurationError where it cannot be read or does not fit.
     """
@@ -138,7 +141,7 @@ def load(path: str | Path) -> Config:
 
     for parameters in _parameters_of(content):
         collect(parameters, "")
-    values = {name: value for name, value in values.items() if name not in ("autostart", "use_sim_time")}
+    values = {name: value for name, value in values.items() if name.partition(".")[0] not in _OF_THE_NODE}
     try:
         return build(values)
     except ConfigurationError as error:

@@ -135,7 +135,8 @@ def test_the_package_needs_no_ros_and_imports_no_torch():
 def test_configuration_files(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(
-        "/rsvp/rsvp_node:\n  ros__parameters:\n    autostart: true\n    tracker: {padding: 1}\n    mllm.backend: none\n"
+        "/rsvp/rsvp_node:\n  ros__parameters:\n    autostart: true\n    start_type_description_service: true\n"
+        "    qos_overrides: {/clock: {subscription: {depth: 1}}}\n    tracker: {padding: 1}\n    mllm.backend: none\n"
     )
     assert config.load(path).tracker.padding == 1.0
     path.write_text("/**: {ros__parameters: {tracker: {min_presence: 1e-3}}}")  # a text to YAML 1.1, a number to ROS

@@ -112,7 +112,14 @@ def test_thoughts_come_first_between_tags(connect, field):
 
 def test_thoughts_without_an_answer_are_closed(connect):
     with RecordedServer(Reply(thinking="Hm.", finish_reason="length")) as server:
-        assert connect(server).generate(conversation()).text == "<think>Hm.</think>"
+        answer = connect(server).generate(conversation())
+    assert (answer.text, answer.cut) == ("<think>Hm.</think>", True)
+
+
+def test_an_answer_that_a_filter_withholds_is_told_so(connect):
+    refused = pytest.raises(ServerUnavailableError, match="content_filter.*other words")
+    with RecordedServer(Reply(finish_reason="content_filter")) as server, refused:
+        connect(server).generate(conversation())
 
 
 def test_calls_from_several_threads_and_from_an_event_loop(connect):
@@ -230,9 +237,10 @@ def test_connect_timeout(connect):
     [
         (Reply(ANSWER, hang_at=0), {"first_token_timeout_s": 2.0}, "first_token_timeout_s = 2 s"),
         (Reply(ANSWER, hang_at=2), {"total_timeout_s": 2.0}, "total_timeout_s = 2 s"),
+        (Reply(ANSWER, hang_at=2), {"first_token_timeout_s": 2.0}, "in the middle of its answer.*network"),
         (Reply(ANSWER, piece_delay_s=0.5), {"total_timeout_s": 2.0}, "total_timeout_s = 2 s"),
     ],
-    ids=["first token", "total, hanging", "total, slow"],
+    ids=["first token", "total, hanging", "hanging", "total, slow"],
 )
 def test_timeouts_once_connected(connect, reply, options, named):
     with RecordedServer(reply) as server:
@@ -371,6 +379,22 @@ def test_does_not_repeat_what_cannot_work(connect, monkeypatch, status, message)
         with pytest.raises(ServerUnavailableError, match=message):
             connect(server, api_key_env="RSVP_TEST_KEY").generate(conversation())
         assert len(server.requests) == 1
+
+
+def test_a_context_that_is_too_small_is_told_so(connect):
+    words = "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 2048"
+    with RecordedServer(Reply(status=400, message=words)) as server:
+        with pytest.raises(ServerUnavailableError, match=r"lower max_tokens \(4096\)"):
+            connect(server).generate(conversation())
+        assert len(server.requests) == 1, "another name for the limit helps nothing"
+
+
+def test_of_many_models_the_likeliest_are_told(connect):
+    models = [f"model-{k}" for k in range(300)]
+    refused = pytest.raises(ServerUnavailableError, match="model-217.* and 292 more")
+    with RecordedServer(Reply(status=404), models=models) as server, refused as caught:
+        connect(server, model="modell-217").generate(conversation())
+    assert len(str(caught.value)) < 500
 
 
 # What servers do not take
@@ -561,6 +585,12 @@ def test_closed_although_a_cancellation_was_lost(connect):
         {"base_url": "http://:secret@host/v1"},
         {"base_url": "http://secret@host/v1"},
         {"base_url": "me:secret@host/v1"},
+        {"base_url": "http://host/v1?key=secret"},
+        {"base_url": "http://host:80a/v1"},
+        {"base_url": "http://host:99999/v1"},
+        {"base_url": "http://[::1/v1"},
+        {"base_url": "http:///v1"},
+        {"base_url": "http://host/v1\n"},
         {"api_key_env": "sk-secret"},
         {"api_key_env": "Bearer secret"},
         {"api_key_env": "secret\n"},
@@ -578,6 +608,19 @@ def test_values_that_cannot_work_are_refused(options):
     with pytest.raises(ConfigurationError, match=name) as caught:
         OpenAiConfig(**options)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ALL_PROXY", "socks://127.0.0.1:7890/"), ("ALL_PROXY", "socks5://127.0.0.1:7890"), ("SSL_CERT_FILE", "/missing")],
+)
+def test_an_environment_that_lets_no_client_be_made_is_named(monkeypatch, variable, value):
+    monkeypatch.delenv("all_proxy", raising=False)
+    monkeypatch.setenv(variable, value)
+    if value.startswith("socks5"):
+        monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ConfigurationError, match=f"no client .* can be made.*{variable}"):
+        OpenAiMllm(OpenAiConfig())
 
 
 def test_without_the_package_openai(monkeypatch):

@@ -380,6 +380,16 @@ def test_a_point_on_the_border_is_inside_the_image():
     assert finding.point == (639.5, 479.5)
 
 
+@pytest.mark.parametrize("between", ["\nWait, that is wrong. Corrected:\n", "\n```\n\nCorrected:\n```json\n"])
+def test_of_two_whole_answers_the_last_counts(between):
+    mug = '{"present": true, "objects": [{"name": "mug", "bbox_2d": [100, 100, 200, 200]}]}'
+    cup = '{"present": true, "objects": [{"name": "cup", "bbox_2d": [500, 500, 600, 600]}]}'
+    none = '{"present": false, "objects": []}'
+    assert [f.name for f in parse_answer(mug + between + cup, GENERIC, (640, 480)).findings] == ["cup"]
+    assert parse_answer(mug + between + none, GENERIC, (640, 480)).present is False
+    assert [f.name for f in parse_answer(none + between + cup, GENERIC, (640, 480)).findings] == ["cup"]
+
+
 def test_the_same_box_twice_is_one_target_but_two_names_are_two():
     cup = {"bbox_2d": [100, 200, 300, 400], "label": "cup"}
     text = json.dumps([cup, cup, {**cup, "label": "lid"}])
@@ -556,6 +566,10 @@ def test_partial_steps_never_raise(text):
         ("gpt-4o", "generic"),
         ("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "generic"),
         ("google/gemma-3-4b-it", "generic"),
+        ("google/medgemma-4b-it", "generic"),
+        ("google/gemma-4-E4B-it", "gemma4"),
+        ("gemma4:12b", "gemma4"),
+        ("nvidia/Cosmos-Reason1-7B", "qwen2_5_vl"),
         ("", "generic"),
     ],
 )

@@ -25,7 +25,8 @@ NOT_THERE = '{"target": "a bus", "scene": "a beach", "present": false, "objects"
 class Player:
     """An Mllm that answers with given texts, one a call, streamed in pieces as real ones are."""
 
-    def __init__(self, *answers: str, name: str = "Qwen/Qwen3-VL-8B-Instruct") -> None:
+    def __init__(self, *answers: str, name: str = "Qwen/Qwen3-VL-8B-Instruct", cut: bool = False, seen=None) -> None:
+        self.cut, self.seen = cut, seen
         self.name = name
         self.answers = list(answers)
         self.conversations: list[list[Message]] = []
@@ -44,7 +45,7 @@ class Player:
                 on_text(text[i : i + 7])
             self.on_piece(text[: i + 7])
         image = next(m.images[-1] for m in reversed(messages) if m.images)
-        return Generation(text, 100, len(text), (image.shape[1], image.shape[0]))
+        return Generation(text, 100, len(text), self.seen or (image.shape[1], image.shape[0]), self.cut)
 
     def close(self) -> None:
         pass
@@ -133,7 +134,8 @@ def test_a_recorded_answer_to_a_chinese_instruction(shared_data):
 def test_recorded_answers_with_several_targets(shared_data, name, count, first):
     record, image = recorded(shared_data, name)
     for limit in (20, 5):
-        mllm = Player(record["raw_output"], name=record["model"])
+        seen = tuple(record["image_size_wh"])  # it was recorded with the whole image
+        mllm = Player(record["raw_output"], name=record["model"], seen=seen)
         reasoning = Reasoner(mllm, ReasonerConfig(max_targets=limit)).reason(image, record["prompt"])
         assert len(reasoning.proposals) == min(count, limit)
         assert covers(reasoning.proposals[0].box, first)
@@ -159,15 +161,17 @@ def test_a_family_with_a_fixed_input_size_gets_it(image):
     assert covers(reasoning.proposals[0].box, Box(320, 240, 480, 360))
 
 
-@pytest.mark.parametrize("size", [(640, 480), (848, 480), (320, 240), (1280, 960)])
-def test_an_image_is_sent_as_the_models_server_leaves_it(size):
-    """llama.cpp, for Qwen-VL with 1024 tokens at least as it recommends and as Ollama starts it."""
+@pytest.mark.parametrize("most", [12_845_056, 1280 * 28 * 28])
+@pytest.mark.parametrize("size", [(640, 480), (848, 480), (320, 240), (1280, 960), (1920, 1080)])
+def test_an_image_is_sent_as_the_models_server_leaves_it(size, most):
+    """llama.cpp, for Qwen-VL with 1024 tokens at least as it recommends and as Ollama starts it; and a server with a
+    usual limit."""
     box = Box(0.6 * size[0], 0.5 * size[1], 0.9 * size[0], 0.8 * size[1])
 
     class Server(Player):
         def generate(self, messages, on_text=None, cancel=None):
             height, width = messages[-1].images[0].shape[:2]
-            seen = smart_resize(width, height, min_pixels=1024 * 28 * 28)
+            seen = smart_resize(width, height, min_pixels=1024 * 28 * 28, max_pixels=most)
             seen_box = box.scale(seen[0] / size[0], seen[1] / size[1])
             self.answers = [structured([round(side) for side in seen_box.as_tuple()], rows=(), columns=())]
             return super().generate(messages, on_text, cancel)
@@ -220,6 +224,14 @@ def test_five_turns_of_one_conversation(image):
     assert last[:-2] == mllm.conversations[-2]
 
 
+def test_thoughts_that_only_end_stay_out_of_the_turns(image):
+    """The model's chat template has opened them, and its server does not tell them from the answer."""
+    mllm = Player(*(f"Thinking at length.\n</think>\n\n{text}" for text in TURNS))
+    reasoning = Reasoner(mllm, ReasonerConfig(turns=True)).reason(image, "the dog")
+    assert reasoning.steps[0].text == "A dog is meant." and reasoning.proposals[0].reason == "It is the only dog."
+    assert not any("Thinking" in message.text for message in mllm.conversations[-1])
+
+
 @pytest.mark.parametrize("answer", ['{"reason": "No dog.", "present": false}', "No. There is no dog.", "false"])
 def test_turns_end_when_the_target_is_not_there(image, answer):
     mllm = Player(*TURNS[:2], answer)
@@ -247,6 +259,30 @@ def test_an_unusable_answer_is_asked_for_again(image, turns):
     assert again.text.startswith("Your answer could not be used: ")
     assert bad in reasoning.raw_text and good in reasoning.raw_text
     assert reasoning.prompt_tokens == 100 * len(mllm.conversations)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<think>A mug at [120, 300, 220, 420], or",
+        "Okay. I see a mug at [120, 300, 220, 420] on the left, and maybe",
+        "The scissors are not visible in the image. But wait, behind the mug there is",
+    ],
+)
+def test_what_was_cut_off_in_its_thoughts_is_no_answer(image, text):
+    mllm = Player(text, cut=True)
+    with pytest.raises(ParseError, match=r"cut off.*max_tokens.*max_new_tokens"):
+        Reasoner(mllm).reason(image, "the mug")
+    assert len(mllm.conversations) == 1, "it would be cut off again"
+    kept = Player(structured([450, 350, 640, 540], [100, 100, 200, 200])[:-40], cut=True)
+    assert Reasoner(kept).reason(image, "the dog").found, "what was complete in an answer counts"
+
+
+def test_an_answer_without_words_is_no_empty_turn(image):
+    mllm = Player("", structured([450, 350, 640, 540]))
+    assert Reasoner(mllm).reason(image, "the dog").found
+    assert mllm.conversations[1][-2].text == "(no answer)"
 
 
 def test_the_model_is_told_what_was_wrong(image):

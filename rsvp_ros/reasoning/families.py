@@ -18,7 +18,9 @@ from rsvp_ros.geometry import Box
 Size = tuple[int, int]
 """(width, height), pixels."""
 SURE_PIXELS = 1024 * 28**2
-"""Of an image that all servers of Qwen2.5-VL leave as large as it is."""
+"""Of an image that all servers of Qwen2.5-VL leave as large as it is …"""
+MOST_SURE_PIXELS = 1280 * 28**2
+"""… up to here: many are set up to shrink larger ones (max_pixels), and none tells."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Family:
             return self.input_size
         if self.scale == "model" and math.prod(image_size) < SURE_PIXELS:
             return smart_resize(*image_size, min_pixels=SURE_PIXELS)
+        if self.scale == "model" and math.prod(smart_resize(*image_size)) > MOST_SURE_PIXELS:
+            return smart_resize(*image_size, max_pixels=MOST_SURE_PIXELS)
         return image_size
 
     def pixels_per_unit(self, image_size: Size, model_image_size: Size | None = None) -> tuple[float, float]:
@@ -110,11 +114,12 @@ _TABLE = (
     Family("robobrain2", "image", patterns=("robobrain2(?!5)",)),
     Family("rex_omni", 999, patterns=("rexomni",)),
     Family("qwen3_vl", 1000, patterns=("qwen3", "robobrain25")),
-    Family("qwen2_5_vl", "model", patterns=("qwen25(vl|omni)",)),
+    Family("qwen2_5_vl", "model", patterns=("qwen25(vl|omni)", "cosmosreason1")),
     Family("qwen2_vl", 1000, pairs_are_corners=True, patterns=("qwen2vl", "qvq")),
     Family("qwen_vl", 1000, pairs_are_corners=True, patterns=("qwenvl(chat|$)",)),
     Family("internvl", 1000, patterns=("internvl",)),
     Family("gemini", 1000, axes="yx", box_key="box_2d", patterns=("gemini",)),
+    Family("gemma4", 1000, axes="yx", box_key="box_2d", patterns=("gemma4(?!b)",)),
     Family("deepseek_vl2", 999, patterns=("deepseekvl2",)),
     Family("molmo2", 1000, gives_boxes=False, patterns=("molmo2",)),
     Family("molmo", 100, integers=False, gives_boxes=False, patterns=("molmo",)),

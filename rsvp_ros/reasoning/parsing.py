@@ -72,7 +72,7 @@ def parse_answer(text: str, family: Family, image_size: Size, model_image_size: 
     """
     if len(text) > MAX_CHARACTERS:
         raise ParseError(f"the answer has {len(text)} characters, more than {MAX_CHARACTERS}; give only the regions")
-    thought, body = _split_thought(_encodable(text))
+    thought, body = split_thought(_encodable(text))
     values = lenient_json.read(body)
     reading = next(filter(None, (extract(body, values, family) for extract in _EXTRACTORS)), _Reading())
     findings, refused = _locate(reading, family, image_size, model_image_size)
@@ -80,9 +80,14 @@ def parse_answer(text: str, family: Family, image_size: Size, model_image_size: 
     return Answer(_steps(thought or _prose(body, values), reading), present, findings, tuple(refused))
 
 
+def is_prose(text: str) -> bool:
+    """Whether an answer holds no object and no tag, in one of which all families say where something is."""
+    return not set(split_thought(_encodable(text[:MAX_CHARACTERS]))[1]) & set("{<")
+
+
 def partial_steps(text: str) -> tuple[ReasoningStep, ...]:
     """The steps in an answer that is still being written; the last one may be unfinished. Never raises."""
-    thought, body = _split_thought(_UNFINISHED_TAG.sub("", _encodable(text[:MAX_CHARACTERS])))
+    thought, body = split_thought(_UNFINISHED_TAG.sub("", _encodable(text[:MAX_CHARACTERS])))
     try:
         values = lenient_json.read(body)
     except ParseError:
@@ -158,7 +163,7 @@ _ID_KEYS = {
 _NAME_KEYS = ("name", "label", "label_en", "name_en", "object", "object_name", "class", "category", "target")
 _ATTRIBUTE_KEYS = ("attributes", "attribute")
 _REASON_KEYS = ("reason", "reasoning", "explanation")
-_LIST_KEYS = ("objects", "targets", "detections", "findings")
+_LIST_KEYS = {"objects", "targets", "detections", "findings"}
 _STEP_KEYS = {
     **dict.fromkeys(("thought", "thinking"), "thought"),
     "target": "target",
@@ -197,6 +202,8 @@ def _from_objects(body: str, values: list[Array | Object], family: Family | None
                 if key in _LIST_KEYS:
                     reading.empty |= child is None or (isinstance(child, Array) and child.complete and not child.values)
 
+    if not partial:
+        values = _last_answer(values)
     for value in values:
         visit(value)
     if reading:
@@ -206,6 +213,16 @@ def _from_objects(body: str, values: list[Array | Object], family: Family | None
     elif len(values) == 1 and isinstance(values[0], Array):
         reading.empty = values[0].complete and not values[0].values  # the whole answer is []
     return reading
+
+
+def _last_answer(values: list[Array | Object]) -> list[Array | Object]:
+    """From the last of several whole answers on: a model that corrects itself means that one."""
+    answers = [v for v in values if isinstance(v, Object) and v.complete and _LIST_KEYS & _keys(v)]
+    return [v for v in values if v.start >= answers[-1].start] if len(answers) > 1 else values
+
+
+def _keys(value: Object) -> set[str]:
+    return {key.strip().lower() for key in value.members}
 
 
 def _read_object(value: Object, members: dict[str, Value], body: str, family: Family | None, reading: _Reading) -> None:
@@ -638,7 +655,7 @@ _UNFINISHED_TAG = re.compile(r"<[^<>]{0,10}\Z")
 _HOW = "give the region of each target, or an empty list if it is not in the image"
 
 
-def _split_thought(text: str) -> tuple[str, str]:
+def split_thought(text: str) -> tuple[str, str]:
     """What the model thought before it answered, and the answer: only that counts for coordinates."""
     thought, body = "", text
     if _JSON_START.match(text):

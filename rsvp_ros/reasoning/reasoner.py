@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import unicodedata
@@ -16,7 +15,7 @@ import numpy as np
 from rsvp_ros.errors import CancelledError, ConfigurationError, InvalidImageError, InvalidInstructionError, ParseError
 from rsvp_ros.reasoning.families import Family, family_for, find_family
 from rsvp_ros.reasoning.mllm.base import Generation, Message, Mllm
-from rsvp_ros.reasoning.parsing import Answer, parse_answer, partial_steps
+from rsvp_ros.reasoning.parsing import Answer, is_prose, parse_answer, partial_steps, split_thought
 from rsvp_ros.reasoning.prompts import Prompts
 from rsvp_ros.reasoning.proposals import DEFAULT_PADDING, propose
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
@@ -181,10 +180,18 @@ class _Inquiry:
         """Ask, read the answer; where that fails, say why and ask again."""
         generation = conversation.ask(text, steps_in, *images)
         for _ in range(self.config.reask):
+            if _is_cut_off(generation):
+                break  # it would be again
             try:
                 return read(generation)
             except ParseError as error:
                 generation = conversation.ask(self.prompts.render("reask", error=error), steps_in)
+        if _is_cut_off(generation):
+            raise ParseError(
+                f"the answer of {conversation.mllm.name!r} was cut off before it said what it found: raise max_tokens "
+                "(mllm.openai) or max_new_tokens (mllm.transformers); models that think take 8192 and more. It wrote: "
+                f"{_shortened(generation.text, 300)!r}"
+            )
         try:
             return read(generation)
         except ParseError as error:
@@ -252,7 +259,7 @@ class _Conversation:
         self._stop_if_cancelled()
         self.generations.append(generation)
         remembered = _shortened(_without_thought(generation.text), _MAX_REMEMBERED_CHARS)
-        self._messages.append(Message("assistant", remembered))
+        self._messages.append(Message("assistant", remembered or "(no answer)"))  # some servers refuse an empty one
         if self._on_steps:
             self.report(steps_in(generation.text))
         return generation
@@ -294,8 +301,13 @@ def check_image(image: np.ndarray) -> None:
 
 def _without_thought(text: str) -> str:
     """A thinking model's answer; its thought as long as there is no more than that."""
-    answer = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL).strip()
-    return answer.replace("<think>", "").strip()
+    thought, answer = split_thought(text)
+    return answer.strip() or thought
+
+
+def _is_cut_off(generation: Generation) -> bool:
+    """Whether it ended before its answer began: in prose, the thought of a model whose server does not mark it."""
+    return generation.cut and is_prose(generation.text)
 
 
 def _shortened(text: str, limit: int) -> str:

@@ -32,6 +32,8 @@ class Generation:
     image_size: tuple[int, int] | None = None
     """(width, height) in pixels of the last image as the model saw it, where the backend knows: absolute coordinates
     of the Qwen2.5-VL family count in it."""
+    cut: bool = False
+    """Whether it ended because it had as many tokens as it may, and not because it was complete."""
 
 
 class Mllm(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import concurrent.futures
+import difflib
 import email.utils
 import logging
 import os
@@ -13,9 +14,10 @@ import random
 import re
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,6 +38,7 @@ _log = logging.getLogger(__name__)
 _CANCEL_POLL_S = 0.05
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 8.0
+MODELS_SHOWN = 8
 _NO_LIST = ValueError, TypeError, AttributeError
 """What the client raises where it is given something else than a list of models."""
 
@@ -51,7 +54,8 @@ class OpenAiConfig:
     """Name of the environment variable that holds the key; a server without keys needs none."""
     connect_timeout_s: float = 5.0
     first_token_timeout_s: float = 60.0
-    """From sending the request to the first piece of text: loading, queueing and reading the image at the server."""
+    """From sending the request to the first piece of text: loading, queueing and reading the image at the server. Also
+    between two pieces."""
     total_timeout_s: float = 180.0
     """The whole call, retries included."""
     max_retries: int = 3
@@ -69,10 +73,12 @@ class OpenAiConfig:
             raise ConfigurationError(
                 "api_key_env is no name of an environment variable: export the key in a variable and give its name"
             )
-        if not self.base_url.startswith(("http://", "https://")):
+        if not _is_url(self.base_url):
             raise ConfigurationError(
                 f"base_url is {self.base_url!r}: it must be a URL such as http://localhost:8000/v1"
             )
+        if "?" in self.base_url:  # not repeated: it may hold a key
+            raise ConfigurationError("base_url holds a query (?): keys belong in the environment (api_key_env)")
         for name in ("connect_timeout_s", "first_token_timeout_s", "total_timeout_s", "max_tokens"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be greater than 0")
@@ -114,12 +120,20 @@ class OpenAiMllm:
                 "other than printable ASCII; export it anew"
             )
         self._loop = asyncio.new_event_loop()
-        self._client = openai.AsyncOpenAI(
-            base_url=config.base_url,
-            api_key=self._key or "none",
-            max_retries=0,
-            timeout=openai.Timeout(None, connect=config.connect_timeout_s),
-        )
+        try:
+            self._client = openai.AsyncOpenAI(
+                base_url=config.base_url,
+                api_key=self._key or "none",
+                max_retries=0,
+                timeout=openai.Timeout(None, connect=config.connect_timeout_s),
+            )
+        except (ImportError, OSError, ValueError) as error:  # it looks at the environment
+            self._loop.close()
+            raise ConfigurationError(
+                f"no client for {config.base_url} can be made ({error}): see the environment variables ALL_PROXY, "
+                "HTTP_PROXY, HTTPS_PROXY and SSL_CERT_FILE. socks:// must be socks5://, which needs `pip install "
+                "socksio`; for a server in the local network unset them, or set NO_PROXY"
+            ) from error
         self._options = {
             "max_tokens": config.max_tokens,
             "temperature": config.temperature,
@@ -140,8 +154,8 @@ class OpenAiMllm:
     ) -> Generation:
         """See `Mllm.generate`. What a thinking model thought comes first, as <think>...</think>."""
         chat, image_size = self._encode(messages)
-        text, (prompt_tokens, completion_tokens) = self._run(chat, on_text, cancel)
-        return Generation(text, prompt_tokens, completion_tokens, image_size)
+        text, end = self._run(chat, on_text, cancel)
+        return Generation(text, end.prompt_tokens, end.completion_tokens, image_size, end.cut)
 
     def prepare(self, cancel: threading.Event | None = None) -> None:
         """See `Mllm.prepare`: asks the server for the model's name where it was not given."""
@@ -150,8 +164,8 @@ class OpenAiMllm:
 
     def _run(
         self, chat: list[dict] | None, on_text: Callable[[str], None] | None, cancel: threading.Event | None
-    ) -> tuple[str, tuple[int, int]]:
-        """The answer's text and the numbers of tokens; without a chat: only learn the model's name."""
+    ) -> tuple[str, _End]:
+        """The answer's text and how it ended; without a chat: only learn the model's name."""
         if self._loop.is_closed():
             raise ModelRunError("this OpenAiMllm was closed; make a new one")
         if cancel is not None and cancel.is_set():
@@ -229,8 +243,8 @@ class OpenAiMllm:
 
     # From here on everything runs in the event loop.
 
-    async def _answer(self, chat: list[dict] | None, emit: Callable[[str], None]) -> tuple[int, int]:
-        """Stream an answer to `emit`; returns the numbers of prompt and completion tokens."""
+    async def _answer(self, chat: list[dict] | None, emit: Callable[[str], None]) -> _End:
+        """Stream an answer to `emit`."""
         config = self._config
         try:
             return await asyncio.wait_for(self._answer_with_retries(chat, emit), config.total_timeout_s)
@@ -240,7 +254,7 @@ class OpenAiMllm:
                 f"{config.total_timeout_s:g} s: raise it, lower max_tokens, or use a faster model or server"
             ) from None
 
-    async def _answer_with_retries(self, chat: list[dict] | None, emit: Callable[[str], None]) -> tuple[int, int]:
+    async def _answer_with_retries(self, chat: list[dict] | None, emit: Callable[[str], None]) -> _End:
         deadline = time.monotonic() + self._config.total_timeout_s
         attempt = 0
         while True:
@@ -259,11 +273,11 @@ class OpenAiMllm:
             attempt += 1
             await asyncio.sleep(delay)
 
-    async def _attempt(self, chat: list[dict] | None, emit: _Started) -> tuple[int, int]:
+    async def _attempt(self, chat: list[dict] | None, emit: _Started) -> _End:
         if not self._model:
             self._model = await self._before_first_token(self._first_model(), time.monotonic())
         if chat is None:
-            return 0, 0
+            return _End()
         options = self._options
         while True:
             try:
@@ -276,9 +290,9 @@ class OpenAiMllm:
                 self._options = options
                 return result
 
-    async def _stream(self, chat: list[dict], options: dict, emit: _Started) -> tuple[int, int]:
+    async def _stream(self, chat: list[dict], options: dict, emit: _Started) -> _End:
         config = self._config
-        tokens = (0, 0)
+        prompt_tokens = completion_tokens = 0
         finish_reason = None
         thinking = False
         waiting_since = time.monotonic()
@@ -291,10 +305,13 @@ class OpenAiMllm:
             while True:
                 try:
                     chunk = await (
-                        chunks.__anext__() if emit.yes else self._before_first_token(chunks.__anext__(), waiting_since)
+                        self._next_piece(chunks.__anext__())
+                        if emit.yes
+                        else self._before_first_token(chunks.__anext__(), waiting_since)
                     )
                     if chunk.usage is not None:  # not every server counts
-                        tokens = (chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
+                        prompt_tokens = chunk.usage.prompt_tokens or 0
+                        completion_tokens = chunk.usage.completion_tokens or 0
                     for choice in chunk.choices or ():
                         finish_reason = choice.finish_reason or finish_reason
                         if choice.delta is None:
@@ -322,9 +339,24 @@ class OpenAiMllm:
                 else f"the MLLM server at {config.base_url} sent no answer: is it an OpenAI-compatible server? "
                 "base_url usually ends in /v1"
             )
+        if finish_reason == "content_filter" and not emit.yes:
+            raise ServerUnavailableError(
+                f"the MLLM server at {config.base_url} withheld its answer (content_filter): say it in other words, or "
+                "ask another model"
+            )
         if finish_reason == "length":
             _log.warning("the answer of %s was cut at max_tokens = %d: raise it", self.name, config.max_tokens)
-        return tokens
+        return _End(prompt_tokens, completion_tokens, finish_reason == "length")
+
+    async def _next_piece(self, work):
+        limit = self._config.first_token_timeout_s
+        try:
+            return await asyncio.wait_for(work, limit)
+        except asyncio.TimeoutError:
+            raise ServerTimeoutError(
+                f"the MLLM server at {self._config.base_url} sent nothing for {limit:g} s (first_token_timeout_s) in "
+                "the middle of its answer: see whether the network is still there and the server's log, and ask again"
+            ) from None
 
     async def _before_first_token(self, work, since: float):
         limit = self._config.first_token_timeout_s
@@ -402,7 +434,7 @@ class OpenAiMllm:
                     f"{where} does not list its models ({words}): set the model's name; base_url usually ends in /v1"
                 )
             model, self._model = self._model, config.model  # a server that was restarted may have another one
-            models = ", ".join(await self._listed_models())
+            models = _nearest(model, await self._listed_models())
             known = f"it has {models}" if models else "it lists none; base_url usually ends in /v1"
             return ServerUnavailableError(f"{where} has no model {model!r} ({words}): {known}")
         if isinstance(error, openai.APIStatusError):
@@ -410,6 +442,8 @@ class OpenAiMllm:
                 remedy = f"it asks to wait {delay_s:.0f} s, total_timeout_s is {config.total_timeout_s:g} s"
             elif self._worth_retrying(error):
                 remedy = f"tried {tries} times; see the server's log"
+            elif "context" in words or "max_tokens" in words:
+                remedy = f"lower max_tokens ({config.max_tokens}), or start the server with room for a longer context"
             else:
                 remedy = f"see whether the model {self._model!r} takes images and so long a prompt"
             return ServerUnavailableError(f"{where} answered {error.status_code} ({words}): {remedy}")
@@ -425,6 +459,14 @@ class OpenAiMllm:
         return ServerUnavailableError(
             f"{where} cannot be reached ({words}; tried {tries} times): start it (docs/mllm.md) or correct base_url"
         )
+
+
+class _End(NamedTuple):
+    """How an answer ended."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cut: bool = False
 
 
 class _Started:
@@ -459,12 +501,29 @@ def _without_refused(options: dict, message: str) -> dict | None:
     """
     if "stream_options" in options and ("stream_options" in message or "include_usage" in message):
         return {name: value for name, value in options.items() if name != "stream_options"}
-    if "max_tokens" in options and "max_completion_tokens" in message:
+    if "max_tokens" in options and "max_completion_tokens" in message and "too large" not in message:
         kept = {name: value for name, value in options.items() if name != "max_tokens"}
         return {**kept, "max_completion_tokens": options["max_tokens"]}
     if "temperature" in options and "temperature" in message:
         return {name: value for name, value in options.items() if name != "temperature"}
     return None
+
+
+def _is_url(text: str) -> bool:
+    if not text.startswith(("http://", "https://")) or not text.isprintable():
+        return False
+    try:
+        parts = urllib.parse.urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port number, no IPv6 address
+        return False
+
+
+def _nearest(model: str, models: Sequence[str]) -> str:
+    """Some of a server's models, for a message: those of a like name first."""
+    shown = dict.fromkeys((*difflib.get_close_matches(model, models, MODELS_SHOWN), *models))
+    some = ", ".join(list(shown)[:MODELS_SHOWN])
+    return f"{some} and {len(shown) - MODELS_SHOWN} more" if len(shown) > MODELS_SHOWN else some
 
 
 def _delay_s(attempt: int, error: Exception) -> float:

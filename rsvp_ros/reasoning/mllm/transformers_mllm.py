@@ -245,9 +245,10 @@ class TransformersMllm:
             sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         with self._torch.inference_mode():
             self._model.generate(**inputs, max_new_tokens=config.max_new_tokens, streamer=stream, **sampling)
-        if stream.tokens >= config.max_new_tokens:
+        cut = stream.tokens >= config.max_new_tokens
+        if cut:
             _log.warning("the answer of %s was cut at max_new_tokens = %d: raise it", self.name, config.max_new_tokens)
-        return Generation("".join(stream.text), inputs["input_ids"].shape[1], stream.tokens, image_size)
+        return Generation("".join(stream.text), inputs["input_ids"].shape[1], stream.tokens, image_size, cut)
 
     def _chat(self, messages: Sequence[Message]) -> tuple[list[dict], tuple[int, int] | None]:
         """The conversation as chat templates take it, and (width, height) of the last image in it."""
