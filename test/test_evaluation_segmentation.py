@@ -65,6 +65,14 @@ def test_a_mask_without_its_image_is_named(discs, capsys):
     assert "b.png has no image" in capsys.readouterr().err
 
 
+def test_a_mask_that_lacks_a_pixel_column_is_taken(discs):
+    """As DAVIS's of videos of odd widths do."""
+    path = str(discs / "masks" / "a.png")
+    cv2.imwrite(path, cv2.imread(path, cv2.IMREAD_UNCHANGED)[:, :-1])
+    (image, (mask,)), _ = read_masked_images(discs)
+    assert mask.shape == image.shape[:2] and mask.sum() > 10_000
+
+
 def test_masks_of_sixteen_bits(discs):
     """The numbers of objects are not cut to eight."""
     mask = cv2.imread(str(discs / "masks" / "a.png"), cv2.IMREAD_UNCHANGED).astype(np.uint16)
@@ -81,6 +89,10 @@ def test_masks_of_sixteen_bits(discs):
         (lambda path: cv2.imwrite(str(path), np.zeros((240, 320, 3), np.uint8)), "several channels"),
         (lambda path: path.write_bytes(path.read_bytes()[:60]), "is damaged"),
         (lambda path: path.write_bytes(b"no PNG"), "is damaged"),
+        (
+            lambda path: cv2.imwrite(str(path), np.zeros((120, 160), np.uint8)),
+            "has 160 x 120 pixels, its image 320 x 240",
+        ),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_named(discs, capsys, damage, words):

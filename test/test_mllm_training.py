@@ -1078,6 +1078,13 @@ def test_too_little_memory_is_told_with_the_remedy(scenes: Path, material: Mater
         train(config(scenes, tmp_path))
 
 
+def test_several_processes_are_refused_before_they_write_the_same_files(scenes: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigurationError, match="one process"):
+        train(config(scenes, tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_damaged_checkpoint_is_passed_over(scenes: Path, material: Material, tmp_path: Path):
     trainer = Trainer(config(scenes, tmp_path), material)
     for _ in range(2):

@@ -264,6 +264,10 @@ def test_checkpoints_that_cannot_be_used_are_kept(tmp_path):
             train(small_config(tmp_path, model=dataclasses.replace(SMALL, **change), steps=12))
         assert [path.read_bytes() for path in paths] == stored
     for path in paths:
+        torch.save({"size": {}, "step": 3}, path)
+    with pytest.raises(ConfigurationError, match="lacks .*another kind of training"):
+        train(small_config(tmp_path))
+    for path in paths:
         path.write_bytes(b"torn")
     with pytest.raises(ConfigurationError, match="another `out`"):
         train(small_config(tmp_path))
@@ -277,6 +281,23 @@ def optimizer_state(trainer: Trainer) -> dict[str, torch.Tensor]:
         for number, values in half["state"].items()
         for name, value in values.items()
     }
+
+
+def test_what_is_not_judged_counts_for_no_figure_of_presence(tmp_path, monkeypatch):
+    """Names that are said of dead leaves are neither there nor not."""
+    trainer = Trainer(small_config(tmp_path))
+    before = trainer.validate()
+    assert trainer_module.ACCEPTED in before
+    batch_of = type(trainer._dataset(held_out=True)).__getitem__
+
+    def unjudged(dataset, number):
+        batch = batch_of(dataset, number)
+        return dataclasses.replace(batch, judged=torch.zeros_like(batch.judged))
+
+    monkeypatch.setattr(type(trainer._dataset(held_out=True)), "__getitem__", unjudged)
+    after = trainer.validate()
+    assert trainer_module.ACCEPTED not in after
+    assert {name: value for name, value in before.items() if name != trainer_module.ACCEPTED} == after
 
 
 def test_a_checkpoint_that_fails_half_way_leaves_no_trace(tmp_path):

@@ -338,6 +338,7 @@ def break_coco(change):
         (lambda c, a: c["images"].append(c["images"][0]), "the same `id`"),
         (lambda c, a: c["images"][0].pop("width"), "width"),
         (lambda c, a: c["annotations"].clear(), "nothing is annotated"),
+        (lambda c, a: [one.update(iscrowd=1) for one in c["annotations"]], "all of its annotations are crowds.*CVAT"),
     ],
 )
 def test_a_wrong_annotation_is_named(tmp_path, change, words):
@@ -345,6 +346,27 @@ def test_a_wrong_annotation_is_named(tmp_path, change, words):
         ConfigurationError, match=rf"instances_val2017\.json: .*{words}.*(take it out|put the published)"
     ):
         open_dataset(write_coco(tmp_path, break_coco(change)))
+
+
+def test_many_crowds_are_told_of(tmp_path, caplog):
+    """Of these nothing is learnt, and who drew them with a brush does not know it."""
+    content = break_coco(lambda c, a: [one.update(iscrowd=0) for one in c["annotations"]])
+    open_dataset(write_coco(tmp_path, content))
+    assert "crowds" not in caplog.text
+    for annotation in content["annotations"][1:]:
+        annotation["iscrowd"] = 1
+    open_dataset(write_coco(tmp_path, content))
+    assert f"{len(content['annotations']) - 1} of {len(content['annotations'])} annotations are crowds" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [("reasonseg", "images"), ("reasonseg", "annotations"), ("refcoco", "annotations"), ("coco", "split_by")],
+)
+def test_what_a_format_does_not_know_is_refused(format, name):
+    options = {"images": "photographs", name: "x"} if format == "refcoco" else {name: "x"}
+    with pytest.raises(ConfigurationError, match=f"`{name}`, which the format {format}"):
+        DatasetConfig(format, "somewhere", **options)
 
 
 def test_damaged_run_lengths_are_told_when_they_are_read(tmp_path):
@@ -510,8 +532,9 @@ def test_a_missing_image_is_named(tmp_path, format):
     images = open_dataset(config)
     path = images[0].path
     path.unlink()
-    with pytest.raises(InvalidImageError, match=rf"{path.name} is missing: put it there"):
+    with pytest.raises(InvalidImageError, match=rf"{path.name} is missing: put it there") as caught:
         open_dataset(config)
+    assert ("`images`" in str(caught.value)) == (format != "reasonseg"), "a remedy that helps"
     if format != "reasonseg":
         with pytest.raises(InvalidImageError, match="is missing"):
             images[0].read()

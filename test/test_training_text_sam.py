@@ -165,6 +165,14 @@ def test_resumed_equals_uninterrupted(backbones, tmp_path):
     assert same(weights(whole.model.text_path), weights(resumed.model.text_path))
 
 
+def test_a_training_goes_on_where_its_backbone_was_moved(backbones, tmp_path):
+    Trainer(config(tmp_path, backbones["sam"])).run()
+    moved = Path(shutil.copytree(backbones["sam"], tmp_path / "moved"))
+    assert Trainer(config(tmp_path, moved)).resume()
+    with pytest.raises(ConfigurationError, match="another `model`, `backbone` or `text_path`"):
+        Trainer(config(tmp_path, backbones["sam2"])).resume()
+
+
 @pytest.mark.parametrize("family", ["sam", "sam2"])
 def test_one_batch_can_be_learnt_by_heart(family, backbones, tmp_path):
     """As far as a SAM of random weights lets it: what the text path says by itself."""

@@ -85,7 +85,8 @@ def area_under_curve(positive: Iterable[float], negative: Iterable[float]) -> fl
 def read_masked_images(folder: Path) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """`images/NAME.jpg` with `masks/NAME.png` (palette or grey: one value an object, 0 none), as in DAVIS.
 
-    A mask of another size than its image is cut or padded at its right and lower side. Raises ConfigurationError.
+    A mask that is larger or smaller than its image by a pixel or two, as of videos of odd sides, is cut or padded at
+    its right and lower side. Raises ConfigurationError, also for one of another size.
     """
     paths = sorted((folder / "masks").glob("*.png"))
     if not paths:
@@ -95,7 +96,13 @@ def read_masked_images(folder: Path) -> Iterator[tuple[np.ndarray, list[np.ndarr
         if pixels is None:
             raise ConfigurationError(f"{path} has no image images/{path.stem}.jpg beside it that can be read")
         ids = np.zeros(pixels.shape[:2], np.int32)
-        stored = _read_ids(path)[: ids.shape[0], : ids.shape[1]]
+        stored = _read_ids(path)
+        if max(abs(a - b) for a, b in zip(stored.shape, ids.shape, strict=True)) > 2:
+            raise ConfigurationError(
+                f"the mask {path} has {stored.shape[1]} x {stored.shape[0]} pixels, its image {ids.shape[1]} x "
+                f"{ids.shape[0]} (turned as its EXIF says): save it as large as the image"
+            )
+        stored = stored[: ids.shape[0], : ids.shape[1]]
         ids[: stored.shape[0], : stored.shape[1]] = stored
         yield cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), [ids == i for i in np.unique(ids) if i]
 

@@ -59,8 +59,10 @@ class Checkpoints:
             try:
                 accept(torch.load(path, map_location="cpu", weights_only=True))
             except Exception as error:  # what a damaged file makes torch.load raise is endless
-                _log.warning("checkpoint %s cannot be used: %s", path, error)
-                reasons.append(f"{path}: {error}")
+                foreign = isinstance(error, KeyError)
+                reason = f"it lacks {error}, as that of another kind of training would" if foreign else error
+                _log.warning("checkpoint %s cannot be used: %s", path, reason)
+                reasons.append(f"{path}: {reason}")
                 continue
             self._is_newest_usable = path == self.newest
             return path

@@ -58,12 +58,12 @@ def start_processes(device: str, precision: str) -> Processes:
 
     Raises ConfigurationError: a device that is not there or cannot compute so, accelerate is needed and missing.
     """
-    if _launched() > 1 or precision == "float16":
+    if launched() > 1 or precision == "float16":
         return Accelerated(device, precision)
     return OneProcess(device, precision)
 
 
-def _launched() -> int:
+def launched() -> int:
     """How many processes there are, as torchrun (and so accelerate launch) and mpirun tell each of them."""
     names = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)

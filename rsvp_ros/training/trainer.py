@@ -140,8 +140,8 @@ class Trainer:
         network = self.learner.trained
         untouched = copy.deepcopy((network.state_dict(), self.optimizer.state_dict()))
         step, seconds = state["step"], state["seconds"]
-        if state["model_config"] != dataclasses.asdict(network.config):
-            raise ValueError(f"it is of another `model`, {state['model_config']}")
+        if _without_place(state["model_config"]) != _without_place(dataclasses.asdict(network.config)):
+            raise ValueError(f"it is of another `model`, `backbone` or `text_path`, {state['model_config']}")
         if (count := state.get("processes", 1)) != self.processes.count:
             raise ValueError(f"it was made by {count} processes, and here are {self.processes.count}")
         try:
@@ -209,12 +209,13 @@ class Trainer:
                 output, _ = self.learner(batch)
             ious = soft_iou(output.masks.sigmoid(), batch.masks, batch.known).tolist()
             right = ((output.presence > 0) == batch.present).tolist()
-            for kind, iou, ok in zip(batch.kinds, ious, right, strict=True):
+            for kind, iou, ok, judged in zip(batch.kinds, ious, right, batch.judged.tolist(), strict=True):
                 if kind is PromptKind.ABSENT:
                     add(REFUSED, ok)
                 else:
                     add(kind.value, iou)
-                    add(ACCEPTED, ok)
+                    if judged:
+                        add(ACCEPTED, ok)
         totals, counts = self.processes.total(sums.to(self.device)).tolist()
         return {name: total / count for name, total, count in zip(names, totals, counts, strict=True) if count}
 
@@ -281,3 +282,8 @@ def train(config: TrainConfig) -> Path | None:
             trainer.model.save_pretrained(weights)
     trainer.processes.close()
     return weights if trainer.is_main else None
+
+
+def _without_place(model_config: dict[str, Any]) -> dict[str, Any]:
+    """Where a SAM lies does not make it another one; its architecture and sizes do."""
+    return {name: value for name, value in model_config.items() if name != "backbone"}

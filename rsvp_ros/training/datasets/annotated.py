@@ -105,7 +105,7 @@ def damaged_image(path: Path) -> InvalidImageError:
     return InvalidImageError(f"the image {path} is damaged: put it there again, or take it out of the data set")
 
 
-def missing_image(path: Path) -> InvalidImageError:
-    return InvalidImageError(
-        f"the image {path} is missing: put it there, or give the folder that holds it as `images` of the data set"
-    )
+def missing_image(
+    path: Path, remedy: str = "put it there, or give the folder that holds it as `images` of the data set"
+) -> InvalidImageError:
+    return InvalidImageError(f"the image {path} is missing: {remedy}")

@@ -6,6 +6,7 @@ go into arrays while the file is read, and an image's annotations are taken out 
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,11 @@ import numpy as np
 from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedImages, AnnotatedThing
 from rsvp_ros.training.datasets.areas import Area, Polygons, RunLengths
 from rsvp_ros.training.datasets.files import read_json, wrong_annotation, wrong_content
+
+_log = logging.getLogger(__name__)
+
+MANY_CROWDS = 0.2
+"""Of a file's annotations; COCO's own are one in a hundred."""
 
 
 class CocoInstances(AnnotatedImages):
@@ -47,6 +53,19 @@ class CocoInstances(AnnotatedImages):
         if not columns.ids:
             raise wrong_content(annotations, "nothing is annotated in its images")
         columns.check({key: size for key, (_, *size) in described.items()}, self._names)
+        crowds = sum(columns.crowd)
+        if crowds == len(columns.ids):
+            raise wrong_content(
+                annotations,
+                "all of its annotations are crowds (`iscrowd` 1), of which nothing is learnt. CVAT and Datumaro write "
+                "every mask drawn with a brush so: set it to 0 where it is one thing",
+            )
+        if crowds > MANY_CROWDS * len(columns.ids):
+            _log.warning(
+                "%s: %d of %d annotations are crowds (`iscrowd` 1), of which nothing is learnt: set it to 0 where it "
+                "is one thing (CVAT and Datumaro write every mask drawn with a brush so)",
+                annotations, crowds, len(columns.ids),
+            )  # fmt: skip
         self._complete = tuple(self._names.values()) if exhaustive else ()
 
         number = {key: n for n, key in enumerate(described)}

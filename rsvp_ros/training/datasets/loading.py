@@ -43,7 +43,14 @@ class DatasetConfig:
             raise ConfigurationError(f"no format {self.format!r} of a data set: choose one of {', '.join(FORMATS)}")
         if self.format == "refcoco" and self.images is None:
             raise ConfigurationError(f"the data set {self.folder} needs `images`: the folder of COCO's train2014")
+        for name, formats in _ONLY_OF.items():
+            if getattr(self, name) is not None and self.format not in formats:
+                raise ConfigurationError(
+                    f"the data set {self.folder} has `{name}`, which the format {self.format} does not know"
+                )
 
+
+_ONLY_OF = {"annotations": ("coco",), "images": ("coco", "refcoco"), "split_by": ("refcoco",)}
 
 READ_FIRST = 50
 """Images that are looked for when a data set is opened, so that a wrong folder is told before the training starts."""

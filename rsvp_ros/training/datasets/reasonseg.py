@@ -71,7 +71,7 @@ class ReasonSeg(AnnotatedImages):
             )
         for path in self._paths:
             if path.with_suffix(".jpg").name not in names:
-                raise missing_image(path.with_suffix(".jpg"))
+                raise missing_image(path.with_suffix(".jpg"), "put it there, beside its annotations")
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -37,6 +37,7 @@ from rsvp_ros.training.mllm.seeing import SeeingHeads, seeing_batch
 from rsvp_ros.training.mllm.tokenizer import make_processor
 from rsvp_ros.training.mllm.word_loss import WordLoss
 from rsvp_ros.training.optimizer import make_optimizer, set_learning_rate
+from rsvp_ros.training.processes import launched
 from rsvp_ros.training.report import Report
 
 _log = logging.getLogger(__name__)
@@ -344,6 +345,10 @@ def train(config: MllmTrainConfig) -> Path:
     Raises ConfigurationError, ModelLoadError (`init`), TrainingDivergedError, InvalidImageError (damaged data),
     ModelRunError (not enough memory).
     """
+    if launched() > 1:
+        raise ConfigurationError(
+            "`rsvp train mllm` is of one process: start it without accelerate launch, torchrun or mpirun"
+        )
     trainer = Trainer(config)
     if config.steps == 0 and trainer.checkpoints.last:
         raise ConfigurationError(
