@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -327,11 +328,10 @@ class Perception:
                 while not (self._stopped or self._slot or self._commands or self._catch_up):
                     self._changed.wait()
                 frame, self._slot = self._slot, None
-                commands = list(self._commands)
-                self._commands.clear()
+                commands, self._commands = self._commands, deque()
                 stopped = self._stopped
-            for command in commands:
-                command()
+            while commands:  # none is kept: it holds a request's images
+                commands.popleft()()
             if stopped:
                 return
             request = self.request
@@ -476,6 +476,8 @@ class Perception:
     def _ask_again(self, targets: Sequence[Target]) -> None:
         """Find what the last instruction means once more, where all that it found is lost."""
         states = {target.state for target in targets if target.id in self._last_found}
+        if self._asked_again is not None and not self._asked_again.done and states - {TargetState.LOST}:
+            self._asked_again.cancel(CancelledError("a target that it was for was found again"))
         due = time.monotonic() - self._asked_again_at >= self.config.ask_again_interval_s
         if states == {TargetState.LOST} and due and self.request is None:
             self._asked_again_at = time.monotonic()
@@ -505,6 +507,7 @@ class Perception:
             try:
                 self._answer(request)
             except RsvpError as error:
+                traceback.clear_frames(error.__traceback__)  # which hold the images that came since
                 request.cancel(error)
             except Exception as error:
                 # A fault in a model's own code ends this request, not the thread that serves all others.

@@ -1118,7 +1118,7 @@ def test_learning_makes_the_loss_smaller(scenes: Path, material: Material, tmp_p
     # Rows that only list, about pictures in colours without a name, are harder: a step would not compare with another
     options = {"steps": 60, "seeing_steps": 0, "learning_rate": 5e-3, "varied": False}
     trainer = Trainer(config(scenes, tmp_path, **options), material)
-    losses = [trainer.train_step(trainer.batches[step])["words"] for step in range(25)]
+    losses = [trainer.train_step(trainer.batches[step])["words"] for step in range(32)]
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
 
 
@@ -1275,7 +1275,7 @@ def test_trained_weights_answer_through_the_reasoner(
     try:
         reasoner = Reasoner(mllm, ReasonerConfig(reask=0))
         assert reasoner.family.name == FAMILY
-        with pytest.raises(ParseError, match="could not be understood"):
+        with pytest.raises(ParseError, match="was cut off"):
             reasoner.reason(views[0].image, "the red mug")
     finally:
         mllm.close()

@@ -3,8 +3,10 @@ colour."""
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -348,6 +350,62 @@ def test_occluded_then_lost_then_asked_again():
         for _ in range(3):
             assert stream.frame(empty, 0.3).targets[0].state is TargetState.LOST
             assert stream.perception.request is None, "not more often than that"
+
+
+def test_what_is_found_again_is_not_asked_for_any_more():
+    mllm = ScriptedMllm(FOUND)
+    mllm.go.set()
+    config = PerceptionConfig(ask_again=True, ask_again_interval_s=0.0)
+    with Stream(mllm=mllm, config=config, tracker_config=TrackerConfig(lost_after_s=1.0)) as stream:
+        stream.frame(picture(90))
+        book = stream.perception.find("the red book").result(DEADLINE_S).result.targets[0]
+        mllm.go.clear()
+        empty = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+        while stream.frame(empty, 0.3).targets[0].state is not TargetState.LOST:
+            pass
+        request = until(lambda: stream.perception.request)
+        assert stream.frame(picture(90)).targets[0].state is TargetState.TRACKING
+        until(lambda: request.done)
+        assert isinstance(request.error, CancelledError)
+        (target,) = stream.frame(picture(90)).targets
+        assert (target.id, target.state) == (book.id, TargetState.TRACKING)
+
+
+@pytest.mark.parametrize("ending", ["failed", "cancelled"])
+def test_a_request_that_ended_keeps_no_images(ending):
+    mllm = ScriptedMllm("no answer" if ending == "failed" else FOUND)
+    with Stream(mllm=mllm) as stream:
+        images: list[weakref.ref] = []
+
+        def film(count: int) -> None:
+            for _ in range(count):
+                image = picture(90 + len(images))
+                images.append(weakref.ref(image))
+                stream.frame(image)
+
+        film(1)
+        request = stream.perception.find("the red book")
+        until(lambda: request.state is RequestState.REASONING)
+        film(9)
+        if ending == "cancelled":
+            stream.segmenter.delay_s = 0.2
+            mllm.go.set()
+            until(lambda: request.state is RequestState.CATCHING_UP)
+            request.cancel()
+        mllm.go.set()
+        until(lambda: request.done)
+        stream.segmenter.delay_s = 0.0
+        film(3)
+        stream.results[:] = stream.results[-1:]
+        stream.progress.clear()
+        if ending == "cancelled":
+            request = None  # who keeps it keeps the image that it is about
+
+        def kept() -> int:
+            gc.collect()
+            return sum(image() is not None for image in images)
+
+        until(lambda: kept() <= 2)  # the newest, and the one that was reasoned about
 
 
 def test_a_reset_forgets_all_targets():

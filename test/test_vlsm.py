@@ -364,6 +364,11 @@ def test_views_of_memory_are_images_too(embedded):
     expected = embedded.segment(embedded.encode(np.ascontiguousarray(wide[::-1, ::2])), prompt)[0]
     found = embedded.segment(embedded.encode(wide[::-1, ::2]), prompt)[0]
     assert np.array_equal(found.mask, expected.mask)
+    exact = noise(240, 320)  # neither scaled nor padded
+    for view in (exact[..., ::-1], exact[::-1]):
+        (found,) = embedded.segment(embedded.encode(view), prompt)
+        (expected,) = embedded.segment(embedded.encode(view.copy()), prompt)
+        assert np.array_equal(found.mask, expected.mask)
 
 
 def test_no_prompts_no_predictions(embedded):

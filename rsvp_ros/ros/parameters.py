@@ -65,7 +65,9 @@ OPTIONS: Mapping[str, Option] = {
         "Where the description is less likely to be there than this, the target is not seen", 0.0, 1.0
     ),
     "tracker.max_area_ratio": Option(
-        "A box that grew or shrank by more than this factor from one image to the next is not the target", 1.0, 100.0
+        "A box larger or smaller by more than this factor, than the last one and than the target is usually, is not it",
+        1.0,
+        100.0,
     ),
     "tracker.min_similarity": Option(
         "A mask whose colours have less in common with the target's is not the target", 0.0, 1.0

@@ -65,7 +65,7 @@ def look_at(image: np.ndarray, part: Region, side: int, square: bool = False) ->
     right, below = (side - w, side - h) if square else (_grid_side(w) - w, _grid_side(h) - h)
     if right or below:
         pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    return View(part, pixels, (w / width, h / height))
+    return View(part, np.ascontiguousarray(pixels), (w / width, h / height))
 
 
 def _grid_side(side: int) -> int:

@@ -22,7 +22,7 @@ RARE = 0.02  # of a colour's share: less tells nothing
 
 
 def color_distribution(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
-    """Shares of the mask's pixels in bins of red, green and blue: float 3 x 16, each row adds up to nearly 1.
+    """Shares of the mask's pixels in bins of red, green and blue: float 3 x 16, each row adds up to 1.
 
     image: uint8 H x W x 3 RGB; mask: bool H x W, not empty; box: around the mask.
     """
@@ -33,7 +33,16 @@ def color_distribution(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndar
     if not len(pixels):  # a mask that is thinner than the step
         pixels = image[rows, columns][mask[rows, columns]]
     counts = [np.bincount(channel, minlength=BINS) for channel in (pixels >> 4).T]
-    return np.stack([np.convolve(count / len(pixels), SMOOTHING, mode="same") for count in counts])
+    return np.stack([_smoothed(count / len(pixels)) for count in counts])
+
+
+def _smoothed(shares: np.ndarray) -> np.ndarray:
+    """What goes beyond the ends comes back in: black and white, too, are wholly like themselves."""
+    beyond = len(SMOOTHING) // 2
+    full = np.convolve(shares, SMOOTHING)
+    full[beyond : 2 * beyond] += full[:beyond][::-1]
+    full[-2 * beyond : -beyond] += full[-beyond:][::-1]
+    return full[beyond:-beyond]
 
 
 def image_colors(image: np.ndarray) -> np.ndarray:

@@ -15,11 +15,11 @@ INITIAL_SPEED = 1.0  # per second
 MIN_SIDE = 1.0
 MAX_STEP_S = 1.0  # the state cannot say where a box is after a longer time unseen
 
-# A size changes slowly, as the target comes near or turns. A box that is suddenly smaller is of a target that is half
-# hidden, and comes out again as large as it was.
-SIZE_TIME_S = 1.0
+# A size changes steadily, as the target comes near, goes away or turns. A box that is smaller on one side, more than on
+# the other, is of a target that is half hidden, and comes out again as large as it was.
+SIZE_TIME_S = 0.3
 HIDDEN_SIZE_TIME_S = 6.0
-HIDDEN_BELOW = 0.85  # share of the kept size, width or height
+HIDDEN_BELOW = 0.85  # share of the kept size, width or height, and of the share of the other one
 UNSEEN_SPEED_TIME_S = 2.0  # what goes behind something may as well stay there
 
 
@@ -54,7 +54,8 @@ class BoxMotion:
         measured = _size(box)
         # What shows of a half hidden target tells less of where its middle is, and nothing of how fast it moves.
         shown = np.minimum(measured / self._size, 1.0)
-        hidden = (shown < HIDDEN_BELOW).any()
+        hides = (shown < HIDDEN_BELOW) & (shown.min() < HIDDEN_BELOW * shown.max())
+        hidden = hides.any()
         variance = self._pp + (MEASUREMENT_NOISE * self._size / shown**2) ** 2
         innovation = np.array(box.center) - self._center
         gain_p, gain_v = self._pp / variance, np.zeros(2) if hidden else self._pv / variance
@@ -63,7 +64,7 @@ class BoxMotion:
         self._vv = self._vv - gain_v * self._pv
         self._pv = (1 - gain_p) * self._pv
         self._pp = (1 - gain_p) * self._pp
-        time_s = np.where(shown < HIDDEN_BELOW, HIDDEN_SIZE_TIME_S, SIZE_TIME_S)
+        time_s = np.where(hides, HIDDEN_SIZE_TIME_S, SIZE_TIME_S)
         self._size = self._size + (1 - np.exp(-self._since_update_s / time_s)) * (measured - self._size)
         self._since_update_s = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,8 @@ class TrackerConfig:
     min_presence: float = 0.3
     """A region in which the description is less likely does not show the target."""
     max_area_ratio: float = 3.0
-    """A mask whose box grew or shrank by more than this factor, from one frame to the next, is not the target."""
+    """A mask whose box is larger or smaller by more than this factor, both than the last one and than the target is
+    usually, is not the target."""
     min_similarity: float = 0.2
     """A mask whose colours have less in common with the target's is not the target."""
     lost_after_s: float = 2.0
@@ -75,9 +77,9 @@ class Track:
         self._fill = 1.0
         self._search: Search | None = None
         self._prompt = proposal.box
-        self._box = proposal.box
+        self._box = self._seen_box = proposal.box
         self._prediction: Prediction | None = None
-        self._last_mask: np.ndarray | None = None
+        self._twins: set[int] = set()
         self._stamp_ns = self._seen_ns = self._found_ns = 0
 
     @property
@@ -197,15 +199,19 @@ class Track:
 
     def _see(self, prediction: Prediction, box: Box, stamp_ns: int) -> None:
         self._stamp_ns = self._seen_ns = stamp_ns
-        self._box, self._prediction, self.state = box, prediction, TargetState.TRACKING
-        self._last_mask = prediction.mask
+        self._box = self._seen_box = box
+        self._prediction, self.state = prediction, TargetState.TRACKING
         self._search = None
 
     def is_same(self, other: Track) -> bool:
-        """Whether both were one thing when they were seen last: it was asked for twice."""
-        if self._last_mask is None or other._last_mask is None or self._seen_ns != other._seen_ns:
-            return False
-        return mask_iou(self._last_mask, other._last_mask) >= SAME_IOU
+        """Whether both were one thing when both were seen last: it was asked for twice."""
+        return other.id in self._twins
+
+    def compare(self, other: Track) -> None:
+        """Take in whether both, seen in the same image, are one thing."""
+        same = self._box.iou(other._box) >= SAME_IOU and mask_iou(self.mask, other.mask) >= SAME_IOU
+        for track, twin in ((self, other.id), (other, self.id)):
+            (track._twins.add if same else track._twins.discard)(twin)
 
     def fit(self, image: np.ndarray, mask: np.ndarray, box: Box) -> float:
         """How much the target a mask is: by its colours and, for what looks the same, by where it was just seen."""
@@ -227,15 +233,15 @@ class Track:
 
     def give_up(self) -> None:
         """It is no longer looked for: keep nothing that was for that, a mask is as large as an image."""
-        self._prediction = self._last_mask = self._search = None
+        self._prediction = self._search = None
 
     def rescale(self, sx: float, sy: float) -> None:
         """The image's resolution changed by these factors."""
         self._region = self._region.scale(sx, sy)
-        self._box = self._box.scale(sx, sy)
+        self._box, self._seen_box = self._box.scale(sx, sy), self._seen_box.scale(sx, sy)
         if self._motion is not None:
             self._motion.rescale(sx, sy)
-        self._search = self._last_mask = None
+        self._search = None
 
     def target(self, width: int, height: int) -> Target:
         """What to tell of it, for an image of this size."""
@@ -277,8 +283,8 @@ class Track:
         if self._motion is None or self._colors is None:
             self._colors, self._usual_colors, self._fill = colors, colors, fill
             return True
-        ratio = max(box.area, 1.0) / max(self._motion.box.area, 1.0)
-        if not 1 / config.max_area_ratio <= ratio <= config.max_area_ratio:
+        ratios = [max(box.area, 1.0) / max(known.area, 1.0) for known in (self._motion.box, self._seen_box)]
+        if not any(1 / config.max_area_ratio <= ratio <= config.max_area_ratio for ratio in ratios):
             return False
         # Where it was not seen in the last frame, it must look like itself: there is no other evidence.
         least = config.min_similarity
@@ -299,6 +305,8 @@ class Track:
         if prediction.score < config.min_score or prediction.presence < max(config.min_presence, SURE_PRESENCE):
             return False
         pixels = np.count_nonzero(prediction.mask)
+        if pixels == prediction.mask.size:
+            return False  # nothing is around it
         ratio = pixels / max(self._fill * self._motion.box.area, 1.0)
         if not 1 / MAX_PIXELS_RATIO <= ratio <= MAX_PIXELS_RATIO:
             return False
@@ -399,6 +407,9 @@ class Tracker:
             look.track.update(image, look.prediction, look.box, stamp_ns, again)
             if look.track.given_up:
                 look.track.give_up()
+        seen = [track for track in self._asked if track.state is TargetState.TRACKING]
+        for one, other in itertools.combinations(seen, 2):
+            one.compare(other)
         sought = self._sought
         if sought is not None and sought.search is not None:
             taken = self._seen(image.shape[:2])
