@@ -65,7 +65,7 @@ OPTIONS: Mapping[str, Option] = {
         "Where the description is less likely to be there than this, the target is not seen", 0.0, 1.0
     ),
     "tracker.max_area_ratio": Option(
-        "A box larger or smaller by more than this factor, than the last one and than the target is usually, is not it",
+        "A box by more than this factor larger or smaller, both than the last one and than usual, is not the target",
         1.0,
         100.0,
     ),
@@ -118,7 +118,9 @@ OPTIONS: Mapping[str, Option] = {
     "mllm.openai.model": Option("Its name at the server; empty: the first that the server lists"),
     "mllm.openai.api_key_env": Option("The environment variable that holds the key; a server without keys needs none"),
     "mllm.openai.connect_timeout_s": Option("The server must take the connection within this time [s]", 0.1, 600.0),
-    "mllm.openai.first_token_timeout_s": Option("The answer must begin within this time [s]", 0.1, 3600.0),
+    "mllm.openai.first_token_timeout_s": Option(
+        "The answer must begin within this time, and not pause for longer [s]", 0.1, 3600.0
+    ),
     "mllm.openai.total_timeout_s": Option("The answer must end within this time, retries included [s]", 0.1, 3600.0),
     "mllm.openai.max_retries": Option("After a refused connection, a busy server or an error at its side", 0, 20),
     "mllm.openai.max_tokens": Option("The longest answer, thinking included [tokens]", 1, 131_072),

@@ -17,7 +17,7 @@ MAX_STEP_S = 1.0  # the state cannot say where a box is after a longer time unse
 
 # A size changes steadily, as the target comes near, goes away or turns. A box that is smaller on one side, more than on
 # the other, is of a target that is half hidden, and comes out again as large as it was.
-SIZE_TIME_S = 0.3
+SIZE_TIME_S = 1.0
 HIDDEN_SIZE_TIME_S = 6.0
 HIDDEN_BELOW = 0.85  # share of the kept size, width or height, and of the share of the other one
 UNSEEN_SPEED_TIME_S = 2.0  # what goes behind something may as well stay there

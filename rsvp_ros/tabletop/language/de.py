@@ -100,7 +100,7 @@ USES = {
     ),
     "pour": (
         ("zum Einschenken", "woraus ich ein Getränk einschenken kann"),
-        ("zum Füllen der Gläser", "woraus ich die Gläser füllen kann"),
+        ("zum Füllen der Gläser", "womit ich die Gläser füllen kann"),
     ),
     "eat_soup": (
         ("zum Suppeessen", "womit ich meine Suppe essen kann"),
@@ -120,7 +120,7 @@ USES = {
         ("zum Herausdrehen einer Schraube", "womit ich eine Schraube herausdrehen kann"),
     ),
     "loosen_nut": (
-        ("zum Lösen einer Schraubenmutter", "womit ich eine Schraubenmutter lösen kann"),
+        ("zum Lösen einer Mutter", "womit ich eine Schraubenmutter lösen kann"),
         ("zum Anziehen einer Schraubenmutter", "womit ich eine Sechskantmutter anziehen kann"),
     ),
     "write": (
@@ -155,7 +155,7 @@ USES = {
         ("~zum Schrubben der Spüle", "womit ich die Spüle schrubben kann"),
     ),
     "throw": (
-        ("zum Werfen und Fangen", "womit wir werfen und fangen können"),
+        ("zum Werfen und Fangen", "womit wir Werfen und Fangen spielen können"),
         ("zum Spielen mit dem Hund", "womit der Hund spielen kann"),
     ),
     "light": (
@@ -184,9 +184,9 @@ USES = {
     ),
 }
 HAZARDS = {
-    "rolls": ("was vom Tisch rollen könnte", "was wegrollen könnte"),
-    "breaks": ("was zerbrechen würde, wenn es herunterfiele", "was beim Herunterfallen in Scherben ginge"),
-    "cuts": ("woran sich ein Kind schneiden könnte", "was für ein Kleinkind zu scharf ist"),
+    "rolls": ("vom Tisch rollen könnte", "wegrollen könnte"),
+    "breaks": ("zerbrechen würde, wenn es herunterfiele", "beim Herunterfallen in Scherben ginge"),
+    "cuts": ("ein Kind schneiden könnte", "für ein Kleinkind zu scharf ist"),
 }
 SIDES = {
     "left": ("links von", "~linker Hand von"),
@@ -272,7 +272,7 @@ class German(Grammar):
             "~das Seil muss in zwei Teile.",
         ),
         "drink": ("ich möchte Kaffee trinken. Woraus trinke ich ihn?", "woraus kann ich meinen Tee trinken?"),
-        "pour": ("woraus kann ich die Getränke einschenken?", "woraus fülle ich die Gläser?"),
+        "pour": ("woraus kann ich die Getränke einschenken?", "womit fülle ich die Gläser?"),
         "eat_soup": (
             "womit esse ich meine Suppe?",
             "ich muss den Kaffee umrühren.",
@@ -292,7 +292,7 @@ class German(Grammar):
         ),
         "loosen_nut": (
             "diese Schraubenmutter sitzt fest.",
-            "ich muss eine Schraubenmutter festziehen.",
+            "ich muss eine Mutter anziehen.",
             "die Sechskantmutter muss ab.",
         ),
         "write": (
@@ -326,7 +326,7 @@ class German(Grammar):
         ),
         "throw": (
             "der Hund will spielen.",
-            "lass uns werfen und fangen üben.",
+            "lass uns Werfen und Fangen spielen.",
             "~die Kinder wollen draußen spielen.",
         ),
         "light": (
@@ -335,7 +335,7 @@ class German(Grammar):
             "~jemand hat Geburtstag, was zünden wir an?",
         ),
         "stick": (
-            "die Seite ist eingerissen, ich will sie reparieren.",
+            "die Seite ist gerissen, ich will sie reparieren.",
             "ich muss dieses Paket zukleben.",
             "~wie mache ich das Poster an der Wand fest?",
         ),
@@ -462,8 +462,7 @@ class German(Grammar):
         if what.color:
             handle = what.kind in HANDLED and what.color != "silver"
             if handle and self.pick(("with", "plain")) == "with":
-                griff = f"{_inflect(COLORS[what.color], 'em')} Griff"
-                tail += f" mit {griff}" if plural else f" mit dem {_inflect(COLORS[what.color], 'en')} Griff"
+                tail += f" mit dem {_inflect(COLORS[what.color], 'en')} Griff"
             else:
                 stems.append(COLORS[what.color])
         if what.material and not noun.startswith("Holz"):
@@ -514,12 +513,12 @@ class German(Grammar):
                 if what.use:
                     return self.useful(what, case)
                 if what.hazard:
-                    return Phrase(f"das, {self.pick(HAZARDS[what.hazard])},")
+                    return Phrase(f"das, was {self.pick(HAZARDS[what.hazard])},")
                 text, gender = self.described(what, case)
                 return Phrase(text, gender == "p")
             case Every(what):
                 if what.hazard:
-                    return Phrase(f"alles, {self.pick(HAZARDS[what.hazard])},")
+                    return Phrase(f"alles, was {self.pick(HAZARDS[what.hazard])},")
                 together = TOGETHER.get(what.category or "") if what == Description(category=what.category) else None
                 if together and self.pick(("all", "each")) == "all":
                     return Phrase(self.pick(together))

@@ -136,7 +136,7 @@ class English(Grammar):
         "mark {x:the} in the picture.",
         "can you see {x:the}?",
         "~locate {x:the}.",
-        "~can you spot {x:the}?",
+        "~do you spot {x:the}?",
         "~whereabouts [is|are] {x:the}?",
     )
     ANY = (
@@ -246,7 +246,7 @@ class English(Grammar):
             "show me what could roll away.",
             "take away the thing that could roll off the table.",
             "~what won't stay put if somebody bumps the table?",
-            "~which item may roll off?",
+            "~which item may roll down?",
         ),
         "breaks": (
             "what would break if it fell?",
@@ -282,7 +282,7 @@ class English(Grammar):
             "something is too close to the edge. Please move it.",
             "push back what is nearest to the edge of the table.",
             "~save the thing that is closest to the edge.",
-            "~which item is the shortest distance from the edge of the table?",
+            "~which item has the shortest way to the edge of the table?",
         ),
     }
     ALL_DANGERS: ClassVar = {
@@ -291,7 +291,7 @@ class English(Grammar):
             "which things could roll away?",
             "find all things that might roll off the table.",
             "take away all that could roll off the table.",
-            "~pick out every item that would roll off.",
+            "~pick out every item that would roll down.",
         ),
         "breaks": (
             "show me everything that would break if it fell.",
@@ -342,7 +342,7 @@ class English(Grammar):
         adjectives = [self.pick(PATTERNS[what.pattern])] if what.pattern else []
         tail = ""
         if what.color and what.kind in HANDLED and what.color != "silver" and self.pick(("with", "plain")) == "with":
-            tail = f" with {what.color} handles" if plural else f" with the {what.color} handle"
+            tail = f" with the {what.color} handle"
         elif what.color:
             adjectives.append(what.color)
         if what.material:
@@ -412,18 +412,11 @@ class English(Grammar):
                 return self.described(what, self.pick(SUPERLATIVES[measure]))
             case Beside() | NextTo() | Between():
                 if query.what.use:
-                    # Behind its use the place would be that of what the use names: "throw for the dog next to the mug"
-                    something, _, use = self.useful(query.what).text.partition("thing ")
-                    return Phrase(f"{something}thing {self.place(query)} {use}")
+                    return Phrase(f"{self.useful(query.what).text} that is {self.place(query)}")
                 phrase = self.described(query.what)
                 return Phrase(f"{phrase.text} {self.place(query)}", phrase.plural)
             case NearestEdge():
                 return Phrase("the thing nearest to the edge of the table")
-
-    def finish(self, text: str) -> str:
-        """ "What is left of the mug" would be what remains of it."""
-        said = re.sub(r"(\b(?:is|are|lies)|'s) (left|right) of\b", r"\1 to the \2 of", text)
-        return super().finish(said)
 
     def place(self, query: Beside | NextTo | Between) -> str:
         if isinstance(query, Between):

@@ -90,7 +90,7 @@ COLORS = {
 PATTERNS = {
     "striped": ("a rayas", "de rayas", "~con rayas"),
     "dotted": ("de lunares", "con lunares", "~de puntos"),
-    "checked": ("a cuadros",),
+    "checked": ("a cuadros", "de cuadros"),
 }
 MATERIALS = {"wood": ("de madera",), "metal": ("de metal", "~metálico"), "ceramic": ("de cerámica",)}
 ORDINALS = {
@@ -102,7 +102,7 @@ USES = {
     "drink": ("beber un café", "tomarme un té", "~beber una infusión"),
     "pour": ("llenar un vaso", "servir una bebida en los vasos"),
     "eat_soup": ("tomar la sopa", "remover el café", "~comerme un yogur"),
-    "spear": ("pinchar un trozo de carne al comer", "enrollar los espaguetis"),
+    "spear": ("pinchar un trozo de carne en la mesa", "enrollar los espaguetis"),
     "drive_nail": ("clavar un clavo en la pared", "clavar clavos", "~dar golpes a un clavo"),
     "turn_screw": ("apretar un tornillo", "aflojar un tornillo", "~atornillar una bisagra"),
     "loosen_nut": ("aflojar una tuerca", "apretar una tuerca"),
@@ -113,11 +113,11 @@ USES = {
     "snack": ("picar entre horas", "una merienda sana"),
     "power": ("que vuelva a funcionar el reloj de pared", "dar corriente a la linterna"),
     "wipe": ("limpiar la mesa", "fregar los platos", "~frotar el fregadero"),
-    "throw": ("jugar a lanzar y atrapar", "jugar a lanzarle cosas al perro"),
+    "throw": ("jugar a lanzar y atrapar", "jugar con el perro a tirar y traer"),
     "light": ("alumbrar la habitación cuando se va la luz", "tener una luz acogedora"),
     "stick": ("pegar dos hojas de papel", "cerrar un paquete"),
     "unlock": ("abrir la cerradura", "abrir la puerta cerrada"),
-    "serve_soup": ("servir la sopa", "poner los cereales con leche"),
+    "serve_soup": ("servir la sopa", "tomar cereales con leche"),
     "fry": ("freír un huevo", "hacer tortitas", "~hacer una tortilla"),
     "make_tea": ("preparar té para todos", "hacer té para las visitas"),
 }
@@ -165,7 +165,7 @@ class Spanish(Grammar):
         "enséñame {x:the}.",
         "señala {x:the}.",
         "busca {x:the}.",
-        "marca en la imagen {x:the}.",
+        "marca {x:the} en la imagen.",
         "¿ves {x:the}?",
         "~localiza {x:the}.",
         "~¿en qué sitio [está|están] {x:the}?",
@@ -190,7 +190,7 @@ class Spanish(Grammar):
         "por favor, pon {x} en la cesta.",
         "¿dónde [está|están] {x}?",
         "necesito {x}.",
-        "marca en la imagen {x}.",
+        "marca {x} en la imagen.",
         "~reúne {x}.",
         "~¿te importaría retirar {x}?",
     )
@@ -202,7 +202,7 @@ class Spanish(Grammar):
             "~hay que partir la cuerda en dos.",
         ),
         "drink": ("quiero tomarme un café. ¿En qué lo bebo?", "¿en qué puedo beberme el té?"),
-        "pour": ("¿con qué puedo servir la bebida?", "¿con qué echo la bebida en los vasos?"),
+        "pour": ("¿con qué puedo servir la bebida?", "¿desde dónde echo la bebida en los vasos?"),
         "eat_soup": (
             "¿con qué me tomo la sopa?",
             "tengo que remover el café.",
@@ -467,8 +467,7 @@ class Spanish(Grammar):
             case Beside() | NextTo() | Between():
                 place = self.place(query)
                 if query.what.use:
-                    useful = self.useful(query.what).text
-                    return Phrase(f"{useful}{',' if ', pero' in useful else ''} y que esté {place}")
+                    return Phrase(f"{self.useful(query.what).text} que esté {place}")
                 gender, noun, tail, plural = self.head(query.what, False)
                 stands = "que están" if plural else "que está"
                 return Phrase(f"{_article(gender, plural)} {noun}{tail} {stands} {place}", plural)

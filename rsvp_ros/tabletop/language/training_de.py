@@ -220,7 +220,7 @@ PARAPHRASES = {
         "der Teller ist schmutzig, ich muss ihn abwaschen.",
     ),
     "der Hund will spielen.": ("wirf dem Hund etwas zu.", "ich will mit den Kindern Werfen üben."),
-    "die Seite ist eingerissen, ich will sie reparieren.": (
+    "die Seite ist gerissen, ich will sie reparieren.": (
         "das Paket ist offen, ich will es zukleben.",
         "ich will zwei Blätter zusammenkleben.",
         "womit klebe ich das Papier?",

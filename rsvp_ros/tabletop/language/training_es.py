@@ -230,7 +230,7 @@ PARAPHRASES = {
         "llevarme la sopa a la boca",
         "tomar el caldo",
     ),
-    "pinchar un trozo de carne al comer": (
+    "pinchar un trozo de carne en la mesa": (
         "comer espaguetis",
         "pinchar la comida del plato",
         "pinchar una patata cocida",
