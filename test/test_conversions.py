@@ -399,14 +399,14 @@ def test_unfinished_and_failed_reasoning_claims_nothing():
     failed = sent(conversions.reasoning_to_msg(REASONING, HEADER, error=ServerTimeoutError("no answer in 30 s")))
     assert failed.complete and not failed.found and failed.error_code == ServerTimeoutError.code
     assert failed.error_msg == "no answer in 30 s"
+    absent = conversions.reasoning_to_msg(types.Reasoning("a unicorn"), HEADER)
+    assert absent.complete and not absent.found and absent.error_code == 0
 
 
 def test_what_was_proposed_and_is_not_seen_is_not_found():
     msg = sent(conversions.reasoning_to_msg(REASONING, HEADER, unseen="the segmenter sees it nowhere"))
     assert msg.complete and not msg.found and msg.proposals
     assert (msg.error_code, msg.error_msg) == (FindTarget.Result.NOT_FOUND, "the segmenter sees it nowhere")
-    absent = conversions.reasoning_to_msg(types.Reasoning("a unicorn"), HEADER)
-    assert absent.complete and not absent.found and absent.error_code == 0
 
 
 def test_text_that_a_ros_string_cannot_carry():

@@ -1116,9 +1116,9 @@ def test_without_a_chain_of_thought_answers_are_short(scenes: Path, material: Ma
 
 def test_learning_makes_the_loss_smaller(scenes: Path, material: Material, tmp_path: Path):
     # Rows that only list, about pictures in colours without a name, are harder: a step would not compare with another
-    options = {"steps": 60, "seeing_steps": 0, "learning_rate": 5e-3, "varied": False}
+    options = {"steps": 60, "seeing_steps": 0, "learning_rate": 5e-3, "varied": False, "unknown_words": 0.0}
     trainer = Trainer(config(scenes, tmp_path, **options), material)
-    losses = [trainer.train_step(trainer.batches[step])["words"] for step in range(32)]
+    losses = [trainer.train_step(trainer.batches[step])["words"] for step in range(25)]
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
 
 

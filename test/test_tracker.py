@@ -15,7 +15,7 @@ from rsvp_ros.tracking.appearance import ColorMap, color_distribution, similarit
 from rsvp_ros.tracking.motion import ACCELERATION, INITIAL_SPEED, MEASUREMENT_NOISE, BoxMotion
 from rsvp_ros.tracking.search import LEAST_COLOR
 from rsvp_ros.tracking.tracker import MOST_GIVEN_UP, Tracker, TrackerConfig
-from rsvp_ros.types import Prediction, RegionProposal, TargetState
+from rsvp_ros.types import Prediction, Prompt, RegionProposal, TargetState
 
 WIDTH, HEIGHT = 320, 240
 STEP_NS = 100_000_000
@@ -371,13 +371,15 @@ def test_black_white_and_bright_things_are_found_again_too(reads_text, color, pl
 
 
 def test_what_fills_the_whole_image_is_not_taken_for_it():
-    large = Box(20, 20, WIDTH - 20, HEIGHT - 20)
+    """Found by its description, as nothing is seen in its place: there is nothing around it to tell it from."""
+    large, whole = Box(20, 20, WIDTH - 20, HEIGHT - 20), Box(0, 0, WIDTH, HEIGHT)
     scene = Scene()
     scene.blocks = {large: RED}
     scene.follow(large)
-    scene.show({}, 40)
+    scene.segment = lambda prompt: seen(whole) if prompt.box == whole else unseen()
+    scene.tracker._tracks[0].prompt = lambda *_: Prompt(large, "")
     with np.errstate(all="raise"):
-        assert scene.show({Box(0, 0, WIDTH, HEIGHT): RED}, 5)
+        assert scene.show({whole: RED}, 5) == [TargetState.OCCLUDED]
 
 
 @BOTH

@@ -61,7 +61,6 @@ class Camera:
         self._depth_came = threading.Condition()  # guards it
         self._depth_apart_ns = 0  # the stamps of the last image that wanted depth and of the nearest depth image
         self._depth_misses = 0
-        self._depth_misfit = ""  # why the depth is not that of the images' pixels
         self._last_image: Image | CompressedImage | None = None
         self._info: CameraInfo | None = None
         self._use_3d = config.use_3d
@@ -145,12 +144,12 @@ class Camera:
                 f"apart, at most {MAX_DEPTH_DELAY_NS * 1e-9:g} s are taken: they must be of one clock, and depth must "
                 "come as often as the images and soon after them"
             )
-        return self._depth_misfit
+        return self._misfit(depth)
 
-    def _misfit(self, depth: Image) -> str:
-        """What tells that a depth image is not registered to the images; empty where nothing does."""
-        image, topic = self._last_image, self._node.resolve_topic_name("depth_image")
-        if image is None:
+    def _misfit(self, topic: str) -> str:
+        """What tells that the depth images on a topic are not registered to the images; empty where nothing does."""
+        image, depth = self._last_image, self._depth[-1] if self._depth else None
+        if image is None or depth is None:
             return ""
         frames = depth.header.frame_id, image.header.frame_id
         if all(frames) and frames[0] != frames[1]:
@@ -212,7 +211,6 @@ class Camera:
 
     def _on_depth(self, msg: Image) -> None:
         self._depth_at_s = time.monotonic()
-        self._depth_misfit = self._misfit(msg)
         with self._depth_came:
             self._depth.append(msg)
             self._depth_came.notify_all()
