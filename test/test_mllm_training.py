@@ -945,7 +945,7 @@ def test_only_rows_for_reading_ask_for_another_thing(material: Material, monkeyp
         for of_view in material.train[1] for lesson in of_view for chain in lesson.chains.values()
     }  # fmt: skip
     targets = {answer[: answer.index(answer_ids(material.tokenizer, [SCENE])[0])] for answer in questions}
-    whole, reading = lessons.batch(0).rows
+    whole, *reading = lessons.batch(0).rows
 
     def told(rows: Rows) -> list[tuple[int, ...]]:
         end = answer_ids(material.tokenizer, [SCENE])[0]
@@ -955,7 +955,7 @@ def test_only_rows_for_reading_ask_for_another_thing(material: Material, monkeyp
     things = {answer_ids(material.tokenizer, [" thing"])[0]}  # that is what unknown kinds become, too
     own = [row for row in told(whole) if things.isdisjoint(row)]
     assert own and set(own) <= targets
-    others = [row for row in told(reading) if row not in targets and things.isdisjoint(row)]
+    others = [row for rows in reading for row in told(rows) if row not in targets and things.isdisjoint(row)]
     assert others and all(next_to in row for row in others)
 
 
@@ -976,7 +976,7 @@ def test_a_batch_holds_more_images_than_are_asked_about(material: Material):
     batch = lessons.batch(0)
     assert len(batch.patches) == len(batch.truth.patches) == len(batch.truth.merged) == 5
     (rows,), (again,) = batch.rows, lessons.batch(0).rows
-    assert rows.owners.tolist() == [0, 0, 1, 1, 0]
+    assert sorted(rows.owners.tolist()) == [0, 0, 0, 1, 1]
     assert torch.equal(rows.ids, again.ids)
     assert torch.equal(batch.patches, lessons.batch(0).patches)
 
@@ -985,17 +985,20 @@ def test_rows_for_reading_end_with_the_target(material: Material):
     """Those of a question are as in a whole answer, and one more that says that it has ended."""
     frame = Frame.of(build_model(TINY, material.tokenizer, 0), material.tokenizer)
     lessons = Lessons(*material.train, material.tokenizer, frame, 0, 2, 2, 1, reading_rows=40, varied=True)
-    whole, reading = lessons.batch(0).rows
-    assert len(reading.ids) == 40 and reading.blind.all() and len(whole.ids) == 5
-    assert reading.ids.shape[1] < whole.ids.shape[1] / 2
-    assert set(reading.parts[reading.taught].tolist()) == {Part.GLUE, Part.TARGET}
+    whole, *reading = lessons.batch(0).rows
+    assert sum(len(rows.ids) for rows in reading) == 40 and len(whole.ids) == 5
+    lengths = [rows.ids.shape[1] for rows in reading]
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] > lengths[-1], "padded to those of their own group"
+    assert lengths[-1] < whole.ids.shape[1] / 2
+    for rows in reading:
+        assert rows.blind.all() and set(rows.parts[rows.taught].tolist()) == {Part.GLUE, Part.TARGET}
     targets = {
         tuple(answer_words()[k] for k, part in zip(chain, lesson.parts, strict=True) if int(part) == Part.TARGET)
         for of_view in material.train[1] for lesson in of_view for chain in lesson.chains.values()
     }  # fmt: skip
     words = {answer_ids(material.tokenizer, [word])[0]: word for word in answer_words()}
-    for row in range(40):
-        told = [words[i] for i in reading.targets[row][reading.targets[row] >= 0].tolist()]
+    for row in (row for rows in reading for row in rows.targets):
+        told = [words[i] for i in row[row >= 0].tolist()]
         assert told[0] == START and told[-1] == SCENE and tuple(told[1:-1]) in targets
 
 
@@ -1147,6 +1150,8 @@ def test_a_training_that_diverges_stops_with_its_weights_as_they_were(scenes: Pa
         (["clip_norm=.nan"], "`clip_norm` must be above 0"),
         (["weight_decay=-1"], "`weight_decay` must not be negative"),
         (["chain_of_thought=false"], "`blind_rows` and `reading_rows` must be 0"),
+        (["words_alone=true", "seeing_steps=0"], "`words_alone` needs `init`"),
+        (["words_alone=true", "init=embedded"], "`seeing_steps` and `more_images` must be 0"),
     ],
 )
 def test_bad_configurations_are_refused(changes: list[str], message: str):
@@ -1334,6 +1339,18 @@ def test_training_goes_on_from_weights(scenes: Path, material: Material, tmp_pat
     )
     with pytest.raises(ModelLoadError, match="there is no model folder"):
         Trainer(config(scenes, tmp_path / "other", init=str(tmp_path / "nowhere")), material)
+
+
+def test_where_words_learn_alone_the_vision_tower_stays_as_it_is(scenes: Path, material: Material, tmp_path: Path):
+    start = tmp_path / "weights"
+    Trainer(config(scenes, tmp_path / "first"), material).save_weights(start)
+    options = {"init": str(start), "words_alone": True, "seeing_steps": 0, "more_images": 0}
+    trainer = Trainer(config(scenes, tmp_path / "again", **options), material)
+    begun = weights(trainer)
+    for step in range(2):
+        trainer.train_step(trainer.batches[step])
+    changed = {name for name, value in weights(trainer).items() if not torch.equal(value, begun[name])}
+    assert changed and not any("visual" in name for name in changed)
 
 
 def test_weights_that_know_fewer_words_are_gone_on_from(monkeypatch, tmp_path: Path):

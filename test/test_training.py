@@ -201,6 +201,26 @@ def test_training_goes_on_from_given_weights(tmp_path):
     assert same(weights(embedded), weights(Vlsm.from_pretrained("embedded")))
 
 
+def test_given_weights_become_deeper_and_compute_the_same(tmp_path):
+    """Their new layers add nothing at first, and learn."""
+    torch.manual_seed(3)
+    start = Vlsm(SMALL).eval()
+    start.save_pretrained(tmp_path / "start")
+    start = Vlsm.from_pretrained(tmp_path / "start")
+    more = dataclasses.replace(SMALL, image_layers=SMALL.image_layers + 2)
+    deeper = Trainer(small_config(tmp_path / "out", init=str(tmp_path / "start"), model=more)).model
+    assert deeper.config == more and len(deeper.image_encoder.layers) == more.image_layers
+    image = torch.rand(1, 3, 64, 96)
+    tokens = deeper.encode_image(image).tokens
+    assert torch.allclose(tokens, start.encode_image(image).tokens, atol=1e-5)
+    (tokens * torch.rand_like(tokens)).sum().backward()
+    assert all(layer.mlp[-1].weight.grad.abs().max() > 0 for layer in deeper.image_encoder.layers)
+    deeper.save_pretrained(tmp_path / "deeper")
+    assert Vlsm.from_pretrained(tmp_path / "deeper").config == more
+    with pytest.raises(ConfigurationError, match=r"image_layers \d for \d"):
+        Trainer(small_config(tmp_path / "less", init=str(tmp_path / "deeper"), model=SMALL))
+
+
 def test_without_a_step_given_weights_are_measured_and_calibrated(tmp_path):
     start = Vlsm(SMALL)
     start.save_pretrained(tmp_path / "start")

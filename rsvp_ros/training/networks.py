@@ -14,9 +14,10 @@ from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.segmentation.modeling.region import sample_regions, sampling_weights
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
 from rsvp_ros.segmentation.modeling.text_path import Gate
-from rsvp_ros.segmentation.vlsm import Vlsm, VlsmOutput
+from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig, VlsmOutput
 from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.dataset import CELL, Batch
+from rsvp_ros.training.deepening import deepened
 from rsvp_ros.training.losses import Losses, compute_losses
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def make_learner(config: TrainConfig, device: torch.device) -> Learner:
     Raises ConfigurationError (sizes that cannot be, or are not those of `init`), ModelLoadError (`init`, `backbone`).
     """
     if config.backbone is None:
-        model = Vlsm.from_pretrained(config.init) if config.init else Vlsm(config.model)
-        _check_size("model", config.model, model.config)
+        model = _loaded(config.init, config.model) if config.init else Vlsm(config.model)
         return VlsmLearner(model.to(device, memory_format=torch.channels_last))
     from rsvp_ros.segmentation.text_sam import TextSam  # needs transformers, which a `Vlsm` does not
 
@@ -79,6 +79,18 @@ def make_learner(config: TrainConfig, device: torch.device) -> Learner:
         return TextSamLearner(model)
     sizes = dataclasses.asdict(config.text_path)
     return TextSamLearner(TextSam.from_backbone(config.backbone, str(device), **sizes))
+
+
+def _loaded(init: str, size: VlsmConfig) -> Vlsm:
+    """Weights to start from; `image_layers` that they lack begin by passing on what they get."""
+    model = Vlsm.from_pretrained(init)
+    if size.image_layers > model.config.image_layers:
+        model.image_encoder.layers = deepened(
+            model.image_encoder.layers, size.image_layers, lambda layer: (layer.attention.out, layer.mlp[-1])
+        )
+        model.config = dataclasses.replace(model.config, image_layers=size.image_layers)
+    _check_size("model", size, model.config)
+    return model
 
 
 def _check_size(option: str, wanted: Any, of_weights: Any) -> None:

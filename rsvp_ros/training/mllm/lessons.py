@@ -71,6 +71,8 @@ RECAST_SHARE = 0.2
 """Of the images are in colours that are not told; about them the rows only list what is there."""
 WINDOW = 200
 """Views with about as many things, from which a batch is drawn: its rows are then about as long."""
+ROWS_AT_ONCE = 16
+"""Rows that are padded to the same length."""
 BLIND = Part.LIST, Part.MEASURE
 """What a blind row cannot know and is not taught."""
 WEIGHTS = {
@@ -207,7 +209,7 @@ class LessonBatch:
     """I x N x values; those that no row is about stand last."""
     truth: DenseTruth
     rows: tuple[Rows, ...]
-    """Whole ones; those for reading, where there are any. None where the vision tower alone learns."""
+    """Whole ones, then those for reading. None where the vision tower alone learns."""
 
     def to(self, device: torch.device) -> LessonBatch:
         return LessonBatch(self.patches.to(device), self.truth.to(device), tuple(rows.to(device) for rows in self.rows))
@@ -297,7 +299,7 @@ class Lessons:
         truth = DenseTruth(torch.from_numpy(np.stack(fine)), torch.from_numpy(np.stack(coarse)))
         shown = torch.from_numpy(to_patches(np.stack(pictures)))
         shown = torch.cat((shown, patches)) if self.seeing_images else shown
-        return LessonBatch(shown, truth, tuple(_collate(group) for group in (rows, reading) if group))
+        return LessonBatch(shown, truth, tuple(map(_collate, [*_by_length(rows), *_by_length(reading)])))
 
     def _prompt(self, rng: np.random.Generator) -> VisualPrompt:
         usual, *others = EMBEDDED_PROMPTS
@@ -369,6 +371,12 @@ def vary(picture: Picture, lessons: Sequence[Lesson], rng: np.random.Generator) 
         words = [answer_words()[k] for k in next(iter(lesson.chains.values()))]
         spoken_of |= mentioned_colors(words, [int(part) for part in lesson.parts])
     return moved(resurfaced(repainted(picture, rng, spoken_of), rng), rng)
+
+
+def _by_length(rows: list) -> list[list]:
+    """Rows in groups of about the same length, the longest first: half of the tokens of all together were padding."""
+    longest_first = sorted(rows, key=lambda row: -len(row[2]) - len(row[3]))
+    return [longest_first[k : k + ROWS_AT_ONCE] for k in range(0, len(rows), ROWS_AT_ONCE)]
 
 
 def _collate(rows: list) -> Rows:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from transformers import (
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from rsvp_ros.errors import ConfigurationError, ModelLoadError
+from rsvp_ros.training.deepening import deepened
 
 PATCH = 16
 """Pixels on a side of what one token of the vision tower sees."""
@@ -121,12 +120,12 @@ def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
             raise ValueError(f"its type is {config.model_type}")
         _check_sizes(folder, config, model.config)
         start = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        start.model.visual.blocks = _deepened(
+        start.model.visual.blocks = deepened(
             start.model.visual.blocks,
             len(model.model.visual.blocks),
             lambda block: (block.attn.proj, block.mlp.linear_fc2),
         )
-        start.model.language_model.layers = _deepened(
+        start.model.language_model.layers = deepened(
             start.model.language_model.layers,
             len(model.model.language_model.layers),
             lambda layer: (layer.self_attn.o_proj, layer.mlp.down_proj),
@@ -183,28 +182,6 @@ def _sizes(config: Qwen3VLConfig) -> dict[str, int]:
         "key_value_heads": text.num_key_value_heads,
         "intermediate": text.intermediate_size,
     }
-
-
-@torch.no_grad()
-def _deepened(
-    blocks: torch.nn.ModuleList, layers: int, ends: Callable[[torch.nn.Module], Sequence[torch.nn.Linear]]
-) -> torch.nn.ModuleList:
-    """A stack of at least as many layers that computes the same: the new ones, spread evenly, add nothing at first.
-
-    `ends`: the parts of a layer whose results are added to what it got.
-    """
-    known, more = len(blocks), max(0, layers - len(blocks))
-    doubled = [max(0, (k + 1) * known // (more + 1) - 1) for k in range(more)]
-    deeper = []
-    for index, block in enumerate(blocks):
-        deeper.append(block)
-        for _ in range(doubled.count(index)):
-            new = copy.deepcopy(block)
-            for end in ends(new):
-                for parameter in end.parameters():
-                    parameter.zero_()
-            deeper.append(new)
-    return torch.nn.ModuleList(deeper)
 
 
 @torch.no_grad()

@@ -88,6 +88,9 @@ class MllmTrainConfig:
     clip_norm: float = 1.0
     seeing_weight: float = 0.5
     """Of the vision tower's own loss while the words are learned."""
+    words_alone: bool = False
+    """The vision tower stays as it is, and the language model learns alone; with `init` only, and then give no
+    `seeing_steps` and no `more_images`."""
     checkpoint_every: int = 200
     validate_every: int = 500
     validation_views: int = 24
@@ -122,6 +125,10 @@ class MllmTrainConfig:
         if (self.blind_rows or self.reading_rows) and not self.chain_of_thought:
             raise ConfigurationError(
                 "training options `blind_rows` and `reading_rows` must be 0 without `chain_of_thought`"
+            )
+        if self.words_alone and (not self.init or self.seeing_steps or self.more_images):
+            raise ConfigurationError(
+                "training option `words_alone` needs `init`, and `seeing_steps` and `more_images` must be 0 with it"
             )
 
     @classmethod
@@ -182,7 +189,11 @@ class Trainer:
         self.model.to(self.device)
         self.frame = frame.to(self.device)
         self.word_loss = WordLoss(self.tokenizer, self.device)
-        self._learned = [*self.model.named_parameters(), *self.heads.named_parameters()]
+        if config.words_alone:
+            self.model.model.visual.requires_grad_(False)
+            self.heads.requires_grad_(False)
+        every = (*self.model.named_parameters(), *self.heads.named_parameters())
+        self._learned = [(name, parameter) for name, parameter in every if parameter.requires_grad]
         self.optimizer = make_optimizer(
             self._learned, config.learning_rate, config.weight_decay, muon=config.steps > 0, others=ADAM_SHARE
         )
@@ -257,7 +268,10 @@ class Trainer:
         with self._mixed():
             with self._attending(SDPBackend.FLASH_ATTENTION):
                 fine, merged = encode_images(self.model.model.visual, batch.patches, ROWS, COLUMNS)
-            seeing, right = self.heads(fine, merged, batch.truth)
+            if self.config.words_alone:
+                seeing, right = merged.new_zeros(()), {}
+            else:
+                seeing, right = self.heads(fine, merged, batch.truth)
             with self._attending(SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
                 frames = read_frames(language, self.frame, merged[: self.config.images])
                 hidden = [
