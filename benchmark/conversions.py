@@ -1,7 +1,7 @@
-"""What the door between ROS and the package costs per frame: python benchmark/conversions.py [--repeat 7]
+"""Cost per frame of converting between ROS and the package: python benchmark/conversions.py [--repeat 7]
 
-Milliseconds, the best of some repetitions, one OpenCV thread; behind them the ratio to one plain copy of the same
-frame's rgb8 pixels, which compares machines. Needs the built messages; compares with cv_bridge where it is installed.
+Milliseconds, the best of some repetitions, with one OpenCV thread; in brackets the ratio to one plain copy of the same
+frame's rgb8 pixels, for comparing machines. Needs the built messages; compares with cv_bridge if that is installed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def message(pixels: np.ndarray, encoding: str) -> Image:
 
 
 def scene(height: int, width: int, count: int, rng: np.random.Generator) -> TargetsInFrame:
-    """`count` discs a quarter of the image high, where chance puts them."""
+    """`count` discs a quarter of the image high, at random places."""
     targets = []
     for i in range(count):
         mask = np.zeros((height, width), np.uint8)

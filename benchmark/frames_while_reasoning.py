@@ -1,12 +1,13 @@
-"""What reasoning costs the frames: images without an answer, and the time between answers, with and without it.
+"""How reasoning affects the frames: images without an answer, and the time between answers, with and without it.
 
     python benchmark/frames_while_reasoning.py [--params config/embedded.yaml] [--rate 10] [--seconds 30]
 
-The node runs in a process of its own with a parameter file; this one is the camera (a rendered view of the tabletop,
-320x240; extra `sim`) and the robot program. One target is followed all the time. At first nothing else is asked; then
-one instruction follows another without a pause, and every target found takes the place of the one before: in turn what
-the embedded MLLM passes on to stage 2 by its looks, and what it lists all things for. Reported for both: images, the
-share of those without an answer, median and p99 of the time between two answers, and the median time of an instruction.
+The node runs in its own process with a parameter file; this process is the camera (a rendered view of the tabletop,
+320x240; extra `sim`) and the robot program. One target is followed all the time. In the first part, nothing else is
+asked; in the second, instructions follow each other without a pause, and each target found replaces the one before.
+Some of them the embedded MLLM passes on to stage 2 by looks, for others it lists all things. Reported for both parts:
+images, the share of those without an answer, median and p99 of the time between two answers, and the median time of an
+instruction.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SEED = 3
 
 
 def row(name: str, camera: Camera, first: int, last: int, asked: list[float]) -> str:
-    """Of the images from the first to before the last."""
+    """A table row for the images from index `first` up to, but not including, `last`."""
     stamps = camera.stamps[first:last]
     arrivals = sorted(camera.answers[stamp].arrived_ns for stamp in stamps if stamp in camera.answers)
     between = np.diff(arrivals) * 1e-6
@@ -59,7 +60,7 @@ def main() -> None:
         Client() as client,
     ):
         client.wait_until_active()
-        client.find(instructions[0])  # the model is loaded and warm
+        client.find(instructions[0])  # so that the model is loaded and warm
         client.follow(thing.box, thing.kind)
         time.sleep(2)
         first = len(camera.stamps)

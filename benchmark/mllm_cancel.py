@@ -1,9 +1,10 @@
-"""How long an MLLM call still takes after it was cancelled, wherever the call is. The contract is 200 ms.
+"""How long an MLLM call still takes after it is cancelled, whatever it is doing. The contract is 200 ms.
 
     PYTHONPATH=.:test python benchmark/mllm_cancel.py [--repeat 20] [--json FILE]
 
 The server is the tests' real HTTP server on this machine (test/mllm_server.py), the local model their tiny Qwen3-VL
-(test/tiny_mllm.py): for a larger one add the time of one layer in process, nothing in a worker process.
+(test/tiny_mllm.py). For a larger model, add the time of one layer if it runs in this process, nothing if it runs in a
+worker process.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ QUESTION = [Message("user", "Where is it?", (np.zeros((480, 640, 3), np.uint8),)
 
 
 def latency_s(mllm: Mllm, delay_s: float | None) -> float:
-    """From setting `cancel` to the end of the call; it is set after `delay_s`, or (None) at the first piece of text."""
+    """Time from setting `cancel` to the end of the call; it is set after `delay_s`, or (None) at the first text."""
     cancel = threading.Event()
     when: list[float] = []
 

@@ -1,13 +1,13 @@
-"""What the node adds to the segmenter: image in → targets out, minus the segmenter's own time, over two processes.
+"""What the node adds to the segmenter: image in → targets out, minus the segmenter's own time, across two processes.
 
     python benchmark/node_overhead.py                    # with the Fast DDS profile that the launch file sets
     python benchmark/node_overhead.py --no-profile       # with Fast DDS's defaults
 
 This process is the camera (30 Hz, bgr8, best effort) and the robot program that listens to `targets`; the node runs in
-another one, with a segmenter that costs next to nothing (the ellipse in the box), so that all that is left is the
-node's. The time from an image's stamp (taken before it is put into a message) to the arrival of its targets, minus
-`segmenter_duration`, is what is reported, with the CPU time of the node a frame and the share of images that never led
-to targets. `--segmenter embedded` puts the shipped VLSM in its place.
+another one, with a segmenter that costs next to nothing (the ellipse in the box), so that the cost left is the node's.
+Reported are the time from an image's stamp (taken before it is put into a message) to the arrival of its targets, minus
+`segmenter_duration`, the CPU time of the node per frame, and the share of images that never led to targets.
+`--segmenter embedded` uses the shipped VLSM instead of the ellipse.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WARM_UP_FRAMES = 30
 
 
 class EllipseSegmenter:
-    """The ellipse in the box: what GrabCut and friends are measured against, at next to no cost."""
+    """The ellipse in the box: the baseline for GrabCut and the like, at next to no cost."""
 
     name = "ellipse"
     reads_text = False
@@ -48,7 +48,7 @@ class EllipseSegmenter:
         predictions = []
         for prompt in prompts:
             mask = np.zeros(features, np.uint8)
-            # The prompt is the box with its padding: take that off again, or the target would grow from frame to frame.
+            # The prompt is the padded box: remove the padding, or the target would grow from frame to frame.
             (cx, cy), box = prompt.box.center, prompt.box
             axes = (round(box.width / 2 / 1.3), round(box.height / 2 / 1.3))
             cv2.ellipse(mask, (round(cx), round(cy)), axes, 0, 0, 360, 1, -1)
@@ -57,7 +57,7 @@ class EllipseSegmenter:
 
 
 def serve() -> None:
-    """The node, with the ellipse for a segmenter."""
+    """Run the node with the ellipse as its segmenter."""
     from rsvp_ros.ros import node
 
     node.load_segmenter = lambda config: EllipseSegmenter()
@@ -95,7 +95,7 @@ def measure(name: str, size: tuple[int, int], tracking: bool, arguments: argpars
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
+    """User plus system time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

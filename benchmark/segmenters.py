@@ -1,14 +1,14 @@
-"""Time and memory of the segmenters: encoding a frame, segmenting 1 and 8 targets in it, a frame with one target whole.
+"""Time and memory of the segmenters: encoding a frame, segmenting 1 and 8 targets in it, a whole frame with one target.
 
     python benchmark/segmenters.py                          every architecture at its published size, random weights
     python benchmark/segmenters.py sam2_tiny edgetam        some of them
-    python benchmark/segmenters.py --model facebook/sam2.1-hiera-tiny          a model of a hub name or a folder
+    python benchmark/segmenters.py --model facebook/sam2.1-hiera-tiny          a model by hub name or folder
     python benchmark/segmenters.py --backend vlsm --model embedded
 
-Speed does not depend on what the weights are, so no download is needed to compare machines. Each architecture runs in
-a process of its own; memory is what it has held at most (GPU: torch's, without CUDA's own; CPU: the process's growth).
-Times are the median and the 99th percentile over the runs, from numpy image to numpy masks. The VLSM encodes an image
-only when a target in it needs that, and once: its encoding is in the whole frame alone.
+Speed does not depend on the values of the weights, so no download is needed to compare machines. Each architecture runs
+in its own process; memory is the most it has held (GPU: torch's, without CUDA's own; CPU: the process's growth). Times
+are the median and the 99th percentile over the runs, from numpy image to numpy masks. The VLSM encodes an image only
+when a target in it needs that, and only once: only the time of the whole frame includes its encoding.
 """
 
 from __future__ import annotations
@@ -155,12 +155,12 @@ ARCHITECTURES: dict[str, Callable[[str, str], Segmenter]] = {
 
 
 def _resident() -> int:
-    """The most memory that this process has held, bytes."""
+    """Peak memory of this process, bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _times(call: Callable[[], object], runs: int) -> dict[str, float]:
-    """Median and 99th percentile, milliseconds; every segmenter ends in numpy, which waits for the GPU."""
+    """Median and 99th percentile, milliseconds; every segmenter returns numpy arrays, so it has waited for the GPU."""
     durations = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -170,7 +170,7 @@ def _times(call: Callable[[], object], runs: int) -> dict[str, float]:
 
 
 def measure(build: Callable[[], Segmenter], width: int, height: int, runs: int) -> dict[str, Any]:
-    """One segmenter, in this process."""
+    """Measure one segmenter in this process."""
     import torch
 
     before = _resident()

@@ -1,4 +1,4 @@
-"""What the benchmarks of the running node share: the node in a process of its own, a camera, and who listens to it."""
+"""Shared by the benchmarks of the running node: the node in its own process, and a camera that receives its targets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NODE = (sys.executable, str(REPOSITORY / "scripts" / "rsvp_node"))
 
 @contextlib.contextmanager
 def running_node(command: Sequence[str] = NODE, *arguments: str) -> Iterator[subprocess.Popen]:
-    """The node in the namespace /rsvp, stopped at the end; and rclpy in this process."""
+    """Run the node in the namespace /rsvp and rclpy in this process; both are stopped at the end."""
     ros = ["--ros-args", "-r", "__ns:=/rsvp", "--log-level", "warn", *arguments]
     node = subprocess.Popen([*command, *ros], start_new_session=True)
     rclpy.init()
@@ -45,21 +45,21 @@ def running_node(command: Sequence[str] = NODE, *arguments: str) -> Iterator[sub
 
 @dataclass(frozen=True)
 class Answer:
-    """The arrival of an image's targets, by the system's clock, and how long the segmenter took for them."""
+    """When an image's targets arrived, by the system clock, and how long the segmenter took for them."""
 
     arrived_ns: int
     segmenter_ns: int
 
 
 class Camera:
-    """Publishes one image at a rate, best effort, and takes in the targets. Close it before rclpy is shut down."""
+    """Publishes the same image at a rate, best effort, and receives the targets. Close it before rclpy shuts down."""
 
     def __init__(self, image: np.ndarray, encoding: str, rate_hz: float) -> None:
         self._image, self._encoding, self._rate_hz = image, encoding, rate_hz
         self.stamps: list[int] = []
-        """Of the images, each taken before it is put into a message."""
+        """The images' stamps, each taken before the image is put into a message."""
         self.answers: dict[int, Answer] = {}
-        """By stamp."""
+        """By the image's stamp."""
         node = rclpy.create_node("camera", namespace="rsvp")
         best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._publisher = node.create_publisher(Image, "image_raw", best_effort)
@@ -80,14 +80,14 @@ class Camera:
         self._threads[1].join()
 
     def stop_filming(self) -> None:
-        """… and wait for the last images' targets."""
+        """Stop filming and wait for the last images' targets."""
         if not self._stop.is_set():
             self._stop.set()
             self._threads[0].join()
             time.sleep(0.5)
 
     def wait_for(self, images: int) -> None:
-        """Until so many were published."""
+        """Wait until that many images have been published."""
         while len(self.stamps) < images:
             time.sleep(0.01)
 

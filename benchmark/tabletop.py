@@ -1,8 +1,8 @@
-"""How many scenes the tabletop world renders: python benchmark/tabletop.py [--scenes 40] [--workers N]
+"""How fast the tabletop world renders scenes: python benchmark/tabletop.py [--scenes 40] [--workers N]
 
-Wall and processor time a scene (drawn from its seed, compiled, settled, one image with depth, ids and full masks), and
-of each further view; scenes a second of one process and of a pool of processes; and what a clip takes: processor time
-an image, bytes as a bag with its ground truth.
+Wall and processor time per scene (drawn from its seed, compiled, settled, one image with depth, ids and full masks) and
+per further view; scenes per second with one process and with a pool of processes; and what a clip takes: processor time
+per image, and size as a bag with its ground truth.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def render(job: tuple[int, tuple[int, int]]) -> None:
 
 
 def measure_clips(seconds: float, rate: float) -> None:
-    """Time to render a clip, and its size with JPEG and with raw colour, without and with depth."""
+    """Time to render a clip, and its size with JPEG colour, with JPEG and depth, and with raw colour and depth."""
     for size in SIZES:
         clip = sample_clip(Split.TRAIN, 0, seconds, rate, size)
         start = time.process_time()
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the pool")
     args = parser.parse_args()
-    render((0, SIZES[0]))  # imports, the first OpenGL context
+    render((0, SIZES[0]))  # warm up: imports, the first OpenGL context
     print(f"OpenGL by {os.environ['MUJOCO_GL']}, {args.scenes} scenes, milliseconds: median wall (processor)")
     for size in SIZES:
         times = defaultdict(list)
@@ -100,7 +100,7 @@ def main() -> None:
             render(job)
         alone = len(jobs) / (time.perf_counter() - start)
         with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(render, [(0, size)] * 4 * args.workers))  # every process has started
+            list(pool.map(render, [(0, size)] * 4 * args.workers))  # so that every process has started
             start = time.perf_counter()
             list(pool.map(render, jobs))
             together = len(jobs) / (time.perf_counter() - start)

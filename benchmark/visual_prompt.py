@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmark/visual_prompt.py
 
-Hidden is the mean opacity over all pixels; drawing is the best of several, with the overlay of that size already made.
+"Hidden" is the mean opacity over all pixels; "drawing" is the best of several times, with the overlay already made.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Time of the VLSM for each frame: one target, each further target.
+"""Time that the VLSM takes per frame: with one target, and for each further target.
 
     python benchmark/vlsm_latency.py [--weights embedded] [--device cpu] [--threads 2] [--frames 60]
 
-For each dtype, image size and size of targets (sides of an eighth and of a third of the image's longer side: small ones
-are looked at in crops, large ones in the whole image): median milliseconds of wall time (of CPU time in brackets, which
-suffers less from other processes) from the image to the masks of 1, 2 and 5 targets, frames a second with one target,
-and what each further target adds to a frame; and how much the masks in bfloat16 differ from those in float32 on drawn
-scenes.
+For each dtype, image size and target size (sides of an eighth or a third of the image's longer side: small targets are
+looked at in crops, large ones in the whole image): median wall time in milliseconds (in brackets CPU time, which other
+processes affect less) from the image to the masks of 1, 2 and 5 targets, frames per second with one target, and what
+each further target adds to a frame. Also how much the masks in bfloat16 differ from those in float32 on drawn scenes.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def measure(call: Callable[[], object], repeats: int, device: torch.device) -> t
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if i >= 3:  # the first calls choose kernels
+        if i >= 3:  # skip the first calls, which choose kernels
             wall.append((time.perf_counter() - start[0]) * 1e3)
             cpu.append((time.process_time() - start[1]) * 1e3)
     return statistics.median(wall), statistics.median(cpu)
@@ -59,7 +58,7 @@ def targets(height: int, width: int, count: int, share: float) -> list[Prompt]:
 
 
 def picture(height: int, width: int, prompts: list[Prompt]) -> np.ndarray:
-    """RGB: balls in the prompts' boxes. What is not there at all is looked at twice, and takes longer."""
+    """RGB: balls in the prompts' boxes, as absent targets are looked at twice and take longer."""
     image = np.random.default_rng(0).integers(90, 160, (height, width, 3), dtype=np.uint8)
     for prompt, color in zip(prompts, COLORS.values(), strict=False):
         x, y = prompt.box.center
@@ -72,7 +71,7 @@ def _frame(segmenter: Segmenter, image: np.ndarray, prompts: list[Prompt]) -> No
 
 
 def agreement(one: Segmenter, other: Segmenter) -> tuple[float, float, float]:
-    """Mean IoU with the truth of each, and of the two with each other."""
+    """Mean IoU of each segmenter with the truth, and of the two with each other."""
     rows = []
     for scene, samples in held_out_scenes(17, 40):
         samples = [s for _, s in samples if s.targets]

@@ -90,7 +90,7 @@ def generate_launch_description():
 
 
 def nodes(context):
-    """The node, and RViz. What was left empty is left to the parameters' file."""
+    """The node, and RViz. Arguments left empty are left to the parameter file."""
 
     def value(name):
         return LaunchConfiguration(name).perform(context)
@@ -101,8 +101,8 @@ def nodes(context):
         overrides["camera.image_transport"] = value("image_transport")
     if value("device"):
         overrides |= {"segmenter.device": value("device"), "mllm.transformers.device": value("device")}
-    # Large images need a larger shared-memory segment than the default, and malloc need not give their memory back
-    # after each one (README, "Lost images"). What the user has set stays.
+    # Large images need a larger shared-memory segment than the default, and malloc should not give their memory back
+    # after each one (README, "Lost images"). Variables that the user has set are kept.
     environment = {
         PROFILES_VARIABLE: str(Path(get_package_share_directory("rsvp_ros")) / "config" / "fastdds.xml"),
         "MALLOC_MMAP_THRESHOLD_": "67108864",

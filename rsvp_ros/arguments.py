@@ -1,4 +1,4 @@
-"""Whole numbers on the command line: types for argparse."""
+"""Types for argparse: whole numbers on the command line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 
 
 def positive(text: str) -> int:
-    """From 1 on. Raises argparse.ArgumentTypeError."""
+    """A whole number of at least 1. Raises argparse.ArgumentTypeError."""
     return _whole(text, 1)
 
 
 def not_negative(text: str) -> int:
-    """From 0 on. Raises argparse.ArgumentTypeError."""
+    """A whole number of at least 0. Raises argparse.ArgumentTypeError."""
     return _whole(text, 0)
 
 

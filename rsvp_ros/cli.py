@@ -1,6 +1,6 @@
 """`rsvp`: the system on files, without a robot and without ROS.
 
-Groups of commands have modules of their own (`rsvp_ros/*/commands.py`), which import what they need when they run.
+Groups of commands have their own modules (`rsvp_ros/*/commands.py`), which import what a command needs when it runs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FOUND, NOT_FOUND, FAILED = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status."""
+    """Run a command and return its exit status."""
     parser = argparse.ArgumentParser(prog="rsvp", description="The system on files, without a robot and without ROS.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_segment(commands)
@@ -83,7 +83,7 @@ def _segment(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--box: {error}") from error
     if box is None and not options.instruction:
         raise ConfigurationError("give an instruction, or a box with --box")
-    with disk_errors(options.out):  # before a model runs for minutes
+    with disk_errors(options.out):  # checked before a model runs for minutes
         options.out.mkdir(parents=True, exist_ok=True)
     needed = box is None and config.mllm.backend != "none"
     mllm = load_mllm(getattr(config.mllm, config.mllm.backend), isolated=False) if needed else None
@@ -107,13 +107,13 @@ def _segment(options: argparse.Namespace) -> int:
 def find_in_image(
     image: np.ndarray, instruction: str, box: Box | None, config: configuration.Config, mllm, quiet: bool = True
 ) -> Outcome:
-    """One instruction on one image (uint8 H x W x 3 RGB), through the same system that follows a camera."""
+    """Run one instruction on one image (uint8 H x W x 3 RGB) through the same system that follows a camera."""
     printed = 0
 
     def show(request, text: str) -> None:
         nonlocal printed
         steps: Sequence[ReasoningStep] = request.steps
-        # The last step may still be being written.
+        # The last step may still be incomplete.
         finished = len(steps) if request.reasoning is not None else len(steps) - 1
         if len(steps) < printed:
             print("(asked again)", flush=True)
@@ -140,7 +140,7 @@ def find_in_image(
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image file as uint8 H x W x 3 RGB. Raises InvalidImageError."""
+    """Read an image file as uint8 H x W x 3 RGB. Raises InvalidImageError."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -154,16 +154,16 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
-    """overlay.png, mask_<id>.png for each target, result.json, in a folder that is there. Raises OSError."""
+    """Write overlay.png, mask_<id>.png for each target and result.json to an existing folder. Raises OSError."""
     targets, reasoning = outcome.result.targets, outcome.reasoning
     picture = draw_targets(image, targets) if targets else draw_proposals(image, reasoning.proposals)
     if reasoning.steps:
         panel = reasoning_panel(reasoning, picture.shape[0])
         picture = np.concatenate([picture, panel], axis=1)
-    for old in folder.glob("mask_*.png"):  # of another image
+    for old in folder.glob("mask_*.png"):  # left from another image
         old.unlink()
     _write_png(folder / "overlay.png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    for target in targets:  # each has a mask: in a single image none is hidden
+    for target in targets:  # each has a mask: in a single image no target is hidden
         _write_png(folder / f"mask_{target.id}.png", target.mask.view(np.uint8) * np.uint8(255))
     result = {
         "instruction": reasoning.instruction,

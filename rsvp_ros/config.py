@@ -1,4 +1,4 @@
-"""All that can be configured, in one tree of dataclasses, and the YAML files that hold it (ROS 2 parameter files)."""
+"""The whole configuration as one tree of dataclasses, and the YAML files that hold it (ROS 2 parameter files)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CameraConfig:
     reliability: str = "best_effort"
     """"best_effort" or "reliable"."""
     use_3d: bool = False
-    """Take depth images, too."""
+    """Also take depth images."""
 
     def __post_init__(self) -> None:
         _check_choice("camera.image_transport", self.image_transport, ("raw", "compressed"))
@@ -40,7 +40,7 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class MllmConfig:
-    """Which MLLM is asked."""
+    """Which MLLM is used."""
 
     backend: str = "none"
     """"none", "openai" or "transformers"."""
@@ -68,8 +68,8 @@ class Config:
 
 
 def _check_embedded(reasoner: ReasonerConfig) -> None:
-    """Raises ConfigurationError for prompts that the small MLLM in the package was not trained with: it would not say
-    that it does not know them."""
+    """Raise ConfigurationError for prompts that the package's small MLLM was not trained on: it would answer them
+    without saying that it does not know them."""
     usual, prompt = ReasonerConfig(), reasoner.visual_prompt
     if reasoner.turns or reasoner.max_targets != usual.max_targets or prompt not in EMBEDDED_PROMPTS:
         raise ConfigurationError(
@@ -92,9 +92,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def build(values: Mapping[str, Any]) -> Config:
-    """The configuration with these values under their dotted names, and the defaults for all others.
+    """The configuration with these values, given by their dotted names, and defaults for all others.
 
-    Raises ConfigurationError for an unknown name, a value of another type and one that the part refuses.
+    Raises ConfigurationError for an unknown name, a value of the wrong type, or one that its dataclass rejects.
     """
     known, values = flatten(Config()), dict(values)
     for name, value in values.items():
@@ -103,14 +103,14 @@ def build(values: Mapping[str, Any]) -> Config:
         kind = type(known[name])
         if kind is float and isinstance(value, str):
             with contextlib.suppress(ValueError):
-                values[name] = value = float(value)  # YAML 1.1 takes 1e-3, without a point, for a text
+                values[name] = value = float(value)  # YAML 1.1 reads 1e-3 (no point) as text
         if not (type(value) is kind or (kind is float and type(value) is int)):
             raise ConfigurationError(f"{name} is {value!r}, but must be a {kind.__name__}")
     return _build(Config(), "", values)
 
 
 def parse_value(text: str, kind: type) -> Any:
-    """A value typed on a command line; as it is where it is no such value, for `build` to refuse it by its name."""
+    """A value typed on a command line; text that does not parse is returned as it is, for `build` to refuse by name."""
     try:
         return text if kind is str else yaml.safe_load(text)
     except yaml.YAMLError:
@@ -118,13 +118,13 @@ def parse_value(text: str, kind: type) -> Any:
 
 
 _OF_THE_NODE = ("autostart", "use_sim_time", "start_type_description_service", "qos_overrides")
-"""What else `ros2 param dump` writes."""
+"""The node's own parameters, which `ros2 param dump` writes, too."""
 
 
 def load(path: str | Path) -> Config:
-    """Read a ROS 2 parameter file, whatever node names stand in it; what is the node's alone is left out.
+    """Read a ROS 2 parameter file, whatever node names it contains; the node's own parameters are left out.
 
-    Raises ConfigurationError where it cannot be read or does not fit.
+    Raises ConfigurationError if it cannot be read or its values are refused.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -149,7 +149,7 @@ def load(path: str | Path) -> Config:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options --config and --set of a command: what `load_changed` takes."""
+    """Add the options --config and --set, whose values `load_changed` takes."""
     parser.add_argument(
         "--config",
         type=Path,

@@ -1,4 +1,4 @@
-"""What can go wrong, one exception a failure mode. Every message names the thing and says what to do next.
+"""What can go wrong, one exception per failure mode. Every message names what is at fault and says what to do next.
 
 `code` is what the node reports as `error_code` in the result of the action FindTarget (action/FindTarget.action
 holds the same numbers). "Not found" is not here: it is an answer, not an error.
@@ -24,7 +24,7 @@ class InvalidImageError(RsvpError):
 
 
 class NoImageError(RsvpError):
-    """No image has come from the camera."""
+    """No image has arrived from the camera."""
 
     code = 102
 
@@ -48,7 +48,7 @@ class ModelRunError(RsvpError):
 
 
 class NoReasonerError(RsvpError):
-    """An instruction came, but no MLLM is configured, and the segmenter reads only boxes."""
+    """An instruction was given, but no MLLM is configured, and the segmenter reads only boxes."""
 
     code = 203
 
@@ -66,7 +66,7 @@ class ServerTimeoutError(RsvpError):
 
 
 class ParseError(RsvpError):
-    """The MLLM's answer could not be understood, also after it was asked again."""
+    """The MLLM's answer could not be understood, even after it was asked again."""
 
     code = 302
 
@@ -78,6 +78,6 @@ class CancelledError(RsvpError):
 
 
 class SupersededError(RsvpError):
-    """A newer request took the place of this one."""
+    """A newer request replaced this one."""
 
     code = 401

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what to do where that fails."""
+"""Files that are written completely or not at all, and what to do if that fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rsvp_ros.errors import ConfigurationError
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, aside, and renamed at the end: one that is there is whole, however the writing ends.
+    """A temporary file to write, renamed to `path` at the end: a file at `path` is complete, however the writing ends.
 
     Raises OSError.
     """
@@ -38,7 +38,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """What goes wrong with files, as a ConfigurationError that says what to do."""
+    """Turn an OSError in the block into a ConfigurationError that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,14 +1,14 @@
-"""The frames that came since one that is being thought about: a bounded number of them, evenly spread in time."""
+"""The frames since the one that is being reasoned about: a bounded number of them, evenly spread in time."""
 
 from __future__ import annotations
 
 from rsvp_ros.types import Frame
 
-HISTORY_FRAMES = 32  # at most so many are kept
+HISTORY_FRAMES = 32  # kept at most
 
 
 class FrameHistory:
-    """Every n-th frame that is added, and the newest. Whenever they get too many, n doubles."""
+    """Keeps every n-th frame added, and the newest. Whenever there are too many, n doubles."""
 
     def __init__(self) -> None:
         self._clear()
@@ -23,7 +23,7 @@ class FrameHistory:
                 self._stride *= 2
 
     def take(self, count: int) -> list[Frame]:
-        """At most `count` of the frames, evenly spread, the newest among them; then it begins anew."""
+        """Return at most `count` frames, evenly spread and including the newest, and start over."""
         frames = self._kept if self._added % self._stride == 0 else [*self._kept, self._newest]
         count = min(count, len(frames))
         self._clear()

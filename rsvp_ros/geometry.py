@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An axis-aligned box, float pixels, half-open, corners in any order made `x0 <= x1`, `y0 <= y1`."""
+    """An axis-aligned, half-open box, float pixels. Raises ValueError unless finite with `x0 <= x1` and `y0 <= y1`."""
 
     x0: float
     y0: float
@@ -32,7 +32,7 @@ class Box:
     @classmethod
     def ordered(cls, xa: float, ya: float, xb: float, yb: float) -> Box:
         """The box between two opposite corners, given in any order."""
-        (x0, x1), (y0, y1) = sorted((xa, xb)), sorted((ya, yb))  # which keeps a NaN, as min and max do not
+        (x0, x1), (y0, y1) = sorted((xa, xb)), sorted((ya, yb))  # unlike min and max, keeps a NaN
         return cls(x0, y0, x1, y1)
 
     @classmethod
@@ -69,7 +69,7 @@ class Box:
         )
 
     def pad(self, fraction: float) -> Box:
-        """Grown on every side by `fraction` of its own width and height (RSVP, sec. 3.2: padding of the proposal)."""
+        """The box grown on every side by `fraction` of its width and height (RSVP, sec. 3.2: proposal padding)."""
         dx, dy = self.width * fraction, self.height * fraction
         return Box(self.x0 - dx, self.y0 - dy, self.x1 + dx, self.y1 + dy)
 
@@ -97,7 +97,7 @@ class Box:
         return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
 
     def to_slices(self, width: int, height: int) -> tuple[slice, slice]:
-        """`image[box.to_slices(w, h)]`: rows and columns of all the pixels it touches, clipped to the image."""
+        """Rows and columns of all pixels that the box touches, clipped to the image: `image[box.to_slices(w, h)]`."""
         box = self.clip(width, height)
         return (
             slice(math.floor(box.y0), math.ceil(box.y1)),
@@ -131,7 +131,7 @@ class RegionGrid:
     def box(self, rows: Iterable[int], columns: Iterable[int]) -> Box:
         """Bounding region of the bands with these IDs (1-based).
 
-        Raises ValueError where a list is empty or an ID is not on the grid.
+        Raises ValueError if a list is empty or an ID is not on the grid.
         """
         rows, columns = list(rows), list(columns)
         if not rows or not columns:
@@ -177,6 +177,6 @@ def box_to_mask(box: Box, width: int, height: int) -> np.ndarray:
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two bool masks of one shape; 1 where both are empty, as ReasonSeg counts it."""
+    """Intersection over union of two bool masks of the same shape; 1 if both are empty, as ReasonSeg counts it."""
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 1.0

@@ -1,9 +1,9 @@
 """The streaming system: frames and instructions in, targets out. No ROS in it.
 
-Two threads. The models' thread loads the segmenter and is the only one that runs it: for every frame, newest first, and
-in the time between frames for carrying a new result forward. The reasoner's thread waits for the MLLM. They meet when
-an answer is there: it is about a frame that is seconds old, so its targets are followed through the frames kept since,
-faster than real time, and take the place of the old ones once they have reached the present.
+There are two threads. The models' thread loads the segmenter and is the only one that runs it: on each newest frame
+and, between frames, to carry a new result forward. The reasoner's thread waits for the MLLM. Its answer is about a
+frame that is seconds old by then, so the new targets are followed through the frames kept since, faster than real time,
+and replace the old ones once they have reached the present.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from rsvp_ros.types import (
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-PATIENCE_FRAMES = 2  # a new result gets a look at least once in so many frames, however busy the camera
+PATIENCE_FRAMES = 2  # a new result waits for at most this many frames per look, however busy the camera
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,19 @@ class PerceptionConfig:
     """How the two stages work together."""
 
     image_timeout_s: float = 5.0
-    """An instruction waits for a first image for so long."""
+    """How long an instruction waits for an image."""
     catch_up_frames: int = 16
-    """A result is carried from the reasoned frame to the present through at most so many frames between. Those that
-    come meanwhile follow: half as many of them, then a quarter, and so on."""
+    """A result is carried from the reasoned frame to the present through at most this many frames in between. Frames
+    that come meanwhile follow: at most half as many, then a quarter, and so on."""
     ask_again: bool = False
-    """When all targets of the last instruction are lost, ask the MLLM again; others stay followed."""
+    """When all targets of the last instruction are lost, ask the MLLM again; other targets are still followed."""
     ask_again_interval_s: float = 10.0
-    """But not more often than this."""
+    """Least time between two such requests."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What happened since the start."""
+    """What has happened since the start."""
 
     received: int = 0
     """Frames handed in."""
@@ -81,7 +81,7 @@ class Statistics:
     segment_s: float = 0.0
     """Time spent in the segmenter for the last frame that had targets."""
     targets: int = 0
-    """How many are followed."""
+    """How many targets are followed."""
 
 
 @dataclass(eq=False)
@@ -93,33 +93,33 @@ class _CatchUp:
     proposals: Sequence[RegionProposal]
     tracker: Tracker
     frames: deque[Frame]
-    """Still to go through, the reasoned one first."""
+    """Frames still to go through, the reasoned one first."""
     last: Frame
-    """The newest one in which they were looked for; at first the reasoned one."""
+    """The newest frame in which the targets were looked for; at first the reasoned one."""
     history: FrameHistory
-    """What came, and goes on coming, after all these."""
+    """The frames that have come since those, and that still come."""
     room: int
-    """How many of those are taken when `frames` run out: each time half of the last, so that it ends."""
+    """How many frames of `history` are taken when `frames` is empty: half as many each time, so that it ends."""
     features: object | None = None
-    """The next one encoded, once it has been looked at."""
+    """The first of `frames` encoded, once it has been looked at."""
     waited: int = 0
-    """Live frames processed since its last step."""
+    """Live frames processed since the result's last step."""
 
 
 class Perception:
     """Frames and instructions in, targets out.
 
     Args:
-        load_segmenter: makes the segmenter; called, like the segmenter itself, in the models' thread only.
-        reasoner: stage 1; None: instructions are taken literally where the segmenter reads text, and refused where it
-            does not.
-        on_targets: gets the targets of every frame, in the models' thread.
-        on_progress: gets a request whose state or steps changed, and the MLLM's new text, in the reasoner's thread.
-        on_done: gets every request when it is done, in whichever thread ended it.
-        on_problem: gets what went wrong without ending a request, in the thread in which it did.
-        on_reasoning: in the models' thread, before the first frame since stage 1 has begun to reason (True) or has
-            stopped (False).
-        max_instruction_chars: of what is taken literally, and of the name of what is in a box.
+        load_segmenter: makes the segmenter; like the segmenter itself, it is called only in the models' thread.
+        reasoner: stage 1; None: instructions are taken literally if the segmenter reads text, and refused if it does
+            not.
+        on_targets: receives the targets of every frame, in the models' thread.
+        on_progress: receives a request whose state or steps changed, and the MLLM's new text, in the reasoner's thread.
+        on_done: receives every request when it is done, in whichever thread ended it.
+        on_problem: receives an error that did not end a request, in the thread where it occurred.
+        on_reasoning: called in the models' thread, before the first frame after stage 1 has started (True) or stopped
+            (False) reasoning.
+        max_instruction_chars: limit for an instruction taken literally, and for the name of what is in a box.
     """
 
     def __init__(
@@ -148,15 +148,15 @@ class Perception:
         self._last_id = 0
         self._max_instruction_chars = max_instruction_chars
         self._last_instruction = ""
-        self._last_found: frozenset[int] = frozenset()  # the ids of what it found
+        self._last_found: frozenset[int] = frozenset()  # ids of the targets it found
         self._asked_again: Request | None = None
         self._asked_again_at = -float("inf")
 
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards all of the following
         self._slot: Frame | None = None
         self._newest: Frame | None = None
-        self._newest_at = 0.0  # when it came, by the monotonic clock
-        self._history: FrameHistory | None = None  # what came since the frame that the request is about
+        self._newest_at = 0.0  # when it arrived, by the monotonic clock
+        self._history: FrameHistory | None = None  # frames since the one that the request is about
         self._commands: deque[Callable[[], None]] = deque()
         self._request: Request | None = None
         self._inbox: Request | None = None
@@ -169,10 +169,10 @@ class Perception:
             threading.Thread(target=self._run_reasoner, name="rsvp_reasoner", daemon=True),
         ]
 
-    # What any thread may call.
+    # May be called from any thread.
 
     def start(self) -> Segmenter:
-        """Load the segmenter and go; returns it, for its name. Raises ModelLoadError and ConfigurationError."""
+        """Start both threads; returns the segmenter once it is loaded. Raises ModelLoadError and ConfigurationError."""
         for thread in self._threads:
             thread.start()
         try:
@@ -193,12 +193,12 @@ class Perception:
         if request is not None:
             request.cancel(CancelledError("the system is shutting down"))
         for thread in self._threads:
-            # One that still loads a model ends by itself, whenever that is done: Ctrl-C need not wait for it.
+            # A thread that is still loading a model ends by itself once that is done: Ctrl-C need not wait for it.
             if thread.is_alive() and (self._loaded.done() or thread is not self._threads[0]):
                 thread.join()
 
     def submit(self, frame: Frame) -> None:
-        """Hand in a frame. Never waits: a frame that was not yet looked at is replaced."""
+        """Hand in a frame. Never waits: it replaces a frame that has not been looked at yet."""
         with self._changed:
             dropped = self._slot is not None
             self._slot = self._newest = frame
@@ -216,7 +216,7 @@ class Perception:
     def find(self, instruction: str = "", box: Box | None = None, keep_targets: bool = False) -> Request:
         """Find what an instruction means, or follow a box of the newest image without reasoning.
 
-        Takes the place of a request that is under way. Old targets are followed until there are new ones.
+        Replaces a request that is under way. Old targets are followed until there are new ones.
         """
         request = Request(instruction, box, keep_targets)
         request.add_done_callback(self._on_done)
@@ -247,7 +247,7 @@ class Perception:
         return request
 
     def clear(self, id: int | None = None) -> int:
-        """Stop following one target or all; cancels a request under way when all. How many targets were dropped."""
+        """Stop following one target, or all and cancel a request under way. Returns how many targets were dropped."""
         if id is None:
             self._cancel_request("all targets were cleared")
 
@@ -297,7 +297,7 @@ class Perception:
             request.cancel(CancelledError(why))
 
     def _in_models_thread(self, command: Callable[[], Result]) -> Result:
-        """Run between two frames, and wait for it."""
+        """Run a command between two frames and wait for its result."""
         done: Future[Result] = Future()
 
         def run() -> None:
@@ -330,7 +330,7 @@ class Perception:
                 frame, self._slot = self._slot, None
                 commands, self._commands = self._commands, deque()
                 stopped = self._stopped
-            while commands:  # none is kept: it holds a request's images
+            while commands:  # none may be kept: it holds a request's images
                 commands.popleft()()
             if stopped:
                 return
@@ -349,7 +349,7 @@ class Perception:
                 elif catch_up is not None:
                     catch_up.waited += 1
             except Exception as error:
-                # A fault in this package's own code costs a frame, and a result on its way, but not the stream.
+                # A fault in this package's own code costs a frame and a result on its way, but does not end the stream.
                 logger.exception("a frame could not be processed")
                 self._on_problem(
                     ModelRunError(f"a frame could not be processed: {error!r}; the log holds the traceback")
@@ -361,7 +361,7 @@ class Perception:
         tracker = self._tracker
         seconds = 0.0
         try:
-            frame.image  # noqa: B018  decoded here also when nothing is followed: a bad camera is told of at once
+            frame.image  # noqa: B018  decoded even if nothing is followed: a bad camera is reported at once
             seconds, _ = self._follow(segmenter, tracker, frame)
         except InvalidImageError as error:
             self._count(unusable=1)
@@ -382,10 +382,11 @@ class Perception:
     def _follow(
         self, segmenter: Segmenter, tracker: Tracker, frame: Frame, features: object | None = None
     ) -> tuple[float, object | None]:
-        """Find a tracker's targets in a frame; seconds spent in the segmenter, and the frame encoded.
+        """Find a tracker's targets in a frame. Returns the seconds spent in the segmenter, and the encoded frame.
 
-        `features`: that from a first look, to look once more where it saw the targets. None comes back where nothing is
-        followed. Raises InvalidImageError; ModelRunError where the segmenter failed, and the targets were not seen.
+        `features`: the encoded frame from a first look, to look again where that saw the targets. Returns None for it
+        if nothing is followed. Raises InvalidImageError; ModelRunError if the segmenter failed, so that the targets
+        were not seen.
         """
         if not tracker.active:
             return 0.0, None
@@ -412,7 +413,7 @@ class Perception:
         return seconds, features
 
     def _advance(self, segmenter: Segmenter, catch_up: _CatchUp) -> None:
-        """One step of carrying a new result to the present: one look, so that a live frame waits for no more."""
+        """Carry a new result one step towards the present: a single look, so that a live frame waits no longer."""
         catch_up.waited = 0
         request, tracker = catch_up.request, catch_up.tracker
         if request.done:  # cancelled or superseded
@@ -423,16 +424,16 @@ class Perception:
             first = frame is request.frame
             if first and not len(tracker):
                 tracker.start(self._new_ids(len(catch_up.proposals)), catch_up.proposals, request.instruction)
-            # Twice: in the reasoned frame to find the targets' own regions, in later ones as they may have moved far.
+            # Two looks: in the reasoned frame to find the targets' own regions, later as they may have moved far.
             seen_before, features = catch_up.features is not None, None
             try:
                 _, features = self._follow(segmenter, tracker, frame, catch_up.features)
                 catch_up.last = frame
             except (InvalidImageError, ModelRunError) as error:
-                if isinstance(error, ModelRunError):  # then they are not seen in it, else it tells nothing of them
+                if isinstance(error, ModelRunError):  # counts as unseen; an invalid image says nothing about them
                     catch_up.last = frame
                 if first:
-                    # Anew: this one's traceback holds what the model had in memory, for as long as the request lives.
+                    # A new error: this one's traceback would keep the model's data while the request lives.
                     request.cancel(type(error)(str(error)))
                     return
                 self._on_problem(error)
@@ -474,7 +475,7 @@ class Perception:
         return ids
 
     def _ask_again(self, targets: Sequence[Target]) -> None:
-        """Find what the last instruction means once more, where all that it found is lost."""
+        """Ask for the last instruction again if all targets that it found are lost."""
         states = {target.state for target in targets if target.id in self._last_found}
         if self._asked_again is not None and not self._asked_again.done and states - {TargetState.LOST}:
             self._asked_again.cancel(CancelledError("a target that it was for was found again"))
@@ -507,7 +508,7 @@ class Perception:
             try:
                 self._answer(request)
             except RsvpError as error:
-                traceback.clear_frames(error.__traceback__)  # which hold the images that came since
+                traceback.clear_frames(error.__traceback__)  # its frames hold the images that came since
                 request.cancel(error)
             except Exception as error:
                 # A fault in a model's own code ends this request, not the thread that serves all others.
@@ -520,7 +521,7 @@ class Perception:
             return
 
         def tell(text: str = "") -> None:
-            if not request.done:  # what was told when it ended is the last word
+            if not request.done:  # nothing is reported after it has ended
                 self._on_progress(request, text)
 
         request.frame = frame
@@ -550,7 +551,7 @@ class Perception:
         tell()
 
         with self._changed:
-            between = history.take(self.config.catch_up_frames + 1)  # and the newest
+            between = history.take(self.config.catch_up_frames + 1)  # plus the newest
             frames = deque([frame, *between] if proposals else ())
             room = max(len(frames) // 2, 1)
 
@@ -563,10 +564,10 @@ class Perception:
             self._changed.notify_all()
 
     def _wait_for_frame(self, request: Request) -> tuple[Frame | None, FrameHistory]:
-        """The newest frame, if it is not an old one, and where later ones are kept while the request is under way.
+        """The newest frame, unless it is too old, and the history that keeps later ones while the request is under way.
 
-        None where nobody waits for an answer any more. Of a camera whose images cannot all be decoded it takes the
-        next that can. Raises NoImageError, InvalidImageError.
+        The frame is None if nobody waits for an answer any more. If an image cannot be decoded, takes the next one that
+        can. Raises NoImageError, InvalidImageError.
         """
         timeout = self.config.image_timeout_s
         deadline = time.monotonic() + timeout
@@ -586,7 +587,7 @@ class Perception:
                             f"no image came within {timeout:g} s: check that the camera runs and that its topic and "
                             "QoS are those that are subscribed to"
                         )
-                    self._changed.wait(min(left, 0.1))  # `cancel` does not notify: look at it now and then
+                    self._changed.wait(min(left, 0.1))  # `cancel` does not notify: check for it now and then
                 self._history = history
                 tried = self._newest
             try:

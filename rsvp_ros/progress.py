@@ -1,4 +1,4 @@
-"""How far a long command is, on stderr: one line that is rewritten on a terminal, else a line now and then."""
+"""Progress of a long command, on stderr: one line rewritten in place on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 from typing import TextIO
 
 SILENCE_S = 30.0
-"""Between two lines where they go to a file."""
+"""Time between two lines where stderr is not a terminal."""
 REDRAW_S = 0.2
 
 
 class Progress:
-    """How many of how many, how many a second, how long still. A context: at its end the line is left."""
+    """Shows the count, the rate and the time left. A context manager: at its end the line stays."""
 
     def __init__(self, what: str, stream: TextIO | None = None) -> None:
-        """`what` is counted: "step"."""
+        """`what`: the thing that is counted, e.g. "step"."""
         self.what = what
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
@@ -30,7 +30,7 @@ class Progress:
             print(file=self.stream, flush=True)
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` are done. What was done at the first call counts for nothing in the rate."""
+        """Report `done` of `total`. What was done before the first call does not count towards the rate."""
         now = time.monotonic()
         if self._first is None:
             self._first = done, now
@@ -47,12 +47,12 @@ class Progress:
         print(f"\r\x1b[2K{line}" if self.live else line, end="" if self.live else "\n", file=self.stream, flush=True)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         print(f"\r\x1b[2K{text}" if self.live else text, file=self.stream, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """In words: "2 h 05 min", "12 min", "40 s"."""
+    """A time in words: "2 h 05 min", "12 min", "40 s"."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"

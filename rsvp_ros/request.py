@@ -1,4 +1,4 @@
-"""What somebody asked the streaming system for, and what came of it."""
+"""A request to the streaming system, and its outcome."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rsvp_ros.geometry import Box
 from rsvp_ros.types import Frame, Reasoning, ReasoningStep, TargetsInFrame
 
 REFUSED_CHARS = 200
-"""Of a refused instruction are told of."""
+"""How much of a refused instruction is reported."""
 
 
 class RequestState(enum.IntEnum):
@@ -27,16 +27,16 @@ class RequestState(enum.IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a request. No targets: it is not in the image."""
+    """The outcome of a request. No targets: what was asked for is not in the image."""
 
     result: TargetsInFrame
     """The newest frame that the result was carried to, and the new targets in it."""
     reasoning: Reasoning
-    """No steps where a box was given."""
+    """Without steps if a box was given."""
 
 
 class Request:
-    """An instruction, or a box to follow, on its way. Made by `Perception.find`."""
+    """An instruction, or a box to follow, that is under way. Made by `Perception.find`."""
 
     def __init__(self, instruction: str, box: Box | None, keep_targets: bool) -> None:
         self.instruction = instruction
@@ -53,7 +53,7 @@ class Request:
         """The whole reasoning, once it is complete."""
         self.started = time.monotonic()
         self.stopping = threading.Event()
-        """Set when nobody waits for the result any more: whoever works on it stops."""
+        """Set when nobody waits for the result any more, so that work on it stops."""
         self._future: Future[Outcome] = Future()
         self._lock = threading.Lock()
         self._finished = False
@@ -64,7 +64,7 @@ class Request:
 
     @property
     def error(self) -> RsvpError | None:
-        """Why it failed; None while it runs and when it did not fail."""
+        """Why the request failed; None while it runs or if it did not fail."""
         return self._future.exception() if self._future.done() else None
 
     @property
@@ -73,26 +73,26 @@ class Request:
 
     @property
     def reasoning_so_far(self) -> Reasoning:
-        """The whole reasoning, or, before it is complete and where it never will be, what there is of it."""
+        """The whole reasoning, or what there is of it if it is not complete or never will be."""
         refused = isinstance(self.error, InvalidInstructionError)  # it may have a million characters
         asked = self.instruction[:REFUSED_CHARS] if refused else self.instruction
         return self.reasoning or Reasoning(asked, steps=self.steps, raw_text=self.text, duration_s=self.elapsed_s)
 
     def result(self, timeout_s: float | None = None) -> Outcome:
-        """Wait for the outcome. Raises the RsvpError it ended with; TimeoutError."""
+        """Wait for the outcome. Raises the RsvpError that the request ended with, or TimeoutError."""
         return self._future.result(timeout_s)
 
     def cancel(self, error: RsvpError | None = None) -> None:
-        """End it now, with CancelledError or the error given; without effect when it is done."""
+        """End the request now, with CancelledError or the error given; no effect if it is done."""
         self.finish(error or CancelledError("the request was cancelled"))
 
     def add_done_callback(self, callback: Callable[[Request], None]) -> None:
-        """Call `callback` once it is done, in whichever thread ended it; at once when it is."""
+        """Call `callback` when the request is done, in whichever thread ended it; at once if it is done already."""
         self._future.add_done_callback(lambda _: callback(self))
 
     def finish(self, outcome: Outcome | RsvpError) -> bool:
-        """End it, in the streaming system's name. False where it had ended before."""
-        with self._lock:  # of a result and a cancel, one wins
+        """End the request on behalf of the streaming system. False if it had ended before."""
+        with self._lock:  # if a result and a cancel race, one wins
             if self._finished:
                 return False
             self._finished = True

@@ -1,8 +1,8 @@
 """From a mask and a depth image to the surface of a target: points, a position, a size. No ROS in it.
 
-Everything is in the camera's optical frame (REP 103: x right, y down, z forward), metres. The depth image must be
-registered to the image that the mask belongs to (the same camera, as RealSense's `aligned_depth_to_color`, or
-depth_image_proc/register make it); it may have another resolution.
+Everything is in the camera's optical frame (REP 103: x right, y down, z forward), in metres. The depth image must be
+registered to the image that the mask belongs to (the same camera's view, as from RealSense's `aligned_depth_to_color`
+or depth_image_proc/register); it may have another resolution.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ class CameraModel:
 def target_points(
     mask: np.ndarray, depth: np.ndarray, camera: CameraModel, box: Box | None = None, max_points: int = 10_000
 ) -> np.ndarray:
-    """The part of a target's surface that the camera sees: points N x 3 float32, in rows of the image.
+    """The part of a target's surface that the camera sees: points N x 3 float32, in the image's row order.
 
-    Dropped are the two outermost pixels of the mask (at an object's edge depth cameras mix it with what lies behind)
-    and depths far from the rest of the target's (what the mask took in by mistake).
+    Leaves out the two outermost pixels of the mask (at an object's edge, depth cameras mix it with what lies behind)
+    and depths far from the rest of the target's (what the mask covers by mistake).
 
     Args:
         mask: bool H x W.
         depth: float32 metres, NaN where invalid; any resolution of the same view.
         camera: of the depth image's view; scaled to its resolution.
-        box: tight around the mask, where it is known already: spares a search.
-        max_points: of a target with more pixels evenly many are left out.
+        box: tight around the mask, if it is known already: saves a search.
+        max_points: a target with more pixels is thinned evenly to this many.
 
     Returns:
-        N x 3, N = 0 where no pixel of the target has a depth.
+        N x 3, N = 0 if no pixel of the target has a depth.
     """
     height, width = depth.shape
     box = box or mask_to_box(mask)
@@ -89,7 +89,7 @@ def target_points(
 
 
 def _interior(mask: np.ndarray) -> np.ndarray:
-    """The mask without its two outermost pixels; with them again where little of it would remain."""
+    """The mask without its two outermost pixels, or without one or none if less than a quarter of it would remain."""
     padded = np.pad(mask.view(np.uint8), 1)
     for pixels in (2, 1):
         eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=pixels)[1:-1, 1:-1].view(bool)
@@ -101,7 +101,7 @@ def _interior(mask: np.ndarray) -> np.ndarray:
 def _inliers(z: np.ndarray) -> np.ndarray:
     """Which depths belong together: within three robust standard deviations (median absolute deviation) of the median.
 
-    No tighter than 2 % of the distance: what a depth camera's own noise and steps amount to on a flat target.
+    Never tighter than 2 % of the distance, which a depth camera's own noise and depth steps reach on a flat target.
     """
     if z.size == 0:
         return np.ones(0, bool)

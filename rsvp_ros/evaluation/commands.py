@@ -1,4 +1,4 @@
-"""`rsvp evaluate`: how right a configuration is. What it needs is imported when it runs."""
+"""`rsvp evaluate`: how accurate a configuration is. Its dependencies are imported only when it runs."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
 
 
 def _clip_seconds(text: str) -> float:
-    """Of two images at least: what is followed is followed from the first one to others."""
+    """A length of at least two images, as things are followed from the first image to later ones."""
     try:
         seconds = float(text)
     except ValueError:
@@ -180,7 +180,7 @@ def _clip_seconds(text: str) -> float:
 
 
 _NOT_WITH_PROMPTS = ("reasoner", "region", "segmenter", "instructions", "languages", "clips", "clip_seconds")
-"""Options that say nothing where the segmenter alone is measured."""
+"""Options without effect when the segmenter alone is measured."""
 
 
 def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -202,7 +202,7 @@ def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         Split(options.split), options.size, instructions=options.instructions, languages=tuple(options.languages)
     )
     with disk_errors(options.out):
-        options.out.mkdir(parents=True, exist_ok=True)  # not only after hours
+        options.out.mkdir(parents=True, exist_ok=True)  # fail now, not after hours
     default = configuration.flatten(configuration.Config())
     changed = {name: value for name, value in configuration.flatten(config).items() if value != default[name]}
     asked = {
@@ -234,9 +234,9 @@ def _whole(options: argparse.Namespace, config: Config, scenes: SceneOptions, as
                 _follow(options, scenes, system, results, check)
             results.complete = True
         finally:  # also after Ctrl-C and errors
-            results.settings = {**system.names, **asked}  # a server's model may be known by name only now
+            results.settings = {**system.names, **asked}  # a server's model name may only be known by now
             try:
-                print(results.table(), flush=True)  # first: it is there also where nothing can be written
+                print(results.table(), flush=True)  # first, so that it appears even if nothing can be written
             finally:
                 with disk_errors(options.out):
                     results.write(options.out)
@@ -317,7 +317,7 @@ def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, 
 
 
 def _counted(name: str, first: int, count: int) -> Iterator[int]:
-    """Seeds from the first on, with the progress on stderr."""
+    """Seeds starting from `first`, with progress on stderr."""
     with Progress(name) as progress:
         for number in range(count):
             yield first + number

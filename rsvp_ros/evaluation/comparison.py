@@ -1,4 +1,4 @@
-"""Two runs that were asked the same: how much better the one is, and how much of that may be chance."""
+"""Two runs that were asked the same: how much better one is, and how much of that may be chance."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ MEASURES: dict[str, tuple[Callable[[Answer], bool], Callable[[Answer], float]]] 
     "false refusals": (lambda answer: answer.targets > 0, lambda answer: answer.refused),
     "absent refused": (lambda answer: not answer.targets, lambda answer: answer.refused),
 }
-"""What is compared: which answers count, and the value of each, as in `Scores`."""
+"""Compared figures: which answers count, and the value of each, as in `Scores`."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Between the means of paired values; NaN where there are none."""
+    """The difference between the means of paired values; NaN if there are none."""
 
     before: float
     after: float
     standard_error: float
-    """Of after - before. What is asked about one scene is not independent, scenes are: the sums of the deviations over
-    each scene are what varies (the cluster-robust estimate); NaN for a single scene."""
+    """Of after - before. Answers about the same scene are not independent, but scenes are: this is the cluster-robust
+    estimate, from the sums of the deviations over each scene. NaN for a single scene."""
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[float, float]], scenes: Sequence[int]) -> Difference:
-        """pairs: values before and after; scenes: of each, the scene it is about."""
+        """pairs: values before and after; scenes: the scene that each pair is about."""
         if not pairs:
             return cls(math.nan, math.nan, math.nan)
         before, after = np.array(pairs, float).T
@@ -53,7 +53,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Run:
-    """What `Results.write` wrote, as far as it is compared."""
+    """The compared part of what `Results.write` wrote."""
 
     answers: Sequence[Answer]
     size: str
@@ -78,7 +78,7 @@ def read_run(folder: Path) -> Run:
 
 
 def paired(before: Run, after: Run) -> list[Pair]:
-    """Answers to the same questions. Raises ConfigurationError where the runs were not asked the same."""
+    """Pairs of answers to the same question. Raises ConfigurationError if the runs were not asked the same."""
     if before.size != after.size:
         raise ConfigurationError(
             f"the two runs saw images of {before.size} and {after.size}: give both the same --size"
@@ -103,7 +103,7 @@ def paired(before: Run, after: Run) -> list[Pair]:
 
 
 def compare(pairs: Iterable[Pair]) -> str:
-    """Each measure of the second run, its gain over the first and that gain's standard error, by group: Markdown."""
+    """A Markdown table by group: each measure of the second run, its gain over the first and the standard error."""
     rows = []
     for names, group in grouped(pairs, of=lambda pair: pair[0]).items():
         cells = []

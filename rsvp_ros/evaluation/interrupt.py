@@ -1,4 +1,4 @@
-"""Ctrl-C in a long measurement: it ends between two questions, so that all that was answered is written."""
+"""Ctrl-C in a long measurement: the run ends between two questions, so that all answers so far are written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupt_checked() -> Iterator[Callable[[], None]]:
-    """In the block Ctrl-C is raised, as KeyboardInterrupt, by the function that is yielded; a second one at once.
+    """Within the block, Ctrl-C is raised as KeyboardInterrupt only by the yielded function; a second Ctrl-C at once.
 
-    Raised wherever the program happens to be, it can be lost: in a weak reference's callback Python prints it and goes
-    on; and in `threading.Condition.__enter__` it leaves a lock taken for which another thread waits forever. For the
-    main thread; where Ctrl-C is ignored or somebody else's (a shell's background job), it stays so.
+    If it were raised wherever the program happens to be, it could be lost: in a weak reference's callback, Python only
+    prints it; and in `threading.Condition.__enter__`, it leaves a lock locked, so that another thread waits forever.
+    For the main thread. If Ctrl-C is ignored (as in a shell's background job) or has another handler, that is kept.
     """
     pressed = False
 

@@ -1,4 +1,4 @@
-"""How right masks, boxes and positions are. numpy and OpenCV; masks are bool H x W."""
+"""How accurate masks, boxes and positions are. Uses numpy and OpenCV; masks are bool H x W."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from rsvp_ros.geometry import Box, mask_iou
 
 DAVIS_TOLERANCE = 0.008
-"""Of the image's diagonal: how far a boundary may lie from the true one and still match."""
+"""How far a boundary may lie from the true one and still match, as a share of the image's diagonal."""
 
 
 def mean(values: Iterable[float]) -> float:
-    """NaN for none."""
+    """NaN for no values."""
     values = list(values)
     return sum(values) / len(values) if values else math.nan
 
@@ -28,8 +28,8 @@ def overlap(prediction: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
 def generalized_iou(overlaps: Iterable[tuple[int, int]]) -> float:
     """gIoU of ReasonSeg: the mean over images of their IoU; NaN for no images.
 
-    overlaps: of each image, pixels of the intersection and of the union of all predicted and all true masks. LISA's
-    convention for an image without a target: 1 where nothing is predicted, 0 where something is.
+    overlaps: for each image, pixels of the intersection and of the union of all predicted and all true masks. An image
+    without a target counts by LISA's convention: 1 if nothing is predicted, 0 if something is.
     """
     ious = [intersection / union if union else 1.0 for intersection, union in overlaps]
     return float(np.mean(ious)) if ious else float("nan")
@@ -42,11 +42,11 @@ def cumulative_iou(overlaps: Iterable[tuple[int, int]]) -> float:
 
 
 def match_boxes(predicted: Sequence[Box], true: Sequence[Box], threshold: float = 0.5) -> int:
-    """How many pairs of a predicted and a true box there can be, each in one pair, with at least this IoU."""
-    partner: dict[int, int] = {}  # predicted box of a true one
+    """Maximum number of pairs of a predicted and a true box with at least this IoU, each box in at most one pair."""
+    partner: dict[int, int] = {}  # the predicted box matched to each true one
 
     def assign(index: int, tried: set[int]) -> bool:
-        """Give a predicted box a true one, by giving others another one where need be (Kuhn's algorithm)."""
+        """Match a predicted box to a true one, rematching others if need be (Kuhn's algorithm)."""
         for other, box in enumerate(true):
             if other in tried or predicted[index].iou(box) < threshold:
                 continue
@@ -62,16 +62,16 @@ def match_boxes(predicted: Sequence[Box], true: Sequence[Box], threshold: float 
 def box_accuracy(predicted: Sequence[Box], true: Sequence[Box], threshold: float = 0.5) -> float:
     """Matched boxes as a share of the true or of the predicted ones, whichever are more: 0 or 1 for one of each.
 
-    So both a target that was missed and one that was made up cost. 1 where there are none of either.
+    Thus both missed and invented targets lower it. 1 if there are neither predicted nor true boxes.
     """
     most = max(len(predicted), len(true))
     return match_boxes(predicted, true, threshold) / most if most else 1.0
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """Pixels whose right, lower or lower right neighbour is on the mask where they are not, or the other way round.
+    """Pixels whose right, lower or lower right neighbour is on the mask while they are not, or the other way round.
 
-    That is DAVIS's `seg2bmap` (after Martin's, from the Berkeley segmentation benchmark).
+    This is DAVIS's `seg2bmap` (after Martin's, from the Berkeley segmentation benchmark).
     """
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
@@ -81,8 +81,8 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 def boundary_accuracy(prediction: np.ndarray, truth: np.ndarray, tolerance: float = DAVIS_TOLERANCE) -> float:
     """F of DAVIS 2017: F-measure of precision and recall of the boundary's pixels, within a tolerance.
 
-    tolerance: share of the image's diagonal, rounded up to whole pixels. Perazzi et al., CVPR 2016, sec. 4.1, with the
-    approximation by dilation of their code.
+    tolerance: share of the image's diagonal, rounded up to whole pixels. See Perazzi et al., CVPR 2016, sec. 4.1; their
+    code's approximation by dilation is used.
     """
     predicted_edge, true_edge = boundary(prediction), boundary(truth)
     predicted, true = np.count_nonzero(predicted_edge), np.count_nonzero(true_edge)
@@ -106,8 +106,8 @@ def _disk(radius: int) -> np.ndarray:
 def region_and_boundary(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> tuple[float, float]:
     """J and F of DAVIS 2017 for a target followed through a clip: means over frames of IoU and of the boundary's F.
 
-    A frame in which the target is hidden counts 1 where nothing is predicted, 0 where something is. J&F is the mean of
-    the two. Raises ValueError where there are no frames, or not as many predictions as truths.
+    A frame in which the target is hidden counts 1 if nothing is predicted, 0 if something is. J&F is the mean of the
+    two. Raises ValueError if there are no frames, or not as many predictions as truths.
     """
     if not truths or len(predictions) != len(truths):
         raise ValueError(f"{len(predictions)} predictions for {len(truths)} true masks")
@@ -117,7 +117,7 @@ def region_and_boundary(predictions: Sequence[np.ndarray], truths: Sequence[np.n
 
 
 def shown_objects(masks: Iterable[np.ndarray], ids: np.ndarray) -> frozenset[int]:
-    """Of each mask, the object that it fits best (highest IoU); 0 for one that shows none of them.
+    """The objects that the masks fit best (highest IoU); 0 is included if a mask shows none of them.
 
     ids: H x W, which object is seen in a pixel, 0 for none.
     """

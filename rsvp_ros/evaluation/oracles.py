@@ -1,4 +1,4 @@
-"""Stages that know the truth: with one of them in place of a model, the figures show what the other one costs."""
+"""Stages that know the truth: with one of them in place of a model, the figures show the other stage's errors alone."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Region(enum.Enum):
     BOX = "box"
     """The box around its visible pixels, padded as an MLLM's box is."""
     BANDS = "bands"
-    """The bands of the region grid that it spans, padded as an MLLM's bands are."""
+    """The bands of the region grid that its box spans, padded as an MLLM's bands are."""
     IMAGE = "image"
-    """The whole image: the description alone tells the target."""
+    """The whole image: only the description identifies the target."""
 
 
 class OracleReasoner:
-    """Stage 1 that has the answers: what an instruction means, as region, name and attributes."""
+    """A stage 1 that knows the answers: what an instruction means, as region, name and attributes."""
 
     def __init__(self, region: Region = Region.BOX, config: ReasonerConfig | None = None) -> None:
         self.region = region
@@ -41,7 +41,7 @@ class OracleReasoner:
         self._instruction: Instruction | None = None
 
     def expect(self, view: View, instruction: Instruction) -> None:
-        """What will be asked next."""
+        """Announce what will be asked next."""
         self._view, self._instruction = view, instruction
 
     def reason(
@@ -51,7 +51,7 @@ class OracleReasoner:
         on_steps: Callable[[Steps, str], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> Reasoning:
-        """See `Reasoner.reason`. Raises ValueError where something else is asked than was expected."""
+        """See `Reasoner.reason`. Raises ValueError if something other than expected is asked."""
         started = time.monotonic()
         view, expected = self._view, self._instruction
         if view is None or expected is None or image is not view.image or instruction != expected.text:
@@ -82,7 +82,7 @@ class OracleReasoner:
 
 
 class OracleSegmenter:
-    """Stage 2 that has the masks: of the thing that fits a region and a description best, as far as it is visible."""
+    """A stage 2 that knows the masks: it returns the visible part of the thing that fits region and text best."""
 
     name = "oracle"
     reads_text = True
@@ -91,7 +91,7 @@ class OracleSegmenter:
         self._view: View | None = None
 
     def expect(self, view: View) -> None:
-        """Which view's image will be encoded next."""
+        """Announce the view whose image will be encoded next."""
         self._view = view
 
     def encode(self, image: np.ndarray) -> View:
@@ -101,7 +101,7 @@ class OracleSegmenter:
         return self._view
 
     def segment(self, features: View, prompts: Sequence[Prompt]) -> list[Prediction]:
-        """See `Segmenter.segment`. Presence is 0 where no visible thing in the region is of the kind that is named."""
+        """See `Segmenter.segment`. Presence is 0 if no visible thing in the region is of the named kind."""
         return [self._predict(features, prompt) for prompt in prompts]
 
     @staticmethod
@@ -115,9 +115,9 @@ class OracleSegmenter:
 
 
 def _kind_and_colors(description: str) -> tuple[str, set[str]]:
-    """What a description calls a thing ("" for none that is known), and the colours that it names.
+    """The kind that a description names ("" if none is known), and the colours that it names.
 
-    The kind is the last one of its first part: "orange mug", "mug, orange" and "orange" are a mug, a mug and a fruit.
+    The kind is the last one before the comma: "orange mug", "mug, orange" and "orange" are a mug, a mug and a fruit.
     """
     name, _, attributes = description.lower().partition(",")
     words = re.findall(r"\w+", name)
@@ -130,8 +130,8 @@ def _kind_and_colors(description: str) -> tuple[str, set[str]]:
 def _fit(thing: ObjectView, region: Box, kind: str, colors: set[str]) -> float:
     """How well a visible thing fits a region and a description; 0 to 1, 0: not at all.
 
-    The mean of IoU and share inside, as a tight region is told by the first and a loose one by the second; half of it
-    where the colour is another one.
+    The mean of the IoU, which suits tight regions, and of the share of its box inside, which suits loose ones; half of
+    that if the colour differs.
     """
     if kind and thing.kind != kind:
         return 0.0

@@ -1,4 +1,4 @@
-"""The benchmark's results: a table to read, JSON to compute with, a page of pictures to look at."""
+"""The benchmark's results: a table to read, JSON for programs, a page of pictures to look at."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from rsvp_ros.evaluation.tabletop import Answer, Case, Followed
 from rsvp_ros.evaluation.tabletop_prompts import PromptKind, PromptScores, Reply, presence_auc, prompt_scores
 
 SHOWN_PER_KIND = 4
-"""Cases of each kind of instruction on the page of the worst."""
+"""Number of cases of each kind of instruction on the page of the worst."""
 BROKEN_OFF = "BROKEN OFF: these are the figures of what was run until then."
 TRUTH_COLOR, PREDICTION_COLOR = (0, 220, 240), (255, 0, 200)
 
 
 @dataclasses.dataclass
 class Results:
-    """All that came of a run; also of one that was broken off."""
+    """All results of a run, complete or broken off."""
 
     settings: Mapping[str, Any]
-    """What was run, so that it can be run again."""
+    """What was run, so that it can be repeated."""
     answers: list[Answer] = dataclasses.field(default_factory=list)
     followed: list[Followed] = dataclasses.field(default_factory=list)
     complete: bool = False
     worst: dict[str, list[Case]] = dataclasses.field(default_factory=dict)
-    """By kind of instruction, worst first, the first ones of equals."""
+    """By kind of instruction, worst first; of equal cases, the earliest are kept."""
 
     def add(self, case: Case) -> None:
         self.answers.append(case.answer)
@@ -52,14 +52,14 @@ class Results:
         del kept[SHOWN_PER_KIND:]
 
     def write(self, folder: Path) -> None:
-        """table.txt, results.json, worst.html."""
+        """Write table.txt, results.json and worst.html."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "table.txt").write_text(self.table() + "\n", encoding="utf-8")
         (folder / "results.json").write_text(self.json() + "\n", encoding="utf-8")
         (folder / "worst.html").write_text(self.page(), encoding="utf-8")
 
     def json(self) -> str:
-        """Settings, figures by group, and every single answer. NaN is null."""
+        """Settings, figures by group, and every single answer. NaN becomes null."""
         content = {
             "settings": dict(self.settings),
             "complete": self.complete,
@@ -91,7 +91,7 @@ class Results:
         return "\n".join(lines)
 
     def page(self) -> str:
-        """HTML without links to other files: the worst cases of each kind of instruction."""
+        """The worst cases of each kind of instruction, as HTML without links to other files."""
         parts = [_HEAD, f"<pre>{html.escape(self.table())}</pre>"]
         for kind, cases in sorted(self.worst.items()):
             parts.append(f"<h2>{html.escape(kind)}</h2>")
@@ -101,24 +101,24 @@ class Results:
 
 @dataclasses.dataclass
 class PromptResults:
-    """All that came of asking the segmenter alone; also of a run that was broken off."""
+    """All results of asking the segmenter alone, complete or broken off."""
 
     settings: Mapping[str, Any]
-    """What was run, so that it can be run again."""
+    """What was run, so that it can be repeated."""
     min_presence: float
-    """Below this presence, something counts as refused."""
+    """A reply with a lower presence counts as refused."""
     replies: list[Reply] = dataclasses.field(default_factory=list)
     scenes: int = 0
-    """About which all was asked."""
+    """Number of scenes about which everything was asked."""
     complete: bool = False
 
     def write(self, folder: Path) -> None:
-        """prompts.json."""
+        """Write prompts.json."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "prompts.json").write_text(self.json() + "\n", encoding="utf-8")
 
     def json(self) -> str:
-        """Settings, and figures by kind of prompt. NaN is null."""
+        """Settings, and figures by kind of prompt. NaN becomes null."""
         scores = prompt_scores(self.replies, self.min_presence)
         content = {
             "settings": dict(self.settings),
@@ -175,7 +175,7 @@ def prompt_table(scores: Mapping[PromptKind, PromptScores], auc: float) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns are as wide as what is in them."""
+    """The lines of a Markdown table, with columns as wide as their content."""
     widths = [max(2, *(len(row[i]) for row in (head, *rows))) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -195,7 +195,7 @@ def _number(value: float) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """The same lists and dictionaries with None for NaN, which JSON has not."""
+    """The same lists and dictionaries with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

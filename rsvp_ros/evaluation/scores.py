@@ -19,28 +19,28 @@ NEAR_MM = 20.0
 
 @dataclass(frozen=True)
 class Scores:
-    """Of a group of answers. NaN where it has none that count."""
+    """Scores of a group of answers. NaN if it has no answers that count."""
 
     answers: int
     giou: float
-    """Over all; see `metrics.generalized_iou` for those without a target."""
+    """Over all answers; see `metrics.generalized_iou` for those without a target."""
     ciou: float
-    """Over all."""
+    """Over all answers."""
     present: int
-    """Answers about something that is in the image; the next five are about these."""
+    """Answers about something that is in the image; the next six fields are about these."""
     giou_present: float
     boxes: float
     """Mean of `metrics.box_accuracy`."""
     right: float
-    """Share in which the masks show the things that are meant and no other."""
+    """Share in which the masks show exactly the things that are meant."""
     false_refusals: float
     """Share in which nothing was found."""
     position_mm: float
-    """Median error over the targets for which a mask was found that touches them."""
+    """Median error over the targets that a found mask overlaps."""
     near: float
     """Share of all targets whose position is within NEAR_MM."""
     absent: int
-    """Answers about what is not in the image."""
+    """Answers about something that is not in the image."""
     refused: float
     """Share of these in which nothing was found."""
     problems: int
@@ -71,7 +71,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ClipScores:
-    """Of targets followed through clips."""
+    """Scores of targets followed through clips."""
 
     targets: int
     region: float
@@ -105,7 +105,7 @@ class ClipScores:
 
 
 def _objects(answer: Answer) -> list[str]:
-    """A group of the number of things in the image."""
+    """Group by the number of things in the image."""
     for low, high in ((0, 3), (4, 6), (7, 9)):
         if answer.objects <= high:
             return [f"{low or 1}-{high}"]
@@ -126,7 +126,7 @@ GROUPS: dict[str, Callable[[Answer], list[str]]] = {
     "table top": lambda answer: [answer.top] if answer.top else [],
     "shape": lambda answer: ["thin" if answer.thin else "other"] if answer.targets else [],
 }
-"""By what answers are grouped: the groups that one belongs to."""
+"""Groupings: for each, a function from an answer to the groups that it belongs to."""
 
 
 def grouped(items: Iterable[T], of: Callable[[T], Answer]) -> dict[tuple[str, str], list[T]]:
@@ -143,12 +143,12 @@ def grouped(items: Iterable[T], of: Callable[[T], Answer]) -> dict[tuple[str, st
 
 
 def group_name(grouping: str, group: str) -> str:
-    """As a row of a table is called."""
+    """The name of a group's row in a table."""
     return group if group == grouping else f"{grouping}: {group}"
 
 
 def scores_by_group(answers: Iterable[Answer]) -> dict[str, dict[str, Scores]]:
-    """Scores by name of grouping and name of group, see `grouped`."""
+    """Scores by name of grouping and name of group; see `grouped`."""
     table: dict[str, dict[str, Scores]] = {grouping: {} for grouping in GROUPS}
     for (grouping, group), members in grouped(answers, lambda answer: answer).items():
         table[grouping][group] = Scores.of(members)
@@ -164,7 +164,7 @@ def clip_scores(followed: Iterable[Followed]) -> dict[str, ClipScores]:
 
 def median_seconds(answers: Iterable[Answer], followed: Iterable[Followed]) -> dict[str, float]:
     """Median times, seconds: of the reasoner and of the segmenter (two looks at one image) for an instruction, and of
-    the segmenter for a frame of a clip. Of the machine that ran it: for information only.
+    the segmenter for a frame of a clip. They depend on the machine and are for information only.
     """
     answers = list(answers)
     times = {

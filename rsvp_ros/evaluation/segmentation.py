@@ -22,24 +22,25 @@ from rsvp_ros.training.prompts import PromptKind, Sample, jitter, leaf_prompts, 
 from rsvp_ros.types import Prompt
 
 UNSEEN = "whole image + unseen pair"
-"""A pair of colour and kind that was never drawn nor named in training, both words known from other pairs."""
+"""A pair of colour and kind that was never drawn or named in training; both words are known from other pairs."""
 WITH_TEXT = (PromptKind.BOX_TEXT, PromptKind.WHOLE_TEXT, PromptKind.LOOSE_TEXT, PromptKind.PAIR_TEXT)
 
 
 @dataclass
 class Measure:
-    """What came of one kind of prompt."""
+    """Results of one kind of prompt."""
 
     ious: list[float] = field(default_factory=list)
     right: list[bool] = field(default_factory=list)
-    """Whether the mask covers the target better than any other thing in the scene."""
+    """Whether the mask fits the target better than any other thing in the scene."""
     presences: list[float] = field(default_factory=list)
 
 
 def held_out_scenes(
     seed: int, count: int, size: tuple[int, int] = (240, 320), prompts: int = 8
 ) -> Iterator[tuple[Scene, list[tuple[str, Sample]]]]:
-    """Scenes from textures and numbers of their own, half household, half dead leaves, with prompts by name of kind."""
+    """Scenes from other textures and random numbers than training's, half household, half dead leaves, with prompts and
+    the names of their kinds."""
     bank = TextureBank(np.random.default_rng((seed, 1 << 31)))
     for number in range(count):
         rng = np.random.default_rng((seed, number, 7))
@@ -57,7 +58,7 @@ def held_out_scenes(
 def measure_scenes(
     segmenter: Segmenter, scenes: Iterable[tuple[Scene, list[tuple[str, Sample]]]]
 ) -> dict[str, Measure]:
-    """Run every prompt; measures by name of kind."""
+    """Run every prompt; returns measures by name of kind."""
     measures: dict[str, Measure] = defaultdict(Measure)
     for scene, samples in scenes:
         features = segmenter.encode(scene.image)
@@ -75,7 +76,7 @@ def measure_scenes(
 
 
 def area_under_curve(positive: Iterable[float], negative: Iterable[float]) -> float:
-    """Probability that a positive scores above a negative (ROC AUC), ties counted half."""
+    """Probability that a positive scores above a negative (ROC AUC); ties count half."""
     positive, negative = np.asarray(list(positive)), np.sort(np.asarray(list(negative)))
     below = np.searchsorted(negative, positive, "left")
     not_above = np.searchsorted(negative, positive, "right")
@@ -83,10 +84,10 @@ def area_under_curve(positive: Iterable[float], negative: Iterable[float]) -> fl
 
 
 def read_masked_images(folder: Path) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """`images/NAME.jpg` with `masks/NAME.png` (palette or grey: one value an object, 0 none), as in DAVIS.
+    """`images/NAME.jpg` with `masks/NAME.png` (palette or grey: one value per object, 0 for none), as in DAVIS.
 
-    A mask that is larger or smaller than its image by a pixel or two, as of videos of odd sides, is cut or padded at
-    its right and lower side. Raises ConfigurationError, also for one of another size.
+    A mask that is larger or smaller than its image by a pixel or two, as for videos with odd sides, is cut or padded at
+    its right and lower side. Raises ConfigurationError, also for a mask of another size.
     """
     paths = sorted((folder / "masks").glob("*.png"))
     if not paths:
@@ -114,7 +115,7 @@ def _read_ids(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as mask:
             ids = np.asarray(mask)
-    except Exception as error:  # what a damaged file makes PIL raise is endless
+    except Exception as error:  # a damaged file can make PIL raise almost anything
         raise ConfigurationError(f"the mask {path} is damaged ({error}): put it there again, or delete it") from error
     if ids.ndim != 2:
         raise ConfigurationError(f"the mask {path} has several channels: save it as palette or grey, without alpha")
@@ -130,7 +131,7 @@ def measure_images(
 ) -> tuple[list[float], list[float]]:
     """IoU of masks from boxes with each side moved, in or out, by a share from `jitters`; IoU of the boxes themselves.
 
-    `repeats`: boxes drawn for each mask.
+    `repeats`: number of random boxes for each mask.
     """
     rng = np.random.default_rng(seed)
     ious, baseline = [], []
@@ -147,9 +148,9 @@ def measure_images(
 
 
 def report(measures: dict[str, Measure], threshold: float) -> str:
-    """Markdown: mean IoU and right object by kind of prompt; how well presence tells what is there.
+    """Markdown: mean IoU and right object by kind of prompt, and how well presence tells what is there.
 
-    `threshold`: of presence, as `TrackerConfig.min_presence`.
+    `threshold`: on presence, like `TrackerConfig.min_presence`.
     """
     lines = ["| prompt | N | mean IoU | right object |", "|---|---|---|---|"]
     for name, measure in sorted(measures.items()):

@@ -1,4 +1,4 @@
-"""A configuration of the package on the tabletop world: what it answers, and how right that is.
+"""A configuration of the package on the tabletop world: what it answers, and how accurate that is.
 
 Everything goes through `Perception`, as in the node: an instruction about an image, or targets followed through a clip.
 """
@@ -36,56 +36,56 @@ FRAME_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one instruction about one image."""
+    """The outcome of one instruction about one image."""
 
     scene: int
     """The scene's seed."""
     text: str
     language: str
     kind: str
-    """Of instruction: a value of InstructionKind."""
+    """Kind of instruction: a value of InstructionKind."""
     novel: tuple[str, ...]
     objects: int
     """Things in the image that a person would name."""
     thin: bool
     """Whether a target's kind is one of `kinds.THIN`."""
     targets: int
-    """How many things are meant; 0: none that is there."""
+    """Number of things that are meant; 0: what is meant is absent."""
     found: int
-    """How many were found."""
+    """Number of things that were found."""
     intersection: int
-    """Of all predicted and all true masks, pixels."""
+    """Of all predicted masks with all true masks, pixels; `union` likewise."""
     union: int
     boxes: float
     """See `metrics.box_accuracy`."""
     right: bool
-    """Whether the things that the masks show best are those that are meant."""
+    """Whether the things that the masks fit best are exactly those that are meant."""
     errors_mm: tuple[float | None, ...]
-    """For each target, how far the position found for it lies from that by the true mask; None where none was found."""
+    """For each target, how far its position is from the one that the true mask gives; None if it was not found."""
     scores: tuple[float, ...]
-    """Of each that was found: the segmenter's estimate of the mask."""
+    """The segmenter's estimate of its mask, for each thing that was found."""
     presences: tuple[float, ...]
     top: str = ""
-    """What the table's top is, one of `backgrounds.TOPS`; empty: not known."""
+    """The table top's style, one of `backgrounds.TOPS`; empty: not known."""
     problem: str = ""
-    """Why there is no answer: the MLLM's could not be understood."""
+    """Why the MLLM's answer could not be understood; empty if it was."""
     reason_s: float = 0.0
     segment_s: float = 0.0
 
     @property
     def iou(self) -> float:
-        """1 where nothing is meant and nothing was found."""
+        """1 if nothing is meant and nothing was found."""
         return self.intersection / self.union if self.union else 1.0
 
     @property
     def refused(self) -> bool:
-        """Whether it was said that nothing is meant."""
+        """Whether the system answered that what is meant is not there."""
         return not self.found and not self.problem
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An answer with all that a picture of it needs."""
+    """An answer with everything needed to draw it."""
 
     answer: Answer
     view: View
@@ -96,15 +96,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Followed:
-    """What came of one target in one clip."""
+    """The outcome for one target in one clip."""
 
     clip: int
     """The clip's seed."""
     start: str
-    """"box": the true box in the first frame was given; "instruction": it was found by one."""
+    """"box": the true box in the first frame was given; "instruction": it was found by an instruction."""
     name: str
     frames: int
-    """After the first one."""
+    """Number of frames after the first one."""
     region: float
     """J of DAVIS, the mean IoU over these frames."""
     boundary: float
@@ -114,16 +114,15 @@ class Followed:
     hidden_right: int
     """Those of them in which no mask was given."""
     error_mm: float | None
-    """Median over the frames with a mask and something visible."""
+    """Median position error over the frames with a mask in which the target is visible."""
     segment_s: float
-    """Median time of a frame in the segmenter, all targets."""
+    """Median time that a frame takes in the segmenter, for all targets together."""
 
 
 class System:
-    """The package as it is configured, or with an oracle in place of a stage, one frame and one question at a time.
+    """The package as configured, or with an oracle in place of a stage, one frame and one question at a time.
 
-    Use as a context manager. Time does not count: it waits for each answer and each frame, so that what comes out
-    depends on no clock.
+    Use as a context manager. It waits for each answer and each frame, so that the results do not depend on timing.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class System:
         reasoner: Reasoner | LiteralReasoner | OracleReasoner | None,
         load: Callable[[], Segmenter],
     ) -> None:
-        """`reasoner`: closed with the system, None as for `Perception`; `load`: makes the segmenter."""
+        """`reasoner`: closed with the system; None as for `Perception`. `load`: makes the segmenter."""
         self._reasoner = reasoner
         self._segmenter: Segmenter | None = None
         self._timed: _Timed | None = None
@@ -161,10 +160,10 @@ class System:
         segmenter: str = "configured",
         region: Region = Region.BOX,
     ) -> System:
-        """What a configuration describes, or with another stage in place of one of its own.
+        """The system that a configuration describes, with stages replaced as asked.
 
-        reasoner: "configured", "literal", or "oracle", which says with the exactness of `region` where a target is.
-        segmenter: "configured", "boxes", which is that without the words, or "oracle".
+        reasoner: "configured", "literal", or "oracle", which says as exactly as `region` asks where a target is.
+        segmenter: "configured", "boxes" (the configured one without the words), or "oracle".
 
         Raises ModelLoadError, ConfigurationError.
         """
@@ -199,7 +198,7 @@ class System:
 
     @property
     def names(self) -> dict[str, str]:
-        """What runs, by stage."""
+        """Names of the running models, by stage."""
         reasoner = self._perception.reasoner
         if isinstance(reasoner, Reasoner):
             name = reasoner.mllm.name
@@ -211,15 +210,15 @@ class System:
 
     @property
     def segment_s(self) -> float:
-        """Time spent in the segmenter so far."""
+        """Time spent in the segmenter so far, seconds."""
         return self._timed.seconds
 
     def reset(self) -> None:
-        """Follow nothing, as if just started."""
+        """Stop following anything, as if just started."""
         self._perception.reset()
 
     def show(self, view: View) -> TargetsInFrame:
-        """The next frame: what is followed, in it. Raises RsvpError where the segmenter failed."""
+        """Show the next frame; returns the followed targets in it. Raises RsvpError if the segmenter fails."""
         if isinstance(self._segmenter, OracleSegmenter):
             self._segmenter.expect(view)
         frame = Frame(view.image, view.stamp_ns)
@@ -235,13 +234,13 @@ class System:
                 return event
 
     def ask(self, view: View, instruction: Instruction) -> Outcome:
-        """Ask about the frame shown last. Raises RsvpError."""
+        """Ask about the last frame shown. Raises RsvpError."""
         if isinstance(self._reasoner, OracleReasoner):
             self._reasoner.expect(view, instruction)
         return self._find(instruction.text)
 
     def follow(self, name: str, box: Box) -> Outcome:
-        """Follow what is in this box of the frame shown last, too. Raises RsvpError."""
+        """Additionally follow what is in this box of the last frame shown. Raises RsvpError."""
         return self._find(name, box, keep_targets=True)
 
     def _find(self, *arguments, **options) -> Outcome:
@@ -254,7 +253,7 @@ class System:
 
 
 class _Timed:
-    """A segmenter and how long it took."""
+    """A segmenter, and the time spent in it."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
@@ -276,7 +275,7 @@ class _Timed:
 
 
 class _WithoutWords:
-    """A segmenter that is told regions only."""
+    """A segmenter that gets regions only, no descriptions."""
 
     reads_text = False
 
@@ -295,9 +294,9 @@ class _WithoutWords:
 
 
 def answer(system: System, scene: int, view: View, instruction: Instruction, top: str = "") -> Case:
-    """Ask one instruction, about an image that the system sees for the first time; `scene`, `top`: see Answer.
+    """Ask one instruction about an image that the system has not seen before; `scene`, `top`: see Answer.
 
-    An MLLM's answer that cannot be understood (ParseError) is a wrong answer; any other RsvpError is raised.
+    An MLLM's answer that cannot be understood (ParseError) counts as a wrong answer; any other RsvpError is raised.
     """
     before = system.segment_s
     system.reset()
@@ -313,7 +312,7 @@ def answer(system: System, scene: int, view: View, instruction: Instruction, top
     nothing = np.zeros(view.ids.shape, bool)
     intersection, union = overlap(np.logical_or.reduce([nothing, *masks]), np.logical_or.reduce([nothing, *truths]))
     if problem:
-        union = max(union, 1)  # wrong also where nothing is meant
+        union = max(union, 1)  # wrong even if nothing is meant
     result = Answer(
         scene=scene,
         text=instruction.text,
@@ -340,19 +339,19 @@ def answer(system: System, scene: int, view: View, instruction: Instruction, top
 
 
 def _best_error(masks: Sequence[np.ndarray], truth: np.ndarray, view: View) -> float | None:
-    """Of the mask that overlaps the true one most; None where none does."""
+    """Position error of the mask that overlaps the true one most; None if none does."""
     best = max(masks, key=lambda mask: mask_iou(mask, truth), default=None)
     return None if best is None or not (best & truth).any() else position_error_mm(best, truth, view)
 
 
 def position_error_mm(mask: np.ndarray, truth: np.ndarray, view: View) -> float | None:
-    """Between the middles of the visible surface by two masks, as the node publishes it; None without depth."""
+    """Distance between the positions that the node would publish for the two masks; None without depth."""
     found, true = surface_position(mask, view), surface_position(truth, view)
     return None if found is None or true is None else float(np.linalg.norm(found - true)) * 1e3
 
 
 def surface_position(mask: np.ndarray, view: View) -> np.ndarray | None:
-    """Middle of the surface that a mask shows, float64 x, y, z in the optical frame, metres; None without depth."""
+    """Middle of the surface under a mask, float64 x, y, z in the optical frame, metres; None without depth."""
     cx, cy = view.camera.center
     camera = CameraModel(view.camera.f, view.camera.f, cx, cy, view.camera.width, view.camera.height)
     return target_position(target_points(mask, view.depth, camera))
@@ -363,14 +362,14 @@ def surface_position(mask: np.ndarray, view: View) -> np.ndarray | None:
 
 @dataclass(eq=False)
 class _Track:
-    """A target, what was predicted and what is true, from the second frame on."""
+    """A target, with its predictions compared with the truth from the second frame on."""
 
     id: int
-    """Of the thing that is meant, in the views."""
+    """Id of the thing that is meant, in the views."""
     name: str
     frames: int = 0
     region: float = 0.0
-    """Sum over the frames of J …"""
+    """Sum of J over the frames …"""
     boundary: float = 0.0
     """… and of F."""
     hidden: int = 0
@@ -406,7 +405,7 @@ def follow_boxes(system: System, clip: int, views: Sequence[View]) -> list[Follo
     for thing in first.things:
         name = f"{thing.kind}, {thing.color}"
         found = system.follow(name, thing.box).result.targets
-        # What is not seen in its own box stays unseen.
+        # What is not found in its own box counts as never found.
         tracks[found[0].id if found else -thing.id] = _Track(thing.id, name)
     return _follow(system, clip, "box", views[1:], tracks)
 
@@ -428,7 +427,7 @@ def follow_instruction(system: System, clip: int, views: Sequence[View], instruc
 
 
 def _follow(system: System, clip: int, start: str, views: Sequence[View], tracks: dict[int, _Track]) -> list[Followed]:
-    """`tracks`: by the target's id in the system; a negative one for what was not found."""
+    """`tracks`: by the target's id in the system; negative ids are for what was not found."""
     seconds = []
     for view in views:
         before = system.segment_s

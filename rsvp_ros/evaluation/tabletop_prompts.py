@@ -1,6 +1,6 @@
-"""The segmenter alone on the tabletop world: every thing asked for by region and description, and what is not there.
+"""The segmenter alone on the tabletop world: asked for every thing by region and description, and for absent things.
 
-Names and attributes are put as stage 2 reads them (`RegionProposal.description`): "mug, blue".
+Names and attributes are written as stage 2 reads them (`RegionProposal.description`): "mug, blue".
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from rsvp_ros.types import Prompt, RegionProposal
 
 
 class PromptKind(enum.Enum):
-    """What the region and the description tell."""
+    """Which region and description a prompt has."""
 
     TIGHT = "tight box + text"
-    """The box around it, padded by 5 %; also where others have the same name and colour."""
+    """The box around the thing, padded by 5 %; also if others have the same name and colour."""
     BOX = "tight box, no text"
     LOOSE = "loose box + text"
-    """Three times as wide and as high; there is another thing in it."""
+    """A box three times as wide and as high, with another thing in it."""
     PAIR = "box around two + text"
-    """It and its nearest neighbour."""
+    """The box around the thing and its nearest neighbour."""
     WHOLE = "whole image + text"
     WHOLE_KIND = "whole image + kind alone"
     ABSENT_ELSEWHERE = "absent: elsewhere"
-    """In the box around one thing: the words for another one."""
+    """In the box around one thing: the words for another thing."""
     ABSENT_KIND = "absent: no such kind"
-    """In the whole image: a kind that it does not show, in a colour that it does (and such a thing can have)."""
+    """In the whole image: a kind that it does not show, in a colour that it shows (and that the kind can have)."""
     ABSENT_COLOR = "absent: not in this colour"
     """In the whole image: a kind that it shows, in a colour that nothing has."""
     ABSENT_PAIR = "absent: both words, on different things"
-    """In the whole image: a kind and a colour that it shows, but not together."""
+    """In the whole image: a kind and a colour that it shows, but not on the same thing."""
     ABSENT_KIND_ALONE = "absent: no such kind, no colour"
     """In the whole image: a kind that it does not show."""
 
@@ -50,7 +50,7 @@ class PromptKind(enum.Enum):
 
     @property
     def judges_presence(self) -> bool:
-        """Whether a wrong refusal can be told: there must be words."""
+        """Whether a refusal can be judged: that takes words."""
         return self is not PromptKind.BOX
 
 
@@ -61,12 +61,12 @@ class Question:
     kind: PromptKind
     prompt: Prompt
     target: int
-    """Id of the thing; 0: it is not there."""
+    """Id of the thing; 0: it is absent."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the segmenter made of it."""
+    """The segmenter's answer to a question."""
 
     kind: PromptKind
     thin: bool
@@ -78,17 +78,17 @@ class Reply:
 
 
 def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
-    """Every question that can be asked for certain about a view.
+    """Every question about a view that has a certain answer.
 
-    A thing is asked for by words only where no other in the region fits them, or could to somebody who sees a corner of
-    it or takes one colour for another; and words are absent only where nothing could fit them.
+    A thing is asked for by words only if nothing else in the region fits them, not even for somebody who sees only a
+    corner of it or confuses two colours; and words count as absent only if nothing could fit them.
     """
     height, width = view.ids.shape
     whole = Box(0, 0, width, height)
     glimpsed = {thing.id for thing in view.glimpsed}
 
     def fitting(kind: str, color: str | None, region: Box) -> set[int]:
-        """Ids of all in a region that the words could mean."""
+        """Ids of everything in a region that the words could mean."""
         words = Description(kind=kind, color=color)
         inside = (o for o in view.objects if o.box is not None and o.box.intersection(region) > 0)
         return {o.id for o in inside if (words.might_hold(o) if o.id in glimpsed else words.holds(o) is not False)}
@@ -161,21 +161,21 @@ def ask(segmenter: Segmenter, view: View, asked: Sequence[Question]) -> list[Rep
 
 @dataclass(frozen=True)
 class PromptScores:
-    """Of one kind of prompt. NaN where it has none that count."""
+    """Scores of one kind of prompt. NaN if it has no replies that count."""
 
     replies: int
     iou: float
     """Mean."""
     iou_thin: float
-    """Mean of the kinds in `kinds.THIN`."""
+    """Mean over things of the kinds in `kinds.THIN`."""
     right: float
-    """Share in which the mask shows the target and no other."""
+    """Share in which the mask fits the target better than any other thing."""
     refused: float
-    """Share with a presence below the threshold: wrong where it is there, right where it is not."""
+    """Share with a presence below the threshold: wrong if the thing is there, right if it is absent."""
 
 
 def prompt_scores(replies: Sequence[Reply], threshold: float) -> dict[PromptKind, PromptScores]:
-    """Scores by kind of prompt; `threshold`: of presence, as `TrackerConfig.min_presence`."""
+    """Scores by kind of prompt; `threshold`: on presence, like `TrackerConfig.min_presence`."""
     scores = {}
     for kind in PromptKind:
         chosen = [reply for reply in replies if reply.kind is kind]

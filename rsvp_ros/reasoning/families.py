@@ -1,7 +1,7 @@
-"""How each family of MLLMs writes coordinates: a table, one entry a family.
+"""How each family of MLLMs writes coordinates: a table, one entry per family.
 
-What the families write around the coordinates (JSON, tags, special tokens) is read by `parsing.py` for all of them
-alike; only what the numbers mean is a property of the family.
+`parsing.py` reads what surrounds the coordinates (JSON, tags, special tokens) in the same way for all families; only
+what the numbers mean is a property of the family.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from rsvp_ros.geometry import Box
 Size = tuple[int, int]
 """(width, height), pixels."""
 SURE_PIXELS = 1024 * 28**2
-"""Of an image that all servers of Qwen2.5-VL leave as large as it is …"""
+"""Smallest area of an image that every server of Qwen2.5-VL leaves at its size …"""
 MOST_SURE_PIXELS = 1280 * 28**2
-"""… up to here: many are set up to shrink larger ones (max_pixels), and none tells."""
+"""… and the largest: many servers are configured to shrink larger images (max_pixels), and none says so."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,24 @@ class Family:
 
     name: str
     scale: float | Literal["image", "model"]
-    """What the coordinates count in. A number: the image's width, and its height, count as so many; `image`: pixels of
+    """The unit of the coordinates. A number: the image's width, and its height, are this many units; `image`: pixels of
     the image that was sent; `model`: pixels of the image as the model's processor resized it."""
     axes: Literal["xy", "yx"] = "xy"
     """Which coordinate of a corner or a point is written first."""
     box_key: str = "bbox_2d"
     """Name of the box in the JSON that the family is asked for."""
     integers: bool = True
-    """Whether it counts in whole numbers."""
+    """Whether its coordinates are whole numbers."""
     gives_boxes: bool = True
     """False: it was trained to point, not to draw boxes."""
     pairs_are_corners: bool = False
     """What two points side by side, `(1,2),(3,4)`, mean: the corners of a box, or two points."""
     input_size: Size | None = None
-    """The image must be resized to this, aspect ratio or not, before the model gets it; None: see `size_to_send`."""
+    """The image must be resized to this, ignoring its aspect ratio, before the model gets it; None: see
+    `size_to_send`."""
     patterns: tuple[str, ...] = ()
-    """Regular expressions for a model's name in lower case, letters and digits only ("qwen25vl7binstruct")."""
+    """Regular expressions that match in a model's name, reduced to lower-case letters and digits
+    ("qwen25vl7binstruct")."""
 
     @property
     def box_instruction(self) -> str:
@@ -59,10 +61,10 @@ class Family:
         )
 
     def size_to_send(self, image_size: Size) -> Size:
-        """The size in which an image should be handed over, so that it is known in which the model sees it.
+        """The size at which to hand over an image, so that the size at which the model sees it is known.
 
-        Of a small image each server makes another one: llama.cpp and Ollama scale it up to 1024 of Qwen2.5-VL's tokens,
-        without which, they say, it does not point well. So it is scaled up before.
+        Servers treat small images differently: llama.cpp and Ollama scale them up to 1024 of Qwen2.5-VL's tokens,
+        because, they say, it does not point well otherwise. So small images are scaled up beforehand.
         """
         if self.input_size:
             return self.input_size
@@ -73,11 +75,11 @@ class Family:
         return image_size
 
     def pixels_per_unit(self, image_size: Size, model_image_size: Size | None = None) -> tuple[float, float]:
-        """What one unit of x, and one of y, is in pixels of the original image.
+        """The size of one unit of x, and of one unit of y, in pixels of the original image.
 
-        `model_image_size`: the image as the model saw it, or as it was sent to the model's server; else the original.
-        Of what was sent, the family's processor makes whole patches, as it does here; of whole patches it makes the
-        same.
+        `model_image_size`: size of the image as the model saw it, or as it was sent to the model's server; None: the
+        original's. The family's processor rounds what was sent to whole patches, and so does this method; a size in
+        whole patches stays the same.
         """
         width, height = image_size
         if self.scale == "image":
@@ -107,9 +109,9 @@ class Family:
         return x * ux, y * uy
 
 
-# Sources: each family's README or cookbook; where the recorded outputs are drawn on their images, they fit.
+# Sources: each family's README or cookbook; recorded outputs that were drawn on their images fit.
 _TABLE = (
-    # Fine-tuned models carry their base model's name too, and so stand before it.
+    # The name of a fine-tuned model often contains its base model's, so it comes before that.
     Family("vision_reasoner", "model", input_size=(840, 840), patterns=("visionreasoner", "segzero")),
     Family("robobrain2", "image", patterns=("robobrain2(?!5)",)),
     Family("rex_omni", 999, patterns=("rexomni",)),
@@ -134,7 +136,7 @@ FAMILIES: dict[str, Family] = {family.name: family for family in _TABLE}
 def family_for(model_name: str) -> Family:
     """Guess the family from a hub name, a folder or a server's model id; `generic` where nothing fits.
 
-    The last part of a path that tells decides: a folder is named after its model more reliably than its parents are.
+    The last part of a path that matches decides: a folder is more reliably named after its model than its parents are.
     """
     for part in reversed(re.split(r"[/\\]", model_name.lower())):
         part = re.sub(r"[^a-z0-9]", "", part)
@@ -157,8 +159,8 @@ def smart_resize(
 ) -> Size:
     """The size to which Qwen2.5-VL's image processor resizes an image (defaults: its preprocessor_config.json).
 
-    Both sides become multiples of `factor` (14-pixel patches, merged 2 x 2), the area is kept between the limits and
-    the aspect ratio nearly as it was.
+    Both sides become multiples of `factor` (14-pixel patches, merged 2 x 2); the area stays within the limits and the
+    aspect ratio nearly the same.
     """
     columns, rows = round(width / factor), round(height / factor)
     area = columns * rows * factor**2

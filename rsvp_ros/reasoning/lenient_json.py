@@ -1,6 +1,6 @@
 """Read the JSON in a model's text: anywhere in prose, fenced or not, malformed in the ways in which models malform it.
 
-One pass over the text with a stack of open brackets, so the time is linear in its length whatever stands in it.
+One pass over the text with a stack of open brackets, so the time is linear in its length, whatever it contains.
 Accepted: comments, trailing and missing commas, single and typographic quotes, quotes inside quotes, unquoted words,
 full-width punctuation, Python's constants and tuples, missing and superfluous brackets. What was cut off by the end of
 the text is marked.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from rsvp_ros.errors import ParseError
 
 MAX_DEPTH = 32
-"""Of brackets in brackets; answers need about five."""
+"""Levels of nested brackets; answers need about five."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Object:
     members: dict[str, Value] = field(default_factory=dict)
     complete: bool = False
     repeated: str = ""
-    """A key that stands in it twice, with different values: two objects run together, or one damaged."""
+    """A key that occurs twice, with different values: two objects have run together, or one is damaged."""
 
 
 Value = Array | Object | str | float | bool | None
@@ -48,7 +48,7 @@ _SINGLE_QUOTES = "'\u2018\u2019"
 _COMMAS = ",;\uff0c\uff1b\u3001"  # also as written in Chinese and Japanese
 _COLONS = ":=\uff1a"
 _OPENING = re.compile(r"[{\[]|\((?=\s*[-+.\d(\[])")
-"""In prose a parenthesis is one of a tuple only if a number follows."""
+"""In prose, a parenthesis opens a tuple only if a number follows."""
 _TOKEN = re.compile(
     rf"""\s*(?:
       (?P<open>[{{\[(]) | (?P<close>[}}\])]) | (?P<comma>[{_COMMAS}]) | (?P<colon>[{_COLONS}])
@@ -66,7 +66,7 @@ _CONSTANTS: dict[str, Value] = {
     **dict.fromkeys(("null", "none", "undefined")),
     **dict.fromkeys(("nan", "infinity", "inf", "-infinity", "-inf"), float("nan")),
 }
-# A quote ends a string only where the grammar goes on after it; any other one stands inside the string.
+# A quote ends a string only if the grammar continues after it; any other one is part of the string.
 _AFTER_STRING = rf"""(?=\s*(?:[{_COMMAS}{_COLONS}}}\])]|//|\#|/\*|\Z)|[^\S\n]*\n|\s*["']\w{{1,40}}["']\s*[{_COLONS}])"""
 _STRING_END = {
     quote: re.compile(rf"\\.|[{ends}]{_AFTER_STRING}", re.DOTALL)
@@ -140,11 +140,11 @@ def _read_value(text: str, start: int) -> tuple[Array | Object, int]:
     """The array or object that begins at `start`, and where it ends."""
     stack = [_Open(text[start], start)]
     position = start + 1
-    at_value_end = False  # if the text ended here, would nothing be missing but brackets?
+    at_value_end = False  # if the text ended here, would only closing brackets be missing?
     while token := _TOKEN.match(text, position):
         kind = token.lastgroup
         if kind == "end":
-            break  # a fence or a special token: the brackets that are open were forgotten
+            break  # a fence or a special token: the model forgot to close the open brackets
         position = token.end()
         if kind == "open":
             if len(stack) == MAX_DEPTH:
@@ -174,7 +174,7 @@ def _read_value(text: str, start: int) -> tuple[Array | Object, int]:
 
 
 def _close(stack: list[_Open], down_to: int, end: int, complete: bool) -> Array | Object | None:
-    """Close open brackets from the innermost one; the outermost value once nothing is open any more."""
+    """Close open brackets from the innermost one on; returns the outermost value once none is open."""
     while len(stack) > down_to:
         value = stack.pop().value
         value.end, value.complete = end, complete

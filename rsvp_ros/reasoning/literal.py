@@ -1,4 +1,4 @@
-"""Without an MLLM: the instruction itself is what the segmenter is told to look for, in the whole image."""
+"""Reasoning without an MLLM: the segmenter is told to look for the instruction itself, in the whole image."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EXPLANATION = (
 class LiteralReasoner:
     """Stands in for `Reasoner` where no MLLM is configured (the paper's single-stage ablation).
 
-    For segmenters that read text. "The red mug" is within their reach; "something to drink from" is not, and one
-    target is all that comes of "all the fruit". Whether it is in the image, the segmenter alone decides.
+    For segmenters that read text. They can find "the red mug", but not "something to drink from", and "all the fruit"
+    gives only one target. The segmenter alone decides whether the target is in the image.
     """
 
     def __init__(self, max_instruction_chars: int = ReasonerConfig.max_instruction_chars) -> None:

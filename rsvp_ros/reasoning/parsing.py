@@ -22,13 +22,13 @@ from rsvp_ros.types import ReasoningStep
 MAX_CHARACTERS = 2**20
 """Longer answers are refused; one that lists a thousand masks is shorter."""
 MAX_ID = 9999
-"""Of a band or a mark."""
+"""Largest ID of a band or a mark."""
 MAX_RANGE = 200
-"""IDs in "3-5"; of a wider one only the ends are kept."""
+"""Widest range of IDs, such as "3-5", that is filled in; of a wider one only the ends are kept."""
 OVERSHOOT = 1.05
-"""Of a relative scale: what is beyond by no more is clipped, what is further was not meant in this scale."""
+"""Factor on a relative scale: coordinates up to there are clipped, larger ones were not meant in this scale."""
 MIN_AREA = 1.0
-"""Of a box, square pixels of the original image."""
+"""Smallest area of a box, square pixels of the original image."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Finding:
     """(x, y), pixels of the original image, inside it."""
     reason: str = ""
     text: str = ""
-    """Where in the answer it stands, shortened."""
+    """The passage of the answer that gives it, shortened."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An MLLM's answer, or that to one turn of the chain of thought."""
+    """An MLLM's answer to the whole question, or to one turn of the chain of thought."""
 
     steps: tuple[ReasoningStep, ...] = ()
     present: bool | None = None
     """Whether the target is in the image; None where the answer does not say."""
     findings: tuple[Finding, ...] = ()
-    """Empty unless `present`; also empty where a turn only asked whether it is there."""
+    """Empty unless `present`; also empty where a turn only asked whether the target is there."""
     refused: tuple[str, ...] = ()
     """Regions that were not usable, each with its text and what is wrong with it."""
 
@@ -66,9 +66,9 @@ class Answer:
 def parse_answer(text: str, family: Family, image_size: Size, model_image_size: Size | None = None) -> Answer:
     """Read a complete answer.
 
-    `image_size`, `model_image_size`: (width, height) of the original image, and of what the model saw where that is
-    known. Raises ParseError where no usable region is found and the answer does not say either whether the target is in
-    the image, where it contradicts itself, and where it was cut off too early.
+    `image_size`, `model_image_size`: (width, height) of the original image, and of the image that the model saw, if
+    known. Raises ParseError where the answer has no usable region and does not say whether the target is in the image
+    either, where it contradicts itself, and where it was cut off too early.
     """
     if len(text) > MAX_CHARACTERS:
         raise ParseError(f"the answer has {len(text)} characters, more than {MAX_CHARACTERS}; give only the regions")
@@ -81,7 +81,7 @@ def parse_answer(text: str, family: Family, image_size: Size, model_image_size: 
 
 
 def is_prose(text: str) -> bool:
-    """Whether an answer holds no object and no tag, in one of which all families say where something is."""
+    """Whether an answer holds neither an object nor a tag; all families say in one of these where something is."""
     return not set(split_thought(_encodable(text[:MAX_CHARACTERS]))[1]) & set("{<")
 
 
@@ -129,7 +129,7 @@ class _Reading:
     steps: dict[str, str] = field(default_factory=dict)
     present: bool | None = None
     empty: bool = False
-    """A list of objects, or an object's list of bands, is there and has nothing in it: RSVP's sign for "absent"."""
+    """Whether a list of objects, or an object's list of bands, is there but empty: RSVP's sign for "absent"."""
     cut: bool = False
     """The text ended in the middle of an object."""
 
@@ -137,7 +137,7 @@ class _Reading:
         return bool(self.items or self.refused or self.steps or self.empty or self.cut) or self.present is not None
 
     def add(self, text: str, numbers: Sequence[float], name: str = "") -> None:
-        """One box or point, by how many numbers it has."""
+        """Add a box or a point, depending on how many numbers there are."""
         if len(numbers) in _EITHER:
             item = _Item(_shorten(text), name)
             (item.boxes if len(numbers) == 4 else item.points).append(tuple(numbers))
@@ -216,7 +216,7 @@ def _from_objects(body: str, values: list[Array | Object], family: Family | None
 
 
 def _last_answer(values: list[Array | Object]) -> list[Array | Object]:
-    """From the last of several whole answers on: a model that corrects itself means that one."""
+    """The values from the last of several complete answers on: a model that corrects itself means that one."""
     answers = [v for v in values if isinstance(v, Object) and v.complete and _LIST_KEYS & _keys(v)]
     return [v for v in values if v.start >= answers[-1].start] if len(answers) > 1 else values
 
@@ -428,7 +428,7 @@ def _from_point_tags(body: str, values: list[Array | Object], family: Family) ->
     """Molmo, Qwen2.5-VL: `<points x1="32.0" y1="62.8" x2="68.5" y2="62.8" alt="speakers">speakers</points>`.
 
     Molmo2: `<points coords="1 1 525 366 2 700 400">speakers</points>`: the number of the image, then each point's
-    number, x and y; where there are several images, a tab, a comma, a colon or a semicolon is between them.
+    number, x and y; a tab, a comma, a colon or a semicolon separates several images.
     """
     reading = _Reading()
     for match in _POINT_TAG.finditer(body):
@@ -514,7 +514,7 @@ _NumberList = tuple[int, int, tuple[float, ...]]
 
 
 def _join_corners(lists: list[_NumberList], body: str) -> list[_NumberList]:
-    """`(x1,y1),(x2,y2)`, which is what is left of a box without its tags, as one box."""
+    """Join `(x1,y1),(x2,y2)`, which is what is left of a box without its tags, into one box."""
     joined: list[_NumberList] = []
     for start, end, numbers in lists:
         if joined and len(joined[-1][2]) == len(numbers) == 2 and body[joined[-1][1] : start].strip() == ",":
@@ -601,7 +601,7 @@ def _locate(
 def _to_box(numbers: Sequence[float], family: Family, image_size: Size, model_image_size: Size | None) -> Box:
     width, height = image_size
     if _are_fractions(numbers):
-        family = replace(family, scale=1)  # nobody's unit makes a box of less than one
+        family = replace(family, scale=1)  # in no family's units is a box that small
     corners = (
         *family.read_point(numbers[:2], image_size, model_image_size),
         *family.read_point(numbers[2:], image_size, model_image_size),
@@ -623,7 +623,7 @@ def _to_point(
 ) -> tuple[float, float]:
     width, height = image_size
     if isinstance(family.scale, (int, float)) and family.scale >= 999 and _are_fractions(numbers):
-        family = replace(family, scale=1)  # of a hundred or of pixels a fraction may be meant, of a thousand not
+        family = replace(family, scale=1)  # fractions of a percent or a pixel may be meant, of a thousandth not
     _check_range(numbers, family)
     x, y = family.read_point(numbers, image_size, model_image_size)
     if not (0 <= x <= width and 0 <= y <= height):  # NaN compares false
@@ -632,12 +632,12 @@ def _to_point(
 
 
 def _are_fractions(numbers: Sequence[float]) -> bool:
-    """Of the image's width and height, as many models write that were asked for something else."""
+    """Whether they are shares of the image's width and height, which many models write although asked otherwise."""
     return all(0 <= n <= 1 for n in numbers) and any(n != int(n) for n in numbers)
 
 
 def _check_range(numbers: Sequence[float], family: Family) -> None:
-    """Clipping pixels to a relative scale would make a box, but of another place."""
+    """Refuse pixels where a relative scale is due: clipped to the scale, they would make a box in another place."""
     if isinstance(family.scale, (int, float)) and max(numbers) > OVERSHOOT * family.scale:
         raise _Refusal(f"is beyond the image: coordinates go from 0 to {family.scale:g}")
 
@@ -649,17 +649,17 @@ _THOUGHT_START = re.compile(r"<think(?:ing)?>|\u25c1think\u25b7", re.IGNORECASE)
 _ANSWER_START = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_END = re.compile(r"</answer>", re.IGNORECASE)
 MIN_PROSE = 24
-"""Letters; what is shorter says nothing ("Here is the JSON:")."""
+"""Letters; a shorter text says nothing ("Here is the JSON:")."""
 _JSON_START = re.compile(r"""\s*(?:```\w{0,10}\s*)?[\[{]\s*[\[{"']""")
 _UNFINISHED_TAG = re.compile(r"<[^<>]{0,10}\Z")
 _HOW = "give the region of each target, or an empty list if it is not in the image"
 
 
 def split_thought(text: str) -> tuple[str, str]:
-    """What the model thought before it answered, and the answer: only that counts for coordinates."""
+    """What the model thought before it answered, and its answer; only the answer counts for coordinates."""
     thought, body = "", text
     if _JSON_START.match(text):
-        return thought, body  # tags are in its strings, if there are any
+        return thought, body  # tags, if there are any, are inside its strings
     if answers := list(_ANSWER_START.finditer(text)):
         thought, body = text[: answers[-1].start()], text[answers[-1].end() :]
         if end := _ANSWER_END.search(body):
@@ -673,7 +673,7 @@ def split_thought(text: str) -> tuple[str, str]:
 
 
 def _prose(body: str, values: list[Array | Object], min_letters: int = MIN_PROSE) -> str:
-    """What is written around the JSON and the tags; empty where that has fewer letters."""
+    """What is written around the JSON and the tags; empty if it has fewer than `min_letters` letters."""
     starts, ends = [value.start for value in values], [value.end for value in values]
     around = "\n".join(body[start:end] for start, end in zip([0, *ends], [*starts, len(body)], strict=True))
     lines = re.sub(r"<[^<>]{0,200}>|```\w{0,10}", " ", around).splitlines()
@@ -717,7 +717,7 @@ def _steps(thought: str, reading: _Reading) -> tuple[ReasoningStep, ...]:
 
 
 def _encodable(text: str) -> str:
-    """Without halves of characters, which no output can be encoded with."""
+    """The text with lone surrogates replaced: no output encoding can hold them."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

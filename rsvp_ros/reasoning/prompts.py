@@ -24,9 +24,9 @@ def _template(name: str) -> Template:
 
 
 class Prompts:
-    """All that the MLLM is told in one request, in the terms of its family and of the visual prompt it sees.
+    """Everything that the MLLM is told in one request, in terms of its family and of the visual prompt it sees.
 
-    Raises ConfigurationError where these leave the model no way to say where something is.
+    Raises ConfigurationError where these two leave the model no way to say where something is.
     """
 
     def __init__(
@@ -58,21 +58,21 @@ class Prompts:
         }
 
     def render(self, name: str, **values: object) -> str:
-        """The text of prompts/`name`.txt; `values`: what it needs beyond what the request says."""
+        """The text of prompts/`name`.txt; `values`: placeholders that the request does not already fill."""
         return _template(name).substitute(self._values, **values)
 
 
 def quote(instruction: str) -> str:
-    """An instruction so that it can neither end its place in the prompt nor pass for a control token of the model.
+    """The instruction, changed so that it can neither end its place in the prompt nor pass for a control token.
 
-    `<|im_end|>`, `</instruction>`, `<image>` and `[INST]` mean something to chat templates, processors and tokenizers:
-    angle and square brackets are replaced by others that look alike.
+    `<|im_end|>`, `</instruction>`, `<image>` and `[INST]` mean something to chat templates, processors and tokenizers,
+    so angle and square brackets are replaced by similar-looking characters.
     """
     return instruction.translate(_QUOTED)
 
 
 def _example_region(style: str, grid: RegionGrid, family: Family) -> dict[str, list]:
-    """The place of the lamp in the example, with the keys in which an answer gives it."""
+    """The place of the lamp in the example, under the keys that an answer uses for it."""
     box = _EXAMPLE.scale(grid.width, grid.height)
     rows, columns = grid.bands(box)
     region: dict[str, list] = {}

@@ -10,13 +10,14 @@ from rsvp_ros.reasoning.parsing import Answer, Finding
 from rsvp_ros.types import RegionProposal
 
 DEFAULT_PADDING = 0.2
-"""Of a region of bands, a fraction of its width and height on every side: the middle one of the paper's ablation."""
+"""A region of bands is grown on every side by this share of its width and height: the middle value of the paper's
+ablation."""
 BOX_PADDING = 0.25
-"""How much of that padding a box gets: its edges follow the target, those of bands only enclose it."""
+"""Share of that padding that a box gets: its edges follow the target, while those of bands only enclose it."""
 AGREEMENT = 0.5
-"""Share of a box that must lie in the region of its bands; below it the two contradict each other."""
+"""Share of a box that must lie in the region of its bands; if less does, the two contradict each other."""
 BAND_TOLERANCE = 0.15
-"""Of a band's width: a box that reaches no further into a band is not said to span it."""
+"""Share of a band's width: a box that reaches into a band by no more than this does not span it."""
 DOUBT = 0.5
 """Score of a box whose bands are not on the grid: half of what the model said is known to be wrong."""
 
@@ -28,11 +29,13 @@ def propose(answer: Answer, grid: RegionGrid, padding: float = DEFAULT_PADDING) 
       rows are given, the region spans all columns, and the other way round.
     - A box: grown by a quarter of `padding`.
     - Both: the score is their agreement, the mean of two shares: how much of the box lies in the region, and the
-      overlap (IoU) of the region with that of the bands which the box spans. Where at least half of the box lies in the
-      region they mean the same place and the box says more exactly where. Where not, one of them is wrong and nothing
-      tells which (models trained to draw boxes are better at boxes, others at reading IDs), so the proposal holds both:
-      stage 2 can still find the target by its description in a region too large, but never in one that leaves it out.
-    - A point only: a box as large as one cell of the grid around it, moved into the image at its border.
+      overlap (IoU) of the region with the region of the bands that the box spans. If at least half of the box lies in
+      the region, they mean the same place and the box, being more exact, is used. If not, one of them is wrong, but it
+      is unknown which (models trained to draw boxes are better at boxes, others at reading IDs), so the proposal covers
+      both: stage 2 can still find the target by its description in a region that is too large, but never in one that
+      leaves it out.
+    - A point only: a box around it as large as one cell of the grid, moved into the image at its border and grown as
+      a box is.
 
     IDs that are not on the grid are dropped. Empty where the target is not in the image. Raises ParseError where the
     target is said to be there, but nothing usable says where.
@@ -52,7 +55,7 @@ def propose(answer: Answer, grid: RegionGrid, padding: float = DEFAULT_PADDING) 
 
 @dataclass(frozen=True)
 class _Bands:
-    """The bands that a finding names, those not on the grid left out."""
+    """The bands that a finding names, without those that are not on the grid."""
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
@@ -96,7 +99,7 @@ def _propose(finding: Finding, grid: RegionGrid, padding: float) -> RegionPropos
         elif finding.box:
             box = place.pad(padding * BOX_PADDING)
         else:
-            box = region.pad(padding)  # a point says nothing of the size, bands do
+            box = region.pad(padding)  # a point says nothing about the size, bands do
     return RegionProposal(
         box=box.clip(grid.width, grid.height),
         name=finding.name,
@@ -109,7 +112,7 @@ def _propose(finding: Finding, grid: RegionGrid, padding: float) -> RegionPropos
 
 
 def _spanned(box: Box, grid: RegionGrid) -> Box:
-    """The region of the bands that a box spans, those it only touches left out."""
+    """The region of the bands that a box spans, without those that it only touches."""
     dx = min(BAND_TOLERANCE * grid.width / grid.columns, 0.49 * box.width)
     dy = min(BAND_TOLERANCE * grid.height / grid.rows, 0.49 * box.height)
     return grid.box(*grid.bands(Box(box.x0 + dx, box.y0 + dy, box.x1 - dx, box.y1 - dy)))

@@ -25,14 +25,14 @@ Steps = tuple[ReasoningStep, ...]
 T = TypeVar("T")
 
 TURN_SEPARATOR = "\n----\n"
-"""Between the turns in `Reasoning.raw_text`."""
+"""Separates the turns in `Reasoning.raw_text`."""
 
 _MIN_INTERVAL_S = 0.05
-"""Between two reports of a streaming answer."""
+"""Shortest time between two reports of a streaming answer."""
 _READING_SHARE = 0.1
-"""Of the time, at most, goes into reading an answer that is not complete yet."""
+"""Largest share of the time that is spent on reading an answer that is not complete yet."""
 _MAX_REMEMBERED_CHARS = 4000
-"""Of an answer that stays in the conversation; one that ran wild is cut in its middle."""
+"""Longest answer that stays in the conversation whole; one that ran wild loses its middle."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class ReasonerConfig:
 
     visual_prompt: VisualPrompt = field(default_factory=VisualPrompt)
     family: str = "auto"
-    """Whose convention of coordinates the MLLM keeps to, a name in `families.FAMILIES`; "auto": told by its name."""
+    """Whose coordinate convention the MLLM follows, a name in `families.FAMILIES`; "auto": guessed from its name."""
     turns: bool = False
-    """False: all five steps in one structured answer. True: each step a turn of a conversation; slower by the turns'
-    prompts, for models that do not keep to a long instruction."""
+    """False: all five steps in one structured answer. True: each step is a turn of a conversation, for models that do
+    not keep to a long instruction; slower, since each turn has its own prompt."""
     padding: float = DEFAULT_PADDING
-    """How far a proposal is grown on each side, by its own size, so that edges are not cut; see `propose`."""
+    """How far a proposal is grown on each side, as a share of its size, so that edges are not cut; see `propose`."""
     max_targets: int = 10
     max_instruction_chars: int = 2000
     reask: int = 1
@@ -80,7 +80,7 @@ class Reasoner:
 
     @property
     def family(self) -> Family:
-        """In which convention the MLLM writes coordinates."""
+        """The convention in which the MLLM writes coordinates."""
         return family_for(self.mllm.name) if self.config.family == "auto" else find_family(self.config.family)
 
     def reason(
@@ -93,14 +93,14 @@ class Reasoner:
         """Find what an instruction means in an image.
 
         image: uint8 H x W x 3 RGB, 2 x 2 pixels or more.
-        on_steps: gets the steps so far, the last one possibly unfinished, and the text that is new since its last call,
-            while the MLLM writes; in the calling thread, at most twenty times a second. After an answer that had to be
-            asked for again, the steps begin anew.
+        on_steps: called while the MLLM writes, in the calling thread, at most twenty times a second and at the end,
+            with the steps so far (the last one possibly unfinished) and the text that is new since its last call. When
+            the MLLM has to be asked again, the steps begin anew.
         cancel: when set, the call ends with CancelledError as soon as the MLLM stops.
 
-        Returns a Reasoning; one without proposals where the target is not in the image.
-        Raises InvalidImageError, InvalidInstructionError; ParseError where the answer could not be understood, also
-        after it was asked for again; CancelledError; and what `Mllm.generate` raises.
+        Returns a Reasoning, without proposals if the target is not in the image.
+        Raises InvalidImageError, InvalidInstructionError; ParseError if the answer could not be understood, even after
+        asking again; CancelledError; and what `Mllm.generate` raises.
         """
         started = time.monotonic()
         check_image(image)
@@ -177,11 +177,11 @@ class _Inquiry:
         steps_in: Callable[[str], Steps],
         *images: np.ndarray,
     ) -> T:
-        """Ask, read the answer; where that fails, say why and ask again."""
+        """Ask and read the answer; if it cannot be read, say why and ask again."""
         generation = conversation.ask(text, steps_in, *images)
         for _ in range(self.config.reask):
             if _is_cut_off(generation):
-                break  # it would be again
+                break  # it would be cut off again
             try:
                 return read(generation)
             except ParseError as error:
@@ -213,7 +213,7 @@ class _Inquiry:
         return answer, proposals[: self.config.max_targets]
 
     def _read_presence(self, generation: Generation) -> tuple[bool, str]:
-        """Whether the third turn says that the target is there, and why. Unclear is a yes: the next turn tells."""
+        """Whether the third turn says that the target is there, and why. Unclear counts as yes: the next turn tells."""
         try:
             answer = self._parse(generation)
         except ParseError:
@@ -223,7 +223,7 @@ class _Inquiry:
 
 
 class _Conversation:
-    """What was said, what it cost, and who is told while it is being written."""
+    """The turns so far, what they cost, and who gets reports while an answer is being written."""
 
     def __init__(
         self, mllm: Mllm, on_steps: Callable[[Steps, str], None] | None, cancel: threading.Event | None
@@ -300,16 +300,17 @@ def check_image(image: np.ndarray) -> None:
 
 
 def _without_thought(text: str) -> str:
-    """A thinking model's answer; its thought as long as there is no more than that."""
+    """A thinking model's answer, or its thought as long as there is nothing else."""
     thought, answer = split_thought(text)
     return answer.strip() or thought
 
 
 def _is_cut_off(generation: Generation) -> bool:
-    """Whether it ended before its answer began: in prose, the thought of a model whose server does not mark it."""
+    """Whether it ended before its answer began: it is then all prose, the thought of a model whose server does not mark
+    thoughts."""
     return generation.cut and is_prose(generation.text)
 
 
 def _shortened(text: str, limit: int) -> str:
-    """A long text without its middle."""
+    """The text; a long one without its middle."""
     return text if len(text) <= limit else f"{text[: limit * 2 // 3]} [...] {text[-limit // 3 :]}"

@@ -25,16 +25,16 @@ MARK_COLOR = (255, 255, 255)
 MIN_GLYPH_HEIGHT = 10
 """Pixels; smaller digits are lost between the 14 to 16 pixel patches of a vision encoder."""
 GLYPH_FRACTION = 1 / 46
-"""A digit's height by the square root of the image's area, which is what models cut down to their budget of pixels."""
+"""A digit's height as a share of the square root of the image's area: models scale images to a budget of pixels."""
 MIN_BAND = 8
-"""Pixels; where bands are narrower, only every second, third, ... of their edges is drawn."""
+"""Pixels; where bands are narrower, only every second, third, ... edge between them is drawn."""
 
 LINE_OPACITY = 0.45
 GLYPH_OPACITY = 0.95
 HALO_OPACITY = 0.75
 MARK_OPACITY = 0.80
 MARK_HALO_OPACITY = 0.45
-"""Marks stand on the objects themselves and let more of them through."""
+"""Marks lie on the objects themselves, so they let more of the image show through."""
 
 Color = tuple[int, int, int]
 
@@ -43,13 +43,13 @@ Color = tuple[int, int, int]
 class VisualPrompt:
     """How region IDs are drawn on an image.
 
-    - `bands`: the image is cut into `rows` horizontal and `columns` vertical bands, parted by thin dashed lines. Row
-      IDs stand at the left and right border, column IDs at the top and bottom one, from 1.
+    - `bands`: the image is cut into `rows` horizontal and `columns` vertical bands, separated by thin dashed lines.
+      Row IDs are at the left and right border, column IDs at the top and bottom one, from 1.
     - `marks`: a number at the centre of every cell of the same grid, from 1 at the top left, row by row (a dot lattice,
       as in Scaffold prompting): mark `m` is the cell in row `(m - 1) // columns + 1`, column `(m - 1) % columns + 1`.
     - `none`: the image as it is.
 
-    All is drawn inside the image, not on a margin around it, so that a box that the model gives is one in the image.
+    Everything is drawn inside the image, not on a margin around it, so that a box from the model is one in the image.
     Raises ConfigurationError for an unknown style or a grid that cannot be drawn.
     """
 
@@ -71,10 +71,10 @@ class VisualPrompt:
         return RegionGrid(self.rows, self.columns, width, height)
 
     def draw(self, image: np.ndarray) -> np.ndarray:
-        """The image with the IDs on it, both uint8 H x W x 3 RGB; the given one stays as it was.
+        """The image with the IDs on it, both uint8 H x W x 3 RGB; the given array is not changed.
 
-        Where an image is too small for all IDs, as many are drawn as have room; each that is drawn is right.
-        Raises InvalidImageError where it is not such an image.
+        On an image too small for all IDs, as many are drawn as fit; those that are drawn are right.
+        Raises InvalidImageError for any other array.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise InvalidImageError(
@@ -111,7 +111,7 @@ class _Overlay(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _overlay(style: str, rows: int, columns: int, width: int, height: int) -> _Overlay:
-    """Drawn once for a camera's resolution: making it costs 10 to 30 times what using it does."""
+    """Drawn once per camera resolution: making it costs 10 to 30 times as much as using it."""
     canvas = _Canvas(width, height)
     grid = RegionGrid(rows, columns, width, height)
     if style == "bands":
@@ -123,7 +123,7 @@ def _overlay(style: str, rows: int, columns: int, width: int, height: int) -> _O
 
 
 class _Canvas:
-    """A translucent drawing, later strokes over earlier ones, that keeps labels off each other."""
+    """A translucent drawing: later strokes go over earlier ones, and labels never overlap."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -132,7 +132,7 @@ class _Canvas:
         self.labelled = np.zeros((height, width), bool)
 
     def paint(self, x: int, y: int, shape: np.ndarray, color: Color) -> None:
-        """Lay on a colour with the opacities `shape`, float32 h x w, top left corner at (x, y), inside the canvas."""
+        """Paint a colour with the opacities `shape`, float32 h x w, top left corner at (x, y), all on the canvas."""
         region = np.s_[y : y + shape.shape[0], x : x + shape.shape[1]]
         total = self.opacity[region] * (1 - shape) + shape
         weight = np.divide(shape, total, out=np.zeros_like(shape), where=total > 0)[..., None]
@@ -140,7 +140,8 @@ class _Canvas:
         self.opacity[region] = total
 
     def label(self, text: _Label, x: float, y: float, color: Color, opacity: float, halo_opacity: float) -> None:
-        """Write a number centred at (x, y), moved inwards where it would leave the canvas; nothing where one stands."""
+        """Write a number centred at (x, y), moved inwards if it would leave the canvas, or nothing if it would overlap
+        another one."""
         height, width = text.shape
         left = min(max(round(x - width / 2), 0), self.width - width)
         top = min(max(round(y - height / 2), 0), self.height - height)
@@ -159,7 +160,8 @@ class _Canvas:
 
 
 def _draw_lines(canvas: _Canvas, grid: RegionGrid) -> None:
-    """Lines between the bands, dashes by turns white and black: they show on any ground, and are one stroke thin."""
+    """Lines between the bands, with dashes alternating between white and black: visible on any background, and only
+    one stroke thick."""
     scale = math.sqrt(grid.width * grid.height)
     thickness = max(1, round(scale / 900))
     dash = max(3, round(scale / 100))
@@ -184,7 +186,7 @@ def _label_bands(canvas: _Canvas, grid: RegionGrid) -> None:
     row_labels, column_labels = _labels(grid, grid.rows), _labels(grid, grid.columns)
     height, row_width = _largest(row_labels)
     _, column_width = _largest(column_labels)
-    # IDs at opposite borders leave the half of a small image between them free.
+    # The IDs at opposite borders must leave half of a small image free between them.
     rows_fit = grid.width >= 4 * row_width and grid.height >= height
     columns_fit = grid.height >= 4 * height and grid.width >= column_width
     row_centers = (grid.row_edges[:-1] + grid.row_edges[1:]) / 2
@@ -198,7 +200,7 @@ def _label_bands(canvas: _Canvas, grid: RegionGrid) -> None:
         if columns_fit:
             canvas.label(column_labels[i], column_centers[i], y, COLUMN_COLOR, GLYPH_OPACITY, HALO_OPACITY)
 
-    # In a dense grid a row's and a column's ID meet in each corner. Going round, each of the four IDs keeps one corner.
+    # In a dense grid a row's and a column's ID meet in each corner. Going round, each of the four IDs gets one corner.
     row(0, 0)
     column(grid.columns - 1, 0)
     row(grid.rows - 1, grid.width)
@@ -224,7 +226,7 @@ def _label_cells(canvas: _Canvas, grid: RegionGrid) -> None:
 
 
 class _Label(NamedTuple):
-    """A number, and around it a dark halo that parts it from a light ground; both float32 h x w, 0 to 1."""
+    """A number and the dark halo that sets it off from a light background; both float32 h x w, 0 to 1."""
 
     glyph: np.ndarray
     halo: np.ndarray
@@ -236,7 +238,7 @@ class _Label(NamedTuple):
 
 
 def _labels(grid: RegionGrid, count: int) -> list[_Label]:
-    """The numbers 1 to `count` in the size that an image needs."""
+    """The numbers 1 to `count`, sized for the image."""
     height = GLYPH_FRACTION * math.sqrt(grid.width * grid.height)
     height = max(MIN_GLYPH_HEIGHT, round(min(height, 0.6 * grid.height / grid.rows)))
     return [_label(str(number), height) for number in range(1, count + 1)]
@@ -247,7 +249,7 @@ def _largest(labels: list[_Label]) -> tuple[int, int]:
 
 
 def _label(text: str, height: int) -> _Label:
-    # Drawn large and averaged down, because OpenCV's own small digits run together; strokes of two pixels at least.
+    # Drawn large and averaged down, because OpenCV's own small digits run together; strokes are two pixels or wider.
     font, scale, tall = cv2.FONT_HERSHEY_SIMPLEX, 4.0, 84
     weight = max(14, 2 * tall // height)
     (text_width, text_height), _ = cv2.getTextSize(text, font, scale, weight)

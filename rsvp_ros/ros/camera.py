@@ -1,4 +1,4 @@
-"""The camera's side of the node: subscriptions, and what to say when no images come."""
+"""The camera side of the node: subscriptions, and what to report when no images arrive."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ from rsvp_ros.ros.conversions import compressed_to_array, image_to_array, time_t
 from rsvp_ros.types import Frame
 
 SILENCE_S = 3.0  # without an image for this long, something is wrong
-SLOWDOWN = 0.5  # so is a rate below this share of the best one of late
-FADING = 0.99  # what remains of that one with every look at it: after a minute or so the new rate is the usual one
+SLOWDOWN = 0.5  # a rate below this share of the best recent one is wrong, too
+FADING = 0.99  # factor on that best rate at every status: after a minute or so a new rate counts as usual
 DEPTH_KEPT = 16
 MAX_DEPTH_DELAY_NS = 60_000_000  # a depth image of another time shows another scene
-SAME_TIME_NS = 5_000_000  # stamps that are no further apart are of one time: no better depth image is to come
-DEPTH_MISSES = 5  # so many images in a row without depth are no accident
-MAX_STRETCH = 0.02  # of an image over its depth
-STILL_STAMPS = 5  # nor are so many with the stamp of the one before
+SAME_TIME_NS = 5_000_000  # stamps no further apart than this are of one time: no better depth image will come
+DEPTH_MISSES = 5  # this many images in a row without depth are no accident
+MAX_STRETCH = 0.02  # relative difference of the aspect ratios of an image and its depth
+STILL_STAMPS = 5  # nor are this many with the stamp of the one before
 
 
 @dataclass(frozen=True)
 class CameraStatus:
-    """What the camera gives."""
+    """The state of the image stream."""
 
     topic: str
     rate_hz: float
     problem: str
-    """Empty where all is well."""
+    """Empty if all is well."""
 
 
 class Camera:
-    """Subscribes to images, newest only, and to depth where it is wanted. Its callbacks run in the executor's
-    thread."""
+    """Subscribes to images (newest only) and, if wanted, to depth. Its callbacks run in the executor's thread."""
 
     def __init__(self, node: Node, config: CameraConfig, on_frame: Callable[[Frame], None]) -> None:
         self._node = node
@@ -49,7 +48,7 @@ class Camera:
         reliability = ReliabilityPolicy[config.reliability.upper()]
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=reliability)
         if config.image_transport == "compressed":
-            # Remapping image_raw moves its compressed transport along, as image_transport does it.
+            # Remapping image_raw moves its compressed topic along, as with image_transport.
             topic = node.resolve_topic_name("image_raw") + "/compressed"
             self._type, self._decode = CompressedImage, compressed_to_array
         else:
@@ -58,8 +57,8 @@ class Camera:
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
         self._subscriptions = [node.create_subscription(self._type, topic, self._on_image, qos, event_callbacks=events)]
         self._depth: deque[Image] = deque(maxlen=DEPTH_KEPT)
-        self._depth_came = threading.Condition()  # guards it
-        self._depth_apart_ns = 0  # the stamps of the last image that wanted depth and of the nearest depth image
+        self._depth_came = threading.Condition()  # guards `_depth`
+        self._depth_apart_ns = 0  # between the last image that wanted depth and the nearest depth image, by stamp
         self._depth_misses = 0
         self._last_image: Image | CompressedImage | None = None
         self._info: CameraInfo | None = None
@@ -85,8 +84,8 @@ class Camera:
     def depth_at(self, stamp_ns: int, deadline: float) -> tuple[Image, CameraInfo] | None:
         """The depth image taken with an image, and the intrinsics, or None.
 
-        It may come after the image: waits for it, at most until `deadline` by the monotonic clock. Not to be called in
-        the executor's thread, which brings it.
+        Depth may come after the image: waits for it, at most until `deadline` by the monotonic clock. Must not be
+        called in the executor's thread, which receives it.
         """
         if not self._use_3d:
             return None
@@ -102,11 +101,11 @@ class Camera:
         return None if missed or self._info is None else (nearest, self._info)
 
     def _has_come(self, stamp_ns: int) -> bool:
-        """Whether no depth image that is still to come will be nearer to this time."""
+        """Whether no later depth image can be nearer to this time."""
         return bool(self._depth) and time_to_ns(self._depth[-1].header.stamp) >= stamp_ns - SAME_TIME_NS
 
     def status(self) -> CameraStatus:
-        """How the images come; in words what is wrong and what to do about it."""
+        """The image rate and, in words, what is wrong and what to do about it."""
         now = time.monotonic()
         rate = 0.0
         if len(self._arrivals) > 1 and now - self._arrivals[-1] < SILENCE_S:
@@ -147,7 +146,7 @@ class Camera:
         return self._misfit(depth)
 
     def _misfit(self, topic: str) -> str:
-        """What tells that the depth images on a topic are not registered to the images; empty where nothing does."""
+        """Evidence that the depth images on a topic are not registered to the images; empty if there is none."""
         image, depth = self._last_image, self._depth[-1] if self._depth else None
         if image is None or depth is None:
             return ""
@@ -189,13 +188,13 @@ class Camera:
     def _on_image(self, msg: Image | CompressedImage) -> None:
         arrival_ns = time.monotonic_ns()
         if self._arrivals and arrival_ns * 1e-9 - self._arrivals[-1] > SILENCE_S:
-            self._arrivals.clear()  # a pause is no rate
+            self._arrivals.clear()  # a pause does not count in the rate
         self._arrivals.append(arrival_ns * 1e-9)
-        self._incompatible = ""  # another publisher fits
+        self._incompatible = ""  # images arrive, so a publisher fits
         self._last_image = msg
         stamp_ns = time_to_ns(msg.header.stamp)
         self._still = self._still + 1 if stamp_ns == self._last_stamp_ns else 0
-        if self._still:  # no time passes by its stamps
+        if self._still:  # its stamps stand still: time by arrival
             time_ns = self._last_time_ns + arrival_ns - self._last_arrival_ns
         elif stamp_ns > self._last_stamp_ns:
             time_ns = max(stamp_ns, self._last_time_ns)
@@ -228,6 +227,6 @@ class Camera:
 
 
 def _same_shape(one: Image, other: Image) -> bool:
-    """Whether one could be the other in another resolution."""
+    """Whether one could be the other at another resolution."""
     a, b = one.width * other.height, one.height * other.width
     return abs(a - b) <= MAX_STRETCH * max(a, b)

@@ -26,7 +26,7 @@ from rsvp_ros.msg import TargetArray
 from rsvp_ros.ros.conversions import box_to_msg
 
 GOAL_ANSWERED_S = 5.0
-"""A node says at once whether it takes a goal; after this long its answer is lost."""
+"""A node answers at once whether it accepts a goal; after this time its answer counts as lost."""
 
 Feedback = FindTarget.Feedback
 Result = FindTarget.Result
@@ -39,11 +39,11 @@ _ERRORS = {
 
 
 class Client:
-    """A node of its own that talks to `rsvp_node`. Its methods wait: not for use in another node's callbacks.
+    """A node of its own that talks to `rsvp_node`. Its methods block: not for use in another node's callbacks.
 
     Args:
         namespace: that of `rsvp_node`, as given to the launch file.
-        context: of rclpy, which must be initialised; None: the default one, initialised here where it is not yet.
+        context: an initialised rclpy context; None: the default one, initialised here if it is not yet.
     """
 
     def __init__(self, namespace: str = "rsvp", context: rclpy.Context | None = None) -> None:
@@ -89,7 +89,7 @@ class Client:
         keep_targets: bool = False,
         on_feedback: Callable[[Feedback], None] | None = None,
     ) -> Result:
-        """Find what an instruction means. No `targets`: it is not in the image, `error_msg` says more.
+        """Find what an instruction means. If there are no `targets`, it is not in the image; `error_msg` says more.
 
         Raises the RsvpError that the node reports, and TimeoutError (the goal is then cancelled).
         """
@@ -97,7 +97,7 @@ class Client:
         return self._send(goal, timeout_s, on_feedback)
 
     def follow(self, box: Box, name: str = "", timeout_s: float = 30.0, keep_targets: bool = False) -> Result:
-        """Segment what is in a box of the newest image (pixels), and follow it. Raises as `find`."""
+        """Segment what is in a box of the newest image (pixels), and follow it. Raises what `find` raises."""
         goal = FindTarget.Goal(instruction=name, use_box=True, bbox=box_to_msg(box), keep_targets=keep_targets)
         return self._send(goal, timeout_s, None)
 
@@ -121,7 +121,7 @@ class Client:
         self._wait(self._clear.call_async(Trigger.Request()), timeout_s, "the service clear did not answer")
 
     def enable(self, enabled: bool, timeout_s: float = 5.0) -> None:
-        """Process images, or leave them alone. Raises TimeoutError."""
+        """Have the node process images, or ignore them. Raises TimeoutError."""
         self._wait(
             self._enable.call_async(SetBool.Request(data=enabled)), timeout_s, "the service enable did not answer"
         )
@@ -145,8 +145,8 @@ class Client:
         return result
 
     def _send_goal(self, goal: FindTarget.Goal, deadline: float, callback: Callable | None) -> ClientGoalHandle:
-        """Send it again where no answer came: the node may have had it, but not yet known where to answer. Of two that
-        it has had it drops the first."""
+        """Send a goal, again if no answer came: the node may have received it before it knew where to answer. If it has
+        received both, it drops the first."""
         while True:
             sent = self._find.send_goal_async(goal, feedback_callback=callback)
             left = deadline - time.monotonic()

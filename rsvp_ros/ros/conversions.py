@@ -1,13 +1,13 @@
-"""The door between ROS messages and the package's own types: images in, targets and reasoning out.
+"""Conversions between ROS messages and the package's own types: images in, targets and reasoning out.
 
-Filling `Image.data` is the trap of ROS in Python: bytes, a memoryview or an ndarray are checked or copied element by
+Filling `Image.data` is a trap of ROS in Python: bytes, a memoryview or an ndarray is checked or copied element by
 element in one distribution or another (half a second for a 1080p image). `array.array.frombytes` is a plain copy in
 all of them, and reading with `np.frombuffer` copies nothing.
 
-Colours are converted by OpenCV, as cv_bridge does, with equal results (test/test_conversions.py compares them bit by
+Colours are converted by OpenCV, as in cv_bridge, with equal results (test/test_conversions.py compares them bit by
 bit where cv_bridge is installed). cv_bridge itself is not called: from Python it is up to five times slower
 (benchmark/conversions.py), knows fewer encodings, fails on big-endian images under NumPy 2, and is not safe to load at
-all where it was built for NumPy 1 and NumPy 2 is there.
+all if it was built for NumPy 1 and NumPy 2 is installed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Encoding:
     code: int | None
     even_width: bool = False
     chroma_rows: bool = False
-    """A plane of half as many rows with the colours follows the plane of the luminance (4:2:0)."""
+    """The luminance plane is followed by a colour plane of half as many rows (4:2:0)."""
 
 
 # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row's first two:
@@ -84,9 +84,9 @@ SUPPORTED_ENCODINGS = tuple(_ENCODINGS)
 
 
 def image_to_array(msg: Image) -> np.ndarray:
-    """The picture, uint8 H x W x 3 RGB, C-contiguous; shares the message's memory where it is rgb8 without padding.
+    """The picture, uint8 H x W x 3 RGB, C-contiguous; shares the message's memory if it is rgb8 without padding.
 
-    16-bit images are scaled by 255 / 65535 as cv_bridge does; 8UC3 and 8UC4 are taken as BGR(A); alpha is dropped.
+    16-bit images are scaled by 255 / 65535, as in cv_bridge; 8UC3 and 8UC4 are taken as BGR(A); alpha is dropped.
 
     Raises:
         InvalidImageError: an unknown encoding, a side below 2 pixels, or a buffer that does not match the sizes.
@@ -112,7 +112,7 @@ def image_to_array(msg: Image) -> np.ndarray:
 
 
 def _pixels(msg: Image, dtype: type, channels: int, rows: int) -> np.ndarray:
-    """View of `rows` x width (x channels) pixels in native byte order, the rows' padding cut off."""
+    """View of `rows` x width (x channels) pixels in native byte order, without the rows' padding."""
     what = f"image {msg.width} x {msg.height} {msg.encoding!r}"
     if msg.width < 2 or msg.height < 2:
         raise InvalidImageError(f"{what}: both sides must have at least 2 pixels; check the camera's driver")
@@ -127,19 +127,19 @@ def _pixels(msg: Image, dtype: type, channels: int, rows: int) -> np.ndarray:
     data = np.frombuffer(msg.data, np.uint8).reshape(rows, msg.step)[:, :row_bytes]
     if itemsize > 1:
         byte_order = ">" if msg.is_bigendian else "<"
-        # A step need not be a multiple of the item's size: cut first, and view the rows as wider items after.
+        # A step need not be a multiple of the item's size: cut the padding first, then view the rows as wider items.
         data = np.ascontiguousarray(data).view(np.dtype(dtype).newbyteorder(byte_order)).astype(dtype, copy=False)
     return data if channels == 1 else data.reshape(rows, msg.width, channels)
 
 
 def compressed_to_array(msg: CompressedImage) -> np.ndarray:
-    """The picture of a JPEG, PNG, … message, uint8 H x W x 3 RGB; its EXIF orientation is ignored, as sensors mean it.
+    """The picture of a JPEG, PNG, … message, uint8 H x W x 3 RGB; EXIF orientation is ignored, as sensors expect.
 
     `format` is read as compressed_image_transport writes it ("rgb8; jpeg compressed bgr8"): colours were stored in the
-    order that is named last.
+    order named last.
 
     Raises:
-        InvalidImageError: nothing in it, not an image, a JPEG cut off, or a side below 2 pixels.
+        InvalidImageError: empty, not an image, a truncated JPEG, a depth image, or a side below 2 pixels.
     """
     what = f"compressed image with format {msg.format!r} and {len(msg.data)} bytes"
     if "compressedDepth" in msg.format:
@@ -165,8 +165,8 @@ def compressed_to_array(msg: CompressedImage) -> np.ndarray:
 def depth_to_array(msg: Image) -> np.ndarray:
     """Depth, float32 H x W in metres, NaN where there is none (REP 118).
 
-    32FC1 is metres; 16UC1 (and mono16, which some drivers say) is millimetres, 0 for invalid. Infinite and
-    non-positive values are NaN in the result: "too near" and "too far" are no depths.
+    32FC1 is metres; 16UC1 (and mono16, which some drivers use for it) is millimetres, 0 for invalid. Infinite and
+    non-positive values are NaN in the result: "too near" and "too far" are not depths.
 
     Raises:
         InvalidImageError: an unknown encoding, a side below 2 pixels, or a buffer that does not match the sizes.
@@ -200,10 +200,10 @@ _OUTPUT = {
 
 
 def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
-    """A message of H x W (x 3) pixels that are in `encoding` already; any strides. The data are copied once.
+    """A message with H x W (x 3) pixels that are already in `encoding`; any strides. The data is copied once.
 
     Raises:
-        ValueError: an array of another type or shape than the encoding's (mono8, mono16, rgb8, bgr8, 16UC1, 32FC1).
+        ValueError: the array's type or shape is not the encoding's (mono8, mono16, rgb8, bgr8, 16UC1, 32FC1).
     """
     dtype, ndim = _OUTPUT[encoding]
     if pixels.dtype != dtype or pixels.ndim != ndim or (ndim == 3 and pixels.shape[2] != 3):
@@ -216,7 +216,7 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
 
 
 def to_byte_array(values: np.ndarray) -> array.array:
-    """The bytes of an array, C order, in the one type that every distribution's setters take without a second look."""
+    """The bytes of an array, C order, in the one type that every distribution's setters take without checking it."""
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
     return data
@@ -240,7 +240,7 @@ def seconds_to_duration(seconds: float) -> Duration:
 
 def clean_text(text: str) -> str:
     """Text that a ROS string can carry: a model may write a NUL (which ends a C string) or half of a surrogate pair
-    (which has no UTF-8, so that publishing raises)."""
+    (which UTF-8 cannot encode, so that publishing raises)."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
@@ -293,12 +293,12 @@ def reasoning_to_msg(
     error: RsvpError | None = None,
     unseen: str = "",
 ) -> Reasoning:
-    """What is known of one act of reasoning.
+    """The message about one request's reasoning, as far as it is known.
 
     Args:
         header: that of the image reasoned about.
-        error: what ended it.
-        unseen: why the segmenter sees none of what was proposed, where it does not.
+        error: what ended it, if it failed.
+        unseen: if the segmenter sees none of what was proposed, why.
     """
     code = error.code if error else FindTarget.Result.NOT_FOUND if unseen else FindTarget.Result.NONE
     return Reasoning(
@@ -322,7 +322,7 @@ def reasoning_to_msg(
 
 
 def target_to_msg(target: types.Target, header: Header) -> Target:
-    """A target with its mask cropped to its box, which is tight around it; the mask is empty unless it is TRACKING."""
+    """A target with its mask cropped to its tight box; the mask is empty unless the target's state is TRACKING."""
     msg = Target(
         id=target.id,
         class_name=clean_text(target.name),
@@ -358,7 +358,7 @@ def targets_to_msg(result: types.TargetsInFrame, header: Header) -> TargetArray:
 
 
 def mask_from_msg(msg: Target, height: int, width: int) -> np.ndarray:
-    """The target's mask in the whole image, bool H x W; nowhere true where it is not seen.
+    """The target's mask in the whole image, bool H x W; all false if the target is not seen.
 
     `height` and `width` are `image_height` and `image_width` of the TargetArray.
 

@@ -15,10 +15,10 @@ from rsvp_ros.surface import CameraModel
 
 
 def camera_model(info: CameraInfo) -> CameraModel:
-    """The pinhole of a calibrated camera, with its region of interest and binning.
+    """The pinhole model of a calibrated camera, with its region of interest and binning.
 
-    From P, the rectified camera, as depth_image_proc reads it; from K where a driver leaves P empty. An image that is
-    not rectified is off by its lens's distortion: little for depth cameras, much for a wide angle.
+    From P, the rectified camera, as depth_image_proc reads it; from K if a driver leaves P empty. In an image that is
+    not rectified, positions are off by the lens's distortion: little for depth cameras, much for wide angles.
 
     Raises:
         ConfigurationError: neither matrix is filled: the camera is not calibrated.
@@ -36,7 +36,7 @@ def camera_model(info: CameraInfo) -> CameraModel:
 
 
 def position_to_pose(position: np.ndarray, header: Header) -> PoseStamped:
-    """The position as a pose. The orientation is that of the optical frame: a mask tells nothing of the target's."""
+    """The position as a pose. The orientation is that of the optical frame: a mask says nothing about the target's."""
     x, y, z = (float(value) for value in position)
     return PoseStamped(
         header=header, pose=Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=0.0, y=0.0, z=0.0, w=1.0))
@@ -49,7 +49,7 @@ _FIELD_TYPES = {"<f4": PointField.FLOAT32, "<u4": PointField.UINT32}
 
 
 def points_to_cloud(points: Mapping[int, np.ndarray], header: Header) -> PointCloud2:
-    """Targets' points, each N x 3 float32, by their ids, which are the cloud's `label`."""
+    """The points of targets, N x 3 float32 by target id, as one cloud, whose `label` is the id."""
     cloud = np.empty(sum(map(len, points.values())), _POINT)
     if points:
         cloud["x"], cloud["y"], cloud["z"] = np.concatenate(list(points.values())).T

@@ -1,4 +1,4 @@
-"""Which environment variable names Fast DDS's profiles (config/fastdds.xml): Fast DDS 2 has another than Fast DDS 3."""
+"""The environment variable that names Fast DDS's profiles (config/fastdds.xml): Fast DDS 2 and 3 differ in it."""
 
 import os
 

@@ -1,8 +1,8 @@
-"""The action `find_target`: goals in, requests to the streaming system out, and back again.
+"""The action `find_target`: turns goals into requests to the streaming system, and their outcomes into results.
 
 A goal's work is done in the streaming system's own threads. The executor must stay free for images and for cancelling,
-so no coroutine waits for the work (rclpy resumes a waiting one over and over): a goal is taken (ACCEPTED), its feedback
-is published as it comes, and it is EXECUTING for the moment that it takes to hand over the result.
+so no coroutine waits for the work (rclpy resumes a waiting one over and over): a goal is ACCEPTED, its feedback is
+published as it comes, and it is EXECUTING only for the moment in which the result is handed over.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RCLError = rclpy_implementation.RCLError
 
 
 def not_found_reason(outcome: Outcome, instruction: str) -> str:
-    """Why there are no targets, in a sentence; empty where there are."""
+    """Why there are no targets, in a sentence; empty if there are some."""
     if outcome.result.targets:
         return ""
     proposals = outcome.reasoning.proposals
@@ -47,7 +47,7 @@ def not_found_reason(outcome: Outcome, instruction: str) -> str:
 
 
 def unseen_reason(request: Request) -> str:
-    """Why a request that ended well has no targets although the reasoning proposed some; else empty."""
+    """Why a request that ended without an error has no targets although the reasoning proposed some; else empty."""
     outcome = request.result()
     return not_found_reason(outcome, request.instruction) if outcome.reasoning.proposals else ""
 
@@ -55,7 +55,7 @@ def unseen_reason(request: Request) -> str:
 class FindTargetServer:
     """Serves `find_target` as long as the node lives; while `perception` is None it refuses goals.
 
-    It is not made anew for each configuration: a goal that ends with one could no longer be told its result.
+    It is not recreated for each configuration: a goal that ended with one could then no longer be told its result.
     """
 
     def __init__(self, node: Node) -> None:
@@ -73,7 +73,7 @@ class FindTargetServer:
         )
 
     def send_feedback(self, request: Request, text: str) -> None:
-        """Tell the goal that made this request, if one did, of its state and steps and of the MLLM's new text."""
+        """Send this request's state and steps and the MLLM's new text to the goal that made it, if one did."""
         goal = self._goals.get(request)
         if goal is None or request.done:
             return
@@ -106,14 +106,14 @@ class FindTargetServer:
         request.add_done_callback(lambda _: self._hand_over(handle))
 
     def _hand_over(self, handle: ServerGoalHandle) -> None:
-        """Let the executor send the result, from whichever thread the request ended in."""
+        """Have the executor send the result; called in whichever thread ended the request."""
         if not rclpy.ok(context=self._node.context):
-            return  # the node is being ended by a signal: nobody can be told any more
+            return  # a signal is ending the node: nobody can be told any more
         try:
             try:
                 handle.execute()
             except RCLError:
-                # A cancel came between its look at the state and its change of it: it looks again, and changes none
+                # A cancel came between its check and its change of the state: called again, it sees it and changes none
                 handle.execute()
         except RCLError as error:
             self._node.get_logger().warning(f"The result of a goal could not be handed over: {error}")

@@ -25,12 +25,12 @@ def targets_to_markers(
 ) -> MarkerArray:
     """Markers in the camera's optical frame (that of `header`), in the colours of the overlay.
 
-    Targets without a position (no depth) and lost ones have none. The first marker deletes all earlier ones, so that a
+    Targets without a position (no depth) and lost ones get none. The first marker deletes all earlier ones, so that a
     subscriber which missed a message shows nothing stale; `lifetime_s` clears the display when the node stops.
 
     Args:
-        positions: by a target's id, x, y, z in metres (`surface.target_position`).
-        sizes: by a target's id, extent in x, y, z in metres (`surface.target_size`); 5 cm where it is not known.
+        positions: by target id, x, y, z in metres (`surface.target_position`).
+        sizes: by target id, extent in x, y, z in metres (`surface.target_size`); 5 cm if not known.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for target in targets:

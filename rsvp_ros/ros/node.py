@@ -38,15 +38,15 @@ from rsvp_ros.segmentation.torch_runtime import CpuShare
 from rsvp_ros.types import Frame, TargetsInFrame
 
 DIAGNOSTICS_PERIOD_S = 1.0
-PROBLEM_SHOWN_S = 10.0  # in diagnostics, after it last happened; on the log again not before
-MOST_OF_A_KIND = 5  # problems of one kind on the log in this time
-REASONING_PERIOD_S = 0.1  # while the MLLM writes, `reasoning` is published no more often
+PROBLEM_SHOWN_S = 10.0  # in diagnostics, after it last happened; it is not logged again before
+MOST_OF_A_KIND = 5  # problems of one kind are logged at most in this time
+REASONING_PERIOD_S = 0.1  # while the MLLM writes, `reasoning` is published at most this often
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 def _logged(transition: Callable) -> Callable:
-    """rclpy turns an exception in a transition into ERROR without a word: say what it was."""
+    """Log an exception in a transition, which rclpy silently turns into ERROR."""
 
     @functools.wraps(transition)
     def run(node: RsvpNode, state: LifecycleState) -> TransitionCallbackReturn:
@@ -64,7 +64,8 @@ class RsvpNode(LifecycleNode):
     """Images and instructions in; targets, masks and reasoning out (README, "Topics").
 
     Configuring loads the models, activating subscribes to the camera. One thread of the streaming system owns the
-    models and publishes; the executor's only takes messages.
+    segmenter and publishes targets, the reasoner's thread publishes the reasoning, and a third publishes what needs
+    depth; the executor's thread only receives messages.
     """
 
     def __init__(self, **options) -> None:
@@ -84,9 +85,9 @@ class RsvpNode(LifecycleNode):
         self._said: dict[tuple[str, str], float] = {}
         self._saying = threading.Lock()  # problems come from all threads
         self._reasoning_published_at = 0.0
-        self._telling = threading.Lock()  # a request's last word is the last: it may end while its progress is told
+        self._telling = threading.Lock()  # keeps a request's last word last: it may end while its progress is told
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # By a clock that always runs: with use_sim_time and no /clock the user needs diagnostics most.
+        # A clock that always runs: with use_sim_time and no /clock, the user needs diagnostics most.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_timer, clock=steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -105,12 +106,12 @@ class RsvpNode(LifecycleNode):
                 self._mllm = load_mllm(getattr(config.mllm, config.mllm.backend))
             reasoner = Reasoner(self._mllm, config.reasoner) if self._mllm is not None else None
 
-            # What is compiled would be compiled anew for another number of threads, which takes seconds.
+            # A compiled segmenter would be recompiled for another number of threads, which takes seconds.
             shares = isinstance(self._mllm, WorkerMllm) and not config.segmenter.compile
 
             def load():
                 segmenter = load_segmenter(config.segmenter)
-                # What is not compiled is as fast with images of other proportions.
+                # Without compilation, images of other proportions are just as fast.
                 for size in WARM_UP_SIZES if config.segmenter.compile else WARM_UP_SIZES[:1]:
                     warm_up(segmenter, *size)
                 return segmenter
@@ -149,7 +150,7 @@ class RsvpNode(LifecycleNode):
 
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        result = super().on_activate(state)  # the publishers
+        result = super().on_activate(state)  # activates the publishers
         self._camera = Camera(self, parameters.read(self).camera, self._on_frame)
         self._inputs = [
             self.create_subscription(String, "instruction", self._on_instruction, 10),
@@ -185,7 +186,7 @@ class RsvpNode(LifecycleNode):
         return SUCCESS
 
     def close(self) -> None:
-        """End all threads and processes of the node, in whatever state it is."""
+        """End all threads and processes of the node, whatever state it is in."""
         self._stop_inputs()
         self._unload()
 
@@ -286,7 +287,7 @@ class RsvpNode(LifecycleNode):
         if error is None:
             reason = not_found_reason(request.result(), request.instruction)
             if request.box is None and (unseen := unseen_reason(request)):
-                with self._telling:  # after it was said that something is there
+                with self._telling:  # after the message that something was found
                     self._publish_reasoning(request, complete=True, unseen=unseen)
             count = len(request.result().result.targets)
             self.get_logger().info(
@@ -296,7 +297,7 @@ class RsvpNode(LifecycleNode):
         else:
             if not isinstance(error, (CancelledError, SupersededError)):
                 self._report(error)
-            with self._telling:  # latched: also the last word of what was cancelled must be complete
+            with self._telling:  # latched: the last word of a cancelled request must be complete, too
                 self._publish_reasoning(request, complete=True, error=error)
 
     def _publish_reasoning(
@@ -313,12 +314,12 @@ class RsvpNode(LifecycleNode):
     # Health.
 
     def _report(self, error: RsvpError) -> None:
-        """Say what went wrong: in diagnostics while it lasts, and on the log once, and later again."""
+        """Report what went wrong: in diagnostics while it lasts, and in the log once, then again later."""
         kind, problem, now = type(error).__name__, str(error), time.monotonic()
         with self._saying:
             self._problem, self._problem_at = problem, now
             self._said = {key: at for key, at in self._said.items() if now - at < PROBLEM_SHOWN_S}
-            # Broken images may each break in another way: a few of a kind tell enough.
+            # Broken images may each fail in a different way: a few of a kind tell enough.
             few = sum(said[0] == kind for said in self._said) < MOST_OF_A_KIND
             new = few and (kind, problem) not in self._said
             if new:
@@ -380,7 +381,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        # Ctrl-C on `ros2 launch` comes twice, from the terminal and from launch: the second must not break off the end.
+        # Ctrl-C on `ros2 launch` comes twice, from the terminal and from launch: the second must not stop the shutdown.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.close()
         executor.shutdown()

@@ -1,4 +1,4 @@
-"""All that the node publishes about an image. What nobody listens to is not even computed."""
+"""All that the node publishes about an image. But for the targets, what nobody subscribes to is not even computed."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from rsvp_ros.surface import target_points, target_position, target_size
 from rsvp_ros.types import Target, TargetsInFrame, TargetState
 from rsvp_ros.visualization import draw_targets
 
-# Reliable publishers connect to best-effort subscribers, too; none of these waits for a slow one (KEEP_LAST).
+# Reliable publishers connect to best-effort subscribers, too; none of these waits for a slow subscriber (KEEP_LAST).
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 SOME = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-DEPTH_WAIT_S = 0.1  # an image's depth may come so much later than its targets
-WAITING = 3  # images whose depth is waited for; of more, the oldest are left out
+DEPTH_WAIT_S = 0.1  # an image's depth may come this much later than its targets
+WAITING = 3  # at most this many images wait for depth; beyond that, the oldest are left out
 
 logger = logging.getLogger(__name__)
 
 
 class Outputs:
-    """The publishers. `publish` is called by one thread, the models'; what is in space is published by a thread of
-    its own, which waits for depth."""
+    """The publishers. `publish` is called in the models' thread only; positions and points in space are
+    published by a separate thread, which waits for depth."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class Outputs:
         depth_at: Callable[[int, float], tuple[Image, CameraInfo] | None],
         on_problem: Callable[[RsvpError], None],
     ) -> None:
-        """`depth_at` gives the depth image and intrinsics for the stamp of an image, and may wait for them until a
-        time by the monotonic clock."""
+        """`depth_at` gives the depth image and intrinsics for an image's stamp, and may wait for them until a deadline
+        by the monotonic clock."""
         self._depth_at = depth_at
         self._on_problem = on_problem
         create = node.create_lifecycle_publisher
@@ -58,10 +58,10 @@ class Outputs:
         self.target_points = create(PointCloud2, "target_points", NEWEST)
         self._node = node
         self._pose_of: int | None = None  # the target whose pose is published
-        self._places: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # where each was last, and how large
+        self._places: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # where each target was last, and how large
         self._waiting: deque[tuple[TargetsInFrame, float]] = deque(maxlen=WAITING)
         self._stopped = False
-        self._changed = threading.Condition()  # guards both
+        self._changed = threading.Condition()  # guards `_waiting` and `_stopped`
         self._thread = threading.Thread(target=self._run_in_space, name="rsvp_space", daemon=True)
         self._thread.start()
 
@@ -82,7 +82,7 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def publish(self, result: TargetsInFrame) -> None:
-        """Publish what is known of one image, with the image's own header."""
+        """Publish what is known about one image, with the image's own header."""
         header = result.frame.header
         self.targets.publish(targets_to_msg(result, header))
         if self.label_image.get_subscription_count():
@@ -104,7 +104,7 @@ class Outputs:
             try:
                 self._publish_in_space(result, self._depth_at(time_to_ns(result.frame.header.stamp), deadline))
             except Exception:
-                if self._node.context.ok():  # else the node is being ended by a signal
+                if self._node.context.ok():  # else a signal is ending the node
                     logger.exception("could not publish the targets of one frame in space")
 
     def _publish_in_space(self, result: TargetsInFrame, depth: tuple[Image, CameraInfo] | None) -> None:
@@ -132,7 +132,7 @@ class Outputs:
             self._on_problem(error)
         followed = {target.id for target in result.targets if target.state is not TargetState.LOST}
         self._places = {id: place for id, place in self._places.items() if id in followed}
-        if markers and not (seen and depth is None):  # markers without their places would take away the last ones
+        if markers and not (seen and depth is None):  # markers without places would delete the last ones
             shown = [t for t in result.targets if t.id in positions or t.state is TargetState.OCCLUDED]
             places, sizes = ({id: place[k] for id, place in self._places.items()} for k in (0, 1))
             self.markers.publish(targets_to_markers(shown, places, header, sizes))
@@ -145,9 +145,9 @@ class Outputs:
 
 
 def _pose_target(targets: Sequence[Target], seen: Collection[int], last: int | None) -> int | None:
-    """Of which target the pose is told: the same as before as long as that is followed, so that it does not jump.
+    """Which target's pose is published: the same as before as long as it is followed, so that the pose does not jump.
 
-    Of what was asked for last, and of that first the one that is seen (`seen`: ids) best.
+    Only targets of the latest instruction count; the first choice is the one that is seen best (`seen`: ids).
     """
     followed = [target for target in targets if target.state is not TargetState.LOST]
     newest = [target for target in followed if target.instruction == followed[-1].instruction]

@@ -1,7 +1,7 @@
 """The node's parameters: one for every field of the dataclasses that configure the parts, under the part's name.
 
-The defaults, and what values can work together, are the dataclasses' own; here stand the descriptions and ranges that
-`ros2 param describe` shows, and which parameters may change while the node runs.
+The dataclasses hold the defaults and know which values can work together; this module holds the descriptions and ranges
+that `ros2 param describe` shows, and says which parameters may change while the node runs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rclpy.parameter import Parameter
 from rsvp_ros.config import Config, build, flatten
 
 LIVE_PARTS = ("perception.", "tracker.", "reasoner.")
-"""What these configure is cheap to change; all else (models, subscriptions) is set up when the node is configured."""
+"""What these configure is cheap to change; all else (models, subscriptions) is read when the node is configured."""
 AUTOSTART = "When it is run, the node configures and activates itself"
 
 
 @dataclass(frozen=True)
 class Option:
-    """What `ros2 param describe` tells of a parameter."""
+    """What `ros2 param describe` tells about a parameter."""
 
     description: str
     low: float | None = None
@@ -162,8 +162,8 @@ def describe(name: str, default: object) -> ParameterDescriptor:
 def declare(node: Node) -> dict[str, str]:
     """Declare all parameters on the node.
 
-    A value from the outside that has the wrong type or is out of range is left at its default; what is wrong with it,
-    by the parameter's name, is returned, so that the node can live and say so.
+    A parameter that is given a value of the wrong type or out of range keeps its default. Returns what is wrong, by the
+    parameter's name, so that the node can start and report it.
     """
     problems = {}
     for name, default in {**flatten(Config()), "autostart": True}.items():
@@ -205,9 +205,9 @@ def read(node: Node, changes: Sequence[Parameter] = ()) -> Config:
 
 
 def check(node: Node, changes: Sequence[Parameter], alone: bool) -> None:
-    """Raise ConfigurationError where changes cannot work; `alone`: whatever the other parameters are.
+    """Raise ConfigurationError if changes cannot work; `alone`: whatever the other parameters are.
 
-    A node that is not configured may have several wrong ones, to be put right one by one.
+    A node that is not configured may have several wrong parameters, which are corrected one by one.
     """
     if alone:
         build({change.name: change.value for change in changes if change.name in OPTIONS})

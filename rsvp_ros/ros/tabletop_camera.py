@@ -5,7 +5,7 @@
 
 Its topics are those of a RealSense in the namespace /camera, which the launch file listens to by default:
 color/image_raw, color/camera_info, aligned_depth_to_color/image_raw, aligned_depth_to_color/camera_info, and /tf from
-`world` to the camera's optical frame; beside them the truth: ground_truth/label_image and ground_truth/objects.
+`world` to the camera's optical frame. The ground truth is in ground_truth/label_image and ground_truth/objects.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rsvp_ros.tabletop.view import Camera, View
 NAMESPACE = "camera"
 LIVE_RATE_HZ = 10.0
 LATE = 20
-"""So many pictures in a row that each take longer than there is time for are told."""
+"""A warning follows this many pictures in a row that each took longer than the rate allows."""
 
 _SPLITS = tuple(split.value for split in Split)
 _PARAMETERS: tuple[tuple[str, object, str, tuple | None], ...] = (
@@ -61,10 +61,10 @@ class TabletopCamera(Node):
     """Publishes views at a rate, stamped with the node's clock, until they end."""
 
     def __init__(self, **options) -> None:
-        """Raises ConfigurationError: a parameter that cannot be, no such bag, nothing to draw with."""
+        """Raises ConfigurationError for an invalid parameter, a missing bag, or a machine that cannot render."""
         super().__init__("tabletop_camera", **({"namespace": NAMESPACE} | options))
         self.error: RsvpError | None = None
-        """What ended the pictures; None: their end."""
+        """The error that ended the pictures; None if they came to their end."""
         self.ended = False
         self._late = 0
         self._declare_parameters()
@@ -75,7 +75,7 @@ class TabletopCamera(Node):
         self.get_logger().info(f"{self._what()}, {self._rate_hz:g} Hz, on {self._image.topic_name}")
 
     def close(self) -> None:
-        """Free the renderer or the bag; in the thread that drew."""
+        """Free the renderer or the bag; to be called in the thread that drew."""
         if self._views is not None:
             self._views.close()
             self._views = None
@@ -125,7 +125,7 @@ class TabletopCamera(Node):
             self._tf = self.create_publisher(TFMessage, bags.TF_TOPIC, QoSProfile(depth=100))
 
     def _open(self) -> tuple[Iterator[View], float]:
-        """What to show, and how many a second."""
+        """The views to show, and how many per second."""
         rate = self._value("rate")
         path = bags.DEMO_CLIP if self._value("bag") == "demo" else self._value("bag")
         if path:
@@ -207,7 +207,7 @@ def _camera_info(camera: Camera, header: Header) -> CameraInfo:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the node until Ctrl-C or the end of what it shows; exits with status 1 where it cannot show anything."""
+    """Run the node until Ctrl-C or the end of what it shows; exits with status 1 if it cannot show it."""
     try:  # large images through shared memory
         profiles = Path(get_package_share_directory("rsvp_ros")) / "config" / "fastdds.xml"
         os.environ.setdefault(PROFILES_VARIABLE, str(profiles))
@@ -228,8 +228,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        # Ctrl-C on `ros2 launch` comes twice, from the terminal and from launch: the second must not break off the end.
-        # Shutting down, rclpy would put back the handler that it found.
+        # Ctrl-C on `ros2 launch` comes twice, from the terminal and from launch: the second must not stop the shutdown.
+        # rclpy, when it shuts down, would restore the handler that it found.
         uninstall_signal_handlers()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if error is not None:

@@ -1,4 +1,4 @@
-"""What all segmenters have in common that make a mask from a box and read no text."""
+"""What all segmenters that make a mask from a box and read no text have in common."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SamFeatures:
     embeddings: Any
     """What the family's own decoder takes."""
     size: Size
-    """Of the image."""
+    """The image's size."""
 
 
 def clipped_box(prompt: Prompt, size: Size) -> Box | None:

@@ -31,11 +31,11 @@ class SegmenterConfig:
     dtype: str = "auto"
     """Of the image encoder: "auto" (half precision on a GPU), "float32", "bfloat16", "float16"."""
     model_type: str = ""
-    """transformers only, to read a folder as another type than its config.json says: "sam3_tracker" makes a SAM 3
+    """transformers only: read a folder as another type than its config.json says; "sam3_tracker" makes a SAM 3
     checkpoint a segmenter of boxes."""
     compile: bool = False
     """Compile the image encoder (torch.compile) when it is warmed up. The VLSM's is compiled for the image's
-    proportions, and once more at the first image that has others."""
+    proportions, and again at the first image with other ones."""
 
 
 def load_segmenter(config: SegmenterConfig) -> Segmenter:
@@ -67,8 +67,8 @@ def compile_encoder(segmenter: Segmenter) -> None:
 
 
 def warm_up(segmenter: Segmenter, width: int, height: int) -> None:
-    """Run it once on an image of this size, about something large and something small in it, so that the first real
-    frame is as fast as the others.
+    """Run it once on an image of this size, with a large box and a small one, so that the first real frame is as fast
+    as the others.
 
     Raises ModelRunError.
     """

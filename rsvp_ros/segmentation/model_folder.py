@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def write(folder: str | Path, config: Any, model: nn.Module) -> None:
     """Write both files (weights as float16), each whole or not at all. `config`: a dataclass.
 
-    Raises ModelRunError, before anything is written, where a weight is no number or too large for float16.
+    Raises ModelRunError, before anything is written, if a weight is not a number or too large for float16.
     """
     folder = Path(folder)
     tensors = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in model.state_dict().items()}
@@ -45,8 +45,8 @@ def read(
 ) -> Model:
     """What `write` wrote: a `model_class(config_class(...))`, float32 on the CPU, in evaluation mode.
 
-    Raises ModelLoadError that names the file, calls the network `what`, and says what to do: where there is no
-    configuration, `remedy`.
+    Raises a ModelLoadError that names the file, calls the network `what`, and says what to do (without a configuration:
+    `remedy`).
     """
     folder = Path(folder)
     path = folder / "config.json"

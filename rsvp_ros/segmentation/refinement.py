@@ -1,4 +1,4 @@
-"""Masks at full resolution: outlines drawn on a grid, put where the image's own are."""
+"""Masks at full resolution: outlines drawn on a grid, moved to where the image's own are."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import cv2
 import numpy as np
 
 SURE = 2.0
-"""Logits beyond it count as much as it does: what is inside stays inside."""
+"""Larger logits, of either sign, are clipped to this: what is inside stays inside."""
 FINER = 3
-"""Of the grid's cells on each side of one of the filter's, at most: it need not be as fine as the image."""
+"""Most cells of the filter along each side of one of the grid's: it need not be as fine as the image."""
 REACH = 2.0
-"""Cells of the grid that the filter's window takes up."""
+"""Side of the filter's window, in cells of the grid."""
 NOISE = 5e-4
-"""Variance of the brightness, from 0 to 1, that is taken for no outline."""
+"""Variance of the brightness (0 to 1) that does not yet count as an outline."""
 SHARE = 0.6
-"""Of the result that is the filter's; where something is thinner than a few pixels it would lose that."""
+"""The filter's share of the result: alone it would lose what is thinner than a few pixels."""
 
 
 def refine(logits: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Logits on a grid, float32 h x w, as such of each pixel of what they are about, uint8 H x W x 3 RGB: H x W.
+    """Turn logits on a grid, float32 h x w, into logits H x W, one for each pixel under it (uint8 H x W x 3 RGB).
 
-    A fast guided filter (He and Sun, 2015): in each window a linear function of the brightness, so that a mask ends
-    where that changes.
+    A fast guided filter (He and Sun, 2015): in each window, the result is a linear function of the brightness, so that
+    a mask ends where the brightness changes.
     """
     (height, width), (rows, columns) = pixels.shape[:2], logits.shape
     size = w, h = min(width, FINER * columns), min(height, FINER * rows)
@@ -45,5 +45,5 @@ def refine(logits: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def _odd(length: float) -> int:
-    """The odd number of pixels next to a length, at least three."""
+    """The odd number of pixels nearest to a length, at least three."""
     return max(3, 2 * round((length - 1) / 2) + 1)

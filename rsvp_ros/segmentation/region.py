@@ -12,16 +12,16 @@ from rsvp_ros.geometry import Box
 from rsvp_ros.segmentation.refinement import refine
 
 PADDING = 0.25
-"""A mask may reach out of its box by this share of the box's size on every side …"""
+"""A mask may extend beyond its box on every side by this share of the box's size …"""
 MARGIN = 4.0
-"""… and by this, pixels of the network's input."""
+"""… plus this many pixels of the network's input."""
 RATIO = 4.0
 """The longer side of a region is at most this many times the shorter one, where the image allows."""
 
 CROP_SIDE = 160
 """Side of a crop around a small target as the network sees it, pixels."""
 CROP_REACH = 2.2
-"""A crop's side in lengths of the target's longer side."""
+"""A crop's side as a multiple of the target's longer side."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Region:
     y1: int
 
     def around(self, box: Box, scale: float) -> Region:
-        """Where in this part of an image the mask of a box is drawn, inside it and of at least one pixel.
+        """The region in which the mask of a box is drawn: inside this part of an image, and at least one pixel large.
 
-        `scale`: pixels of the network's input a pixel of the image.
+        `scale`: pixels of the network's input per pixel of the image.
         """
         across, down = (side * (1 + 2 * PADDING) + 2 * MARGIN / scale for side in (box.width, box.height))
         across, down = max(across, down / RATIO), max(down, across / RATIO)
@@ -47,25 +47,25 @@ class Region:
         return Region(x0, y0, x1, y1)
 
     def pixels(self, image: np.ndarray, grid: int) -> np.ndarray:
-        """What an image, H x W or H x W x C, shows in it, on `grid` x `grid` cells."""
+        """What an image, H x W or H x W x C, shows in this region, resized to `grid` x `grid` cells."""
         part = image[self.y0 : self.y1, self.x0 : self.x1]
         shrinks = part.shape[0] * part.shape[1] > grid * grid
         return cv2.resize(part, (grid, grid), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
     def draw(self, logits: np.ndarray, image: np.ndarray, mask: np.ndarray) -> None:
-        """Set a bool mask of the image's size where logits (grid x grid) on the region are above 0."""
+        """Draw into a bool mask of the image's size where the region's logits (grid x grid) are above 0."""
         part = slice(self.y0, self.y1), slice(self.x0, self.x1)
         np.greater(refine(logits, image[part]), 0, out=mask[part])
 
     def from_grid(self, box: Box | None, grid: int) -> Box | None:
-        """A box on its grid as one in the image."""
+        """Convert a box on the region's grid to one in the image."""
         if box is None:
             return None
         return box.scale((self.x1 - self.x0) / grid, (self.y1 - self.y0) / grid).translate(self.x0, self.y0)
 
     @classmethod
     def crop(cls, box: Box, width: int, height: int) -> Region:
-        """The square around a small target in which it is looked at, moved and cut to lie inside the image."""
+        """The square crop in which a small target is looked at, moved and cut to lie inside the image."""
         side = max(CROP_REACH * max(box.width, box.height), 16.0)
         (x0, x1), (y0, y1) = (
             _span(min(max(middle, side / 2), max(size - side / 2, size / 2)), side, 0, size)
@@ -78,7 +78,7 @@ class Region:
 
 
 def _span(middle: float, length: float, first: int, last: int) -> tuple[int, int]:
-    """Whole pixels of a length around a middle, from `first` to before `last` and at least one."""
-    tiny = 1e-6  # of rounding
+    """Whole pixels that cover `length` around `middle`, from `first` to before `last`, and at least one."""
+    tiny = 1e-6  # allows for rounding errors
     low = min(max(math.floor(middle - length / 2 + tiny), first), last - 1)
     return low, max(min(math.ceil(middle + length / 2 - tiny), last), low + 1)

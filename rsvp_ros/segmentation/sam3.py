@@ -1,4 +1,4 @@
-"""SAM 3 (Meta, 2025) of Hugging Face transformers: text and box in, mask and presence out."""
+"""SAM 3 (Meta, 2025) from Hugging Face transformers: text and box in, mask and presence out."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from rsvp_ros.segmentation.transformers_sam import image_transform
 from rsvp_ros.types import Prediction, Prompt
 
 SAM3_TYPES = {"sam3": "Sam3Model", "sam3_video": "Sam3Model", "sam3_lite_text": "Sam3LiteTextModel"}
-"""Class by `model_type`; the published checkpoint's is "sam3_video", of which the detector is loaded."""
+"""Class by `model_type`; the published checkpoint's type is "sam3_video", and only its detector is loaded."""
 
 _TOKENS = 32
-"""Longest text that SAM 3 was trained with."""
+"""Longest text that SAM 3 was trained with, in tokens."""
 _VISUAL = "visual"
-"""Its text for "what these boxes show"."""
+"""SAM 3's text for "what these boxes show"."""
 
 
 class Sam3Segmenter:
     """Segments the concept that a description names, and picks the instance that the region is about.
 
-    SAM 3 answers a concept with all of its instances in the image, each with a box and a score, and says in a
-    presence head of its own whether the concept is there at all. The description alone is its prompt: were the region
-    given along as an example box, it would assert that the target is in it, and presence would mean nothing.
-    A prompt without a description is the opposite case: there the box is given, as an example with the text "visual",
-    and the instance that fits it best is taken.
+    SAM 3 answers a concept with all of its instances in the image, each with a box and a score; a separate presence
+    head says whether the concept is there at all. The description alone is its prompt: also giving the region, as an
+    example box, would assert that the target is in it, and presence would mean nothing. A prompt without a description
+    is the opposite case: there the box is given, as an example with the text "visual", and the instance that fits it
+    best is taken.
     """
 
     reads_text = True
@@ -51,7 +51,7 @@ class Sam3Segmenter:
         dtype: torch.dtype,
         threshold: float = 0.3,
     ) -> None:
-        """`threshold`: the least score of an instance (transformers' default), below it the answer is an empty mask."""
+        """`threshold`: lowest score of an instance (transformers' default); below it, the answer is an empty mask."""
         self.name = name
         self.threshold = threshold
         self.transform = transform
@@ -63,7 +63,7 @@ class Sam3Segmenter:
         self.image_encoder = model.vision_encoder
         set_encoder_dtype(self.image_encoder, dtype)
         set_encoder_dtype(model.text_encoder, dtype)
-        # transformers computes the sines in the features' type; in bfloat16 neighbouring cells share one.
+        # transformers computes the position sines in the features' dtype; in bfloat16, neighbouring cells share one.
         model.vision_encoder.neck.position_encoding.register_forward_pre_hook(_in_float32)
 
     @classmethod
@@ -86,9 +86,9 @@ class Sam3Segmenter:
             return SamFeatures(self.model.get_vision_features(pixel_values=pixels), image.shape[:2])
 
     def segment(self, features: SamFeatures, prompts: Sequence[Prompt]) -> list[Prediction]:
-        """One target a prompt; prompts with the same description share the work. Raises ModelRunError.
+        """One target per prompt; prompts with the same description share the work. Raises ModelRunError.
 
-        `Prediction.presence` is SAM 3's score of the chosen instance: presence of the concept times its match.
+        `Prediction.presence` is SAM 3's score of the chosen instance: the concept's presence times the match.
         """
         size = features.size
         boxes = [clipped_box(prompt, size) for prompt in prompts]
@@ -115,7 +115,7 @@ class Sam3Segmenter:
         return predictions
 
     def _detect(self, features: SamFeatures, texts: list[str], examples: list[Box] | None = None) -> Any:
-        """All instances of every text; `examples`: a box a text that shows one."""
+        """All instances of every text; `examples`: for each text, a box that shows an instance."""
         embedded = [self._embed(text) for text in texts]
         vision = features.embeddings
         batched = type(vision)(
@@ -136,7 +136,7 @@ class Sam3Segmenter:
         )
 
     def _embed(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Text features 1 x 32 x C and their mask 1 x 32; a target's description stays, so they are kept."""
+        """Text features 1 x 32 x C and their mask 1 x 32; cached, since a target's description stays the same."""
         if text not in self._texts:
             if len(self._texts) >= 256:
                 self._texts.clear()
@@ -165,8 +165,8 @@ class Sam3Segmenter:
 def _agreement(boxes: torch.Tensor, region: Box) -> torch.Tensor:
     """How well each of the boxes N x 4 fits a region, 0 to 1.
 
-    The mean of IoU and of the share of the box inside the region: in a tight region the first tells neighbours apart,
-    in a loose one all instances are small and the second tells who is inside.
+    The mean of IoU and the share of the box inside the region: in a tight region, the first tells neighbours apart; in
+    a loose one, all instances are small and the second tells which ones are inside.
     """
     low = torch.maximum(boxes[:, :2], boxes.new_tensor([region.x0, region.y0]))
     high = torch.minimum(boxes[:, 2:], boxes.new_tensor([region.x1, region.y1]))
@@ -178,7 +178,7 @@ def _agreement(boxes: torch.Tensor, region: Box) -> torch.Tensor:
 
 
 def _in_float32(_module: nn.Module, arguments: tuple) -> tuple:
-    """For Sam3SinePositionEmbedding's arguments: shape, device, dtype."""
+    """Sam3SinePositionEmbedding's arguments (shape, device, dtype), with float32 as the dtype."""
     shape, device, _, *rest = arguments
     return (shape, device, torch.float32, *rest)
 

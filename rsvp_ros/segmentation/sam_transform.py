@@ -22,22 +22,22 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """The same pixels as the families' own processors make, computed where the network runs (docs/segmenters.md).
+    """Makes the same pixels as the families' own processors, but where the network runs (docs/segmenters.md).
 
-    The camera's uint8 image is what goes to the GPU, a quarter of the float one, and is resized there; on the CPU
+    The camera's uint8 image, a quarter as large as the float one, goes to the GPU and is resized there; on the CPU,
     torch's antialiased resize takes the interleaved image as it is.
     """
 
     size: Size
-    """Of the network's input."""
+    """Size of the network's input."""
     keep_aspect: bool
     """SAM and SAM-HQ: resize the longest side and pad at the right and the bottom. Later ones: stretch."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Of the three channels, in values 0 to 255."""
+    """Mean of each of the three channels, for values from 0 to 255."""
     std: tuple[float, float, float] = IMAGENET_STD
 
     def resized(self, size: Size) -> Size:
-        """Size that an image takes in the network's input, without the padding."""
+        """Size that an image of `size` takes up in the network's input, without the padding."""
         if not self.keep_aspect:
             return self.size
         scale = max(self.size) / max(size)

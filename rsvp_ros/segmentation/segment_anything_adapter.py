@@ -69,9 +69,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def build_sam(weights: dict[str, torch.Tensor], source: str) -> Sam:
-    """The `Sam` whose state these weights are: its dimensions are read from their shapes.
+    """The `Sam` that these weights belong to; its dimensions are read from their shapes.
 
-    So no `vit_b`, `vit_l` or `vit_h` has to be told, and fine-tuned models of other input sizes load too.
+    So nobody has to say `vit_b`, `vit_l` or `vit_h`, and fine-tuned models of other input sizes load too.
     Raises ModelLoadError for weights of something else.
     """
     try:
@@ -83,7 +83,7 @@ def build_sam(weights: dict[str, torch.Tensor], source: str) -> Sam:
         decoder_mlp = weights["mask_decoder.transformer.layers.0.mlp.lin1.weight"].shape[0]
         mask_tokens = weights["mask_decoder.mask_tokens.weight"].shape[0]
         iou_hidden = weights["mask_decoder.iou_prediction_head.layers.0.weight"].shape[0]
-        # One table of relative positions a block, 2 * side - 1 long, where side is the window's or the whole grid's.
+        # One table of relative positions per block, 2 * side - 1 long, where side is the window's or the whole grid's.
         tables = []
         while (key := f"image_encoder.blocks.{len(tables)}.attn.rel_pos_h") in weights:
             tables.append(weights[key].shape)
@@ -130,7 +130,7 @@ def build_sam(weights: dict[str, torch.Tensor], source: str) -> Sam:
 
 
 def _hint(weights: dict) -> str:
-    """What to do with weights that are a neighbour's."""
+    """What to do with weights that do not fit, such as a related model's."""
     if "mask_decoder.hf_token.weight" in weights:
         return "it is SAM-HQ's, use backend transformers with syscv-community/sam-hq-vit-base"
     if "model" in weights:

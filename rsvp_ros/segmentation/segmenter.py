@@ -14,8 +14,8 @@ from rsvp_ros.types import Prediction, Prompt
 class Segmenter(Protocol):
     """A vision-language segmentation module (VLSM), or anything that makes a mask from a box.
 
-    Not thread-safe: one thread loads, warms up and runs it. An image of any size from 2 x 2 pixels; images of
-    different sizes may follow each other.
+    Not thread-safe: one thread loads, warms up and runs it. It takes images of any size from 2 x 2 pixels,
+    and each may have another size than the one before.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Segmenter(Protocol):
     """Whether the description has any influence on the mask."""
 
     def encode(self, image: np.ndarray) -> Any:
-        """Encode an image, uint8 H x W x 3 RGB, once; the result is what `segment` takes, and nobody else's concern."""
+        """Encode an image, uint8 H x W x 3 RGB, once; the result is for `segment` only."""
 
     def segment(self, features: Any, prompts: Sequence[Prompt]) -> list[Prediction]:
         """Segment the targets of all prompts, in order. Masks have the size of the encoded image.

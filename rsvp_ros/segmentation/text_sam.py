@@ -1,7 +1,7 @@
 """`TextSam`: the VLSM on a pretrained SAM or SAM 2 of Hugging Face transformers.
 
-The SAM's weights stay as they are and are not copied. A description reaches its decoder through a `TextPath`, which is
-what is trained and stored.
+The SAM's weights are neither changed nor copied. A description reaches its decoder through a `TextPath`, which alone is
+trained and stored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rsvp_ros.segmentation.transformers_sam import FAMILIES, load_sam
 from rsvp_ros.segmentation.vlsm import VlsmOutput
 
 ARCHITECTURES = ("SamModel", "Sam2Model", "EdgeTamModel")
-"""Classes of transformers that take a text path."""
+"""The transformers classes that can take a text path."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,22 +41,22 @@ class TextSamFeatures:
     semantic: Tensor
     """B x text_dim x 2h x 2w, stride 8: what the text is compared with, cell by cell."""
     queries: Tensor
-    """B x h*w x C/2: what the image's cells ask the words."""
+    """B x h*w x C/2: the queries with which the image's cells attend to the words."""
 
 
 class TextSam(nn.Module):
     """A frozen SAM and a text path; the same methods as `Vlsm`.
 
-    Untrained, or without a text, it equals the SAM with the same box.
+    Untrained, or without a text, it gives the same masks as the SAM alone with the same box.
     """
 
     mask_stride = 4
-    """Pixels of the input that a cell of `VlsmOutput.masks` is wide."""
+    """Width of a cell of `VlsmOutput.masks`, in pixels of the input."""
     similarity_stride = 8
-    """The same of `VlsmOutput.similarity` and of `TextSamFeatures.semantic`."""
+    """The same for `VlsmOutput.similarity` and `TextSamFeatures.semantic`."""
 
     def __init__(self, sam: nn.Module, transform: ImageTransform, text_path: TextPath) -> None:
-        """`sam`: one of `ARCHITECTURES`, `transform`: what it takes images with; `text_path`: made for it."""
+        """`sam`: one of `ARCHITECTURES`; `transform`: makes its input from images; `text_path`: one made for it."""
         super().__init__()
         self.sam = sam.requires_grad_(False)
         self.transform = transform
@@ -82,7 +82,7 @@ class TextSam(nn.Module):
     def from_pretrained(cls, folder: str | Path, device: str = "auto", backbone: str | None = None) -> TextSam:
         """A text path that `save_pretrained` wrote, on the backbone that its config.json names; in evaluation mode.
 
-        `backbone`: where that lies now, if it lies elsewhere.
+        `backbone`: where the backbone is now, if it is elsewhere.
 
         Raises ModelLoadError: a missing or damaged file, a backbone that cannot be loaded or is not the one that the
         text path was trained on; ConfigurationError (device).
@@ -116,7 +116,7 @@ class TextSam(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the text path alone: config.json, which names the backbone, and model.safetensors (float16).
 
-        Raises ModelRunError, before anything is written, where a weight is no number or too large for float16.
+        Raises ModelRunError, before anything is written, if a weight is not a number or too large for float16.
         """
         model_folder.write(folder, self.text_path.config, self.text_path)
 
@@ -134,7 +134,7 @@ class TextSam(nn.Module):
     def encode_image(self, images: Tensor) -> TextSamFeatures:
         """`images`: B x 3 x H x W, RGB from 0 to 1.
 
-        The longest side is the input size (SAM 2: both are); shorter ones are padded at the right and the bottom.
+        The longest side must be the input size (SAM 2: both sides); a shorter one is padded at the right or the bottom.
         """
         mean, std = (images.new_tensor(v).view(1, 3, 1, 1) / 255 for v in (self.transform.mean, self.transform.std))
         height, width = self.transform.size
@@ -150,7 +150,7 @@ class TextSam(nn.Module):
         return self.prepare(embedding, fine)
 
     def prepare(self, embedding: Tensor, fine: Sequence[Tensor]) -> TextSamFeatures:
-        """What the SAM computed of images, and what the text path makes of it."""
+        """What the SAM computed from images, and what the text path makes of it."""
         path, position = self.text_path, self.sam.get_image_wide_positional_embeddings()
         return TextSamFeatures(
             embedding=embedding,
@@ -222,13 +222,13 @@ def _load_backbone(model: str, device: torch.device) -> tuple[nn.Module, ImageTr
 
 
 def _lasting(backbone: str) -> str:
-    """The backbone's name, also from another working directory."""
+    """The backbone's name; a local folder's is made absolute, so that it holds in any working directory."""
     folder = Path(backbone).expanduser()
     return str(folder.resolve()) if folder.is_dir() else backbone
 
 
 def _traits(sam: nn.Module) -> dict[str, str | int]:
-    """What tells a backbone from others, as fields of `TextPathConfig`."""
+    """What distinguishes a backbone from others, as fields of `TextPathConfig`."""
     decoder = sam.mask_decoder
     return {
         "architecture": type(sam).__name__,

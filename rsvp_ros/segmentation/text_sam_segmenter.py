@@ -16,7 +16,7 @@ from rsvp_ros.types import Prediction, Prompt
 
 
 class TextSamSegmenter:
-    """See `Segmenter` for the contract. With an untrained text path it is a segmenter of boxes."""
+    """See `Segmenter` for the contract. With an untrained text path, it segments boxes and ignores text."""
 
     def __init__(self, model: TextSam, name: str, device: str = "auto", dtype: str = "auto") -> None:
         """`device`: "auto", "cpu", "cuda", "cuda:1", …; `dtype`, of the image encoder: "auto", "float32", "bfloat16",
@@ -36,7 +36,7 @@ class TextSamSegmenter:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "auto", dtype: str = "auto") -> TextSamSegmenter:
-        """`folder`: of a text path, whose config.json names the backbone.
+        """`folder`: that of a text path; its config.json names the backbone.
 
         Raises ModelLoadError (a file that is missing, damaged or of another model), ConfigurationError (device, dtype).
         """
@@ -49,7 +49,7 @@ class TextSamSegmenter:
             return SamFeatures(self.model.encode_pixels(pixels), image.shape[:2])
 
     def segment(self, features: SamFeatures, prompts: Sequence[Prompt]) -> list[Prediction]:
-        """One prediction a prompt, all of them in one run of the decoder; `presence` is 1 without a description.
+        """One prediction per prompt, all of them in one run of the decoder; `presence` is 1 without a description.
 
         A box wholly outside the image, or without area, gets an empty mask. Raises ModelRunError.
         """
@@ -71,7 +71,7 @@ class TextSamSegmenter:
         return predictions
 
     def _text(self, descriptions: list[str]) -> TextFeatures:
-        """Encoded descriptions: from frame to frame they mostly stay the same, and are encoded once."""
+        """Encoded descriptions; they mostly stay the same from frame to frame and are then encoded only once."""
         if self._encoded_texts is None or descriptions != self._texts:
             self._texts, self._encoded_texts = descriptions, self.model.encode_text(descriptions)
         return self._encoded_texts

@@ -51,8 +51,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def set_encoder_dtype(encoder: nn.Module, dtype: torch.dtype) -> None:
     """Make an encoder compute in `dtype` while what it returns stays float32.
 
-    Only encoders are worth it: they take nearly all the time. A prompt encoder is not, as bfloat16 places a box in a
-    1024-pixel image no better than to 4 pixels.
+    Only for encoders is it worthwhile: they take nearly all the time. For a prompt encoder it is not, since bfloat16
+    places a box in a 1024-pixel image only to within 4 pixels.
     """
     if dtype == torch.float32:
         return
@@ -78,26 +78,26 @@ def _to_float32(value):
 class CpuShare:
     """Lets another process have some of the cores for a time, instead of competing for them.
 
-    Threads that compute together wait for the slowest at every step. Where there are more than cores, two of them take
-    turns on one while each of those turns is waited for, and a frame takes several times as long
+    Threads that compute together wait for the slowest at every step. With more threads than cores, two of them take
+    turns on one core while all others wait for each turn, and a frame takes several times as long
     (benchmark/frames_while_reasoning.py).
     """
 
     def __init__(self, threads: int) -> None:
-        """`threads`: of the other process."""
+        """`threads`: number of the other process's threads."""
         self._alone = torch.get_num_threads()
         self._beside = max(1, min(self._alone, len(os.sched_getaffinity(0)) - threads))
 
     def set(self, shared: bool) -> None:
-        """Whether the other process computes. To be called in the thread that computes: torch counts for each."""
+        """`shared`: whether the other process computes. Call this in the computing thread: torch counts per thread."""
         torch.set_num_threads(self._beside if shared else self._alone)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or numpy failed for lack of memory.
 
-    torch has a class for what its own allocator on the GPU lacks. What CUDA, cuBLAS and cuDNN allocate themselves, and
-    memory of the CPU, it reports as RuntimeError.
+    torch has an exception class for failures of its own GPU allocator. It reports failures of what CUDA, cuBLAS and
+    cuDNN allocate themselves, and of CPU memory, as RuntimeError.
     """
     message = str(error)
     known = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
@@ -106,7 +106,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def running(name: str) -> Iterator[None]:
-    """Inference mode; failures of the network leave as ModelRunError."""
+    """Inference mode; failures of the network become ModelRunError."""
     try:
         with torch.inference_mode():
             yield

@@ -87,7 +87,7 @@ def _transformers_class(name: str) -> Any:
 
 
 def _require(model: str, *names: str) -> None:
-    """Of a local folder: one of these files must be there. The hub's client checks its own."""
+    """Raises ModelLoadError if a local folder has none of these files; for the hub, its client checks."""
     folder = Path(model)
     if folder.is_dir() and not any((folder / name).is_file() for name in names):
         raise ModelLoadError(f"{folder} has no {' or '.join(names)}: {_remedy(model)}")
@@ -95,14 +95,14 @@ def _require(model: str, *names: str) -> None:
 
 @contextmanager
 def loading(model: str) -> Iterator[None]:
-    """All failures inside leave as ModelLoadError."""
+    """Turn all failures inside into ModelLoadError."""
     try:
         yield
     except RsvpError:
         raise
     except ImportError as error:
         raise ModelLoadError(f"{model} needs a package: {error} (pip install 'rsvp_ros[transformers]')") from error
-    except Exception as error:  # what broken files make json, safetensors, pickle and the hub's client raise is endless
+    except Exception as error:  # broken files make json, safetensors, pickle and the hub's client raise anything
         if is_out_of_memory(error):
             raise ModelLoadError(f"{model} does not fit into memory: use a smaller model") from error
         raise ModelLoadError(f"{model} cannot be loaded: {_reason(model, error)}: {_remedy(model)}") from error

@@ -1,4 +1,4 @@
-"""Box in, mask out: SAM, SAM-HQ, SAM 2, EdgeTAM and SAM 3's tracker, of Hugging Face transformers."""
+"""Box in, mask out: SAM, SAM-HQ, SAM 2, EdgeTAM and SAM 3's tracker, from Hugging Face transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rsvp_ros.segmentation.transformers_loading import load_image_processor, loa
 
 @dataclass(frozen=True)
 class Family:
-    """The classes of transformers that a model type takes."""
+    """The transformers classes for a model type."""
 
     model: str
     image_processor: str
@@ -33,7 +33,7 @@ FAMILIES = {
     "sam3_tracker": Family("Sam3TrackerModel", "Sam3ImageProcessor"),
     "sam3_tracker_video": Family("Sam3TrackerModel", "Sam3ImageProcessor"),
 }
-"""By `model_type`. Of a video model only the image part is loaded: following a target is the tracker's work."""
+"""By `model_type`. Only the image part of a video model is loaded: following a target is the tracker's job."""
 
 
 def image_transform(processor: Any) -> ImageTransform:

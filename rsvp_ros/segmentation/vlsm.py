@@ -1,9 +1,9 @@
 """`Vlsm`: the vision-language segmentation module, stage 2 of RSVP (sec. 3.3), as one small network.
 
-An image and, for each target, a region and a description, to a mask, its quality and the presence of what is
-described. Where the paper crops the image to the region and hands it to a large pretrained model, here the region is a
-prior inside the network, so that an image is encoded once for all its targets; only the mask decoder looks at the
-region's own pixels.
+It takes an image and, for each target, a region and a description, and gives a mask, its quality and the presence of
+what is described. The paper crops the image to the region and hands the crop to a large pretrained model; here the
+region is a prior inside the network, so that an image is encoded once for all its targets, and only the mask decoder
+looks at the region's own pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rsvp_ros.segmentation.modeling.text_encoder import TextEncoder, TextFeature
 from rsvp_ros.segmentation.modeling.two_way import TwoWayBlock
 
 EMBEDDED = Path(__file__).parent / "weights" / "vlsm_embedded"
-"""The weights that the package brings along; their model card is the README.md beside them."""
+"""The weights that the package ships; their model card is the README.md beside them."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class VlsmConfig:
 
 @dataclass(frozen=True, eq=False)
 class VlsmOutput:
-    """For P prompts; logits."""
+    """The network's answers for P prompts, as logits."""
 
     masks: Tensor
     """P x grid x grid: over each prompt's region."""
     quality: Tensor
-    """P: the mask's IoU with the truth, estimated."""
+    """P: estimated IoU of the mask with the ground truth."""
     presence: Tensor
-    """P: is what the text describes in the region."""
+    """P: whether what the text describes is in the region."""
     similarity: Tensor
     """P x H/8 x W/8: text against image, cell by cell; 0 without a text."""
 
@@ -90,7 +90,7 @@ class Vlsm(nn.Module):
     """Image encoder, text encoder, region prior, two-way blocks, mask decoder, heads for quality and presence."""
 
     stride = 16
-    """Sides of the input are multiples of it."""
+    """The sides of the input must be multiples of this."""
 
     def __init__(self, config: VlsmConfig | None = None) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Vlsm(nn.Module):
         )
 
     def _prompt_tokens(self, text: TextFeatures, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens for mask, quality and presence, two corners, the words: P x N x dim; a bias that hides padding.
+        """Tokens P x N x dim, for mask, quality and presence, two corners and the words; and a bias that hides padding.
 
         A prompt without words has one token that says so.
         """
@@ -183,7 +183,7 @@ class Vlsm(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (float16), each whole or not at all.
 
-        Raises ModelRunError, before anything is written, where a weight is no number or too large for float16.
+        Raises ModelRunError, before anything is written, if a weight is not a number or too large for float16.
         """
         model_folder.write(folder, self.config, self)
 
@@ -191,7 +191,7 @@ class Vlsm(nn.Module):
     def from_pretrained(cls, folder: str | Path) -> Vlsm:
         """Read what `save_pretrained` wrote, float32 on the CPU, in evaluation mode.
 
-        `folder`: "embedded" for the weights in the package. Raises ModelLoadError that names the file and what to do.
+        `folder`: "embedded" for the weights in the package. Raises a ModelLoadError that names the file and a remedy.
         """
         remedy = (
             'give a folder that holds the config.json and model.safetensors of a VLSM, or "embedded" for the one in '
@@ -202,5 +202,5 @@ class Vlsm(nn.Module):
 
 
 def _stored_config(**values: Any) -> VlsmConfig:
-    """Weights from before there were fine blocks do not mention them."""
+    """A stored configuration; one from before there were fine blocks does not mention them."""
     return VlsmConfig(**{"fine_blocks": 0} | values)

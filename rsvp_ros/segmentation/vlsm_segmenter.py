@@ -30,11 +30,11 @@ CROP_BELOW = 72
 """A box whose longer side is shorter than this, in pixels of the whole image as the network sees it, is looked at in a
 crop around it."""
 CLOSER_BELOW = 0.2
-"""Something found by its description whose box takes up less than this share of the region is looked at again."""
+"""What a description finds is looked at again if its box takes up less than this share of the region."""
 CLOSER_DOUBT = 1.25
-"""Taken from the presence, as a logit, of what is looked at again: of all the image it was chosen for fitting best."""
+"""Subtracted from the presence logit of what is looked at again, since it was picked for fitting best of all."""
 FITS_TOO = 1.0
-"""Parts of a mask in which the description fits worse than in the best one by no more than this belong to it."""
+"""Parts of a mask belong to the best one if the description fits them worse by no more than this."""
 CACHED_TEXTS = 256
 
 
@@ -48,7 +48,7 @@ class View:
     scale: tuple[float, float]
 
     def place(self, box: Box) -> Box:
-        """A box of the image, as the network sees it."""
+        """A box of the image in pixels of the view."""
         return box.translate(-self.part.x0, -self.part.y0).scale(*self.scale)
 
 
@@ -69,15 +69,15 @@ def look_at(image: np.ndarray, part: Region, side: int, square: bool = False) ->
 
 
 def _grid_side(side: int) -> int:
-    """The next multiple of the stride, at least two: a bfloat16 convolution of oneDNN gives NaN for one column."""
+    """The next multiple of the stride, at least two strides: oneDNN's bfloat16 convolution gives NaN for one column."""
     return max(2, math.ceil(side / Vlsm.stride)) * Vlsm.stride
 
 
 class EncodedImage:
-    """An image, encoded when a prompt is about more than a small part of it."""
+    """An image that is encoded only once a prompt is about more than a small part of it."""
 
     def __init__(self, image: np.ndarray, encode: Callable[[np.ndarray], ImageFeatures]) -> None:
-        """`encode`: of pixels, uint8 B x h x w x 3."""
+        """`encode`: takes pixels, uint8 B x h x w x 3."""
         self.image = image
         height, width = image.shape[:2]
         self.whole = Region(0, 0, width, height)
@@ -100,7 +100,7 @@ class _Asked:
     text: str
     view: View
     place: int
-    """Of the view in the batch of encoded ones."""
+    """Index of the view in the encoded batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +112,16 @@ class _Look:
     presence: float
     """A logit; infinite without a description."""
     closer: Box | None = None
-    """Around what fits the description best, where that is small in the region."""
+    """Box around what fits the description best, if that is small in the region."""
 
 
 class VlsmSegmenter:
     """Runs a `Vlsm`: see `Segmenter` for the contract.
 
     The whole image is encoded once, for all prompts that are about much of it; a small target is looked at in a crop
-    around it (the paper always crops), all crops in one batch. What fits a description best in a region much larger
-    than itself is looked at again from nearby, as if its box had been given, and is there as far as both looks say so.
+    around it (the paper always crops), with all crops in one batch. If what fits a description best is much smaller
+    than the region, it is looked at again from nearby, as if its box had been given; its presence then combines both
+    looks.
     """
 
     reads_text = True
@@ -137,7 +138,7 @@ class VlsmSegmenter:
         self.image_encoder = self.model.image_encoder
         """What `SegmenterConfig.compile` compiles."""
         self.encodes_alone = False
-        """One image at a time: what is compiled is compiled anew for every number of them."""
+        """Whether images are encoded one at a time: a compiled encoder is compiled anew for every batch size."""
         self._texts: OrderedDict[str, TextFeatures] = OrderedDict()
 
     @classmethod
@@ -151,7 +152,7 @@ class VlsmSegmenter:
         return cls(Vlsm.from_pretrained(folder), f"vlsm ({folder})", device, dtype)
 
     def encode(self, image: np.ndarray) -> EncodedImage:
-        """uint8 H x W x 3 RGB. It is kept, not copied: leave it unchanged as long as the result is in use.
+        """`image`: uint8 H x W x 3 RGB. It is kept, not copied: leave it unchanged as long as the result is in use.
 
         Raises InvalidImageError for anything else.
         """
@@ -160,7 +161,7 @@ class VlsmSegmenter:
         return EncodedImage(image, self._encode)
 
     def segment(self, features: EncodedImage, prompts: Sequence[Prompt]) -> list[Prediction]:
-        """One prediction a prompt, in order. `presence` is 1 for a description without words.
+        """One prediction per prompt, in order. `presence` is 1 for a description without words.
 
         Raises ModelRunError where the model fails (out of memory).
         """
@@ -175,7 +176,7 @@ class VlsmSegmenter:
             again = self._look(features, list(closer.values()), [texts[i] for i in closer]) if closer else []
         for i, look in zip(closer, again, strict=True):
             presence = (looks[i].presence + look.presence) / 2 - CLOSER_DOUBT
-            # A mask that was seen from afar is better than none
+            # A mask seen from afar is better than none
             looks[i] = replace(look if look.mask.any() else looks[i], presence=presence)
         return [
             Prediction(look.mask, look.score if look.mask.any() else 0.0, _sigmoid(look.presence)) for look in looks
@@ -203,7 +204,7 @@ class VlsmSegmenter:
     def _decode(self, image: np.ndarray, encoded: ImageFeatures, asked: list[_Asked], from_afar: bool) -> list[_Look]:
         """Decode prompts, all in one batch, and draw their masks.
 
-        from_afar: what fits its description best may have to be looked at again; a crop shows it from nearby already.
+        from_afar: what fits a description best may have to be looked at again; a crop already shows it from nearby.
         """
         grid = self.model.config.grid
         regions = [a.view.part.around(a.box, max(a.view.scale)) for a in asked]
@@ -242,12 +243,12 @@ class VlsmSegmenter:
         images = self._to_tensor(pixels)
         if len(images) == 1 or not self.encodes_alone:
             return self.model.encode_image(images)
-        # Split, not indexed: the strides of one of many would be compiled anew
+        # Split, not indexed: indexing gives other strides, for which the encoder would be compiled anew
         each = [vars(self.model.encode_image(image)) for image in images.split(1)]
         return ImageFeatures(**{name: torch.cat([features[name] for features in each]) for name in each[0]})
 
     def _text(self, descriptions: list[str]) -> TextFeatures:
-        """Encoded descriptions, from the cache where they were asked before: from frame to frame they stay the same."""
+        """Encoded descriptions, cached because they stay the same from frame to frame."""
         for text in descriptions:
             if text not in self._texts:
                 self._texts[text] = self.model.encode_text([text])
@@ -258,7 +259,7 @@ class VlsmSegmenter:
         return result
 
     def _to_tensor(self, pixels: np.ndarray) -> Tensor:
-        """uint8 B x h x w x 3 to B x 3 x h x w from 0 to 1; the permuted array is channels_last as it stands."""
+        """uint8 B x h x w x 3 to B x 3 x h x w from 0 to 1; the permuted array is already channels_last."""
         return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 255
 
 
@@ -267,8 +268,8 @@ def _sigmoid(logit: float) -> float:
 
 
 def _best_part(mask: np.ndarray, fit: np.ndarray) -> Box | None:
-    """The box of that part of a mask in which a description fits best, both on a region's grid; None where there is
-    none, or it takes up much of the grid. Parts with less than two cells between them are one."""
+    """The box of the part of a mask in which a description fits best; mask and fit are on a region's grid. None if the
+    mask is empty or the box takes up much of the grid. Parts with less than two cells between them count as one."""
     count, parts = cv2.connectedComponents(cv2.dilate(mask.view(np.uint8), np.ones((3, 3), np.uint8)))
     if count == 1:
         return None
@@ -279,10 +280,10 @@ def _best_part(mask: np.ndarray, fit: np.ndarray) -> Box | None:
 
 
 def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """As for other models, but bfloat16 on a CPU that computes faster with it, too, at the same accuracy.
+    """As for other models, but "auto" is bfloat16 also on a CPU that computes faster with it, at the same accuracy.
 
-    Those are CPUs with AMX, and AMD's with AVX-512 BF16. Not Intel's with AVX-512 BF16 alone (a virtual machine that
-    hides AMX): a frame takes 1.3 to 1.7 times as long there as in float32 (benchmark/vlsm_latency.py).
+    These are CPUs with AMX, and AMD's with AVX-512 BF16. Not Intel's with AVX-512 BF16 alone (a virtual machine that
+    hides AMX): there a frame takes 1.3 to 1.7 times as long as in float32 (benchmark/vlsm_latency.py).
     """
     native = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
     faster = native.get("amx_bf16") or (native.get("avx512_bf16") and "Intel" not in native.get("cpu_name", ""))

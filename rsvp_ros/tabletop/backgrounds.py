@@ -18,7 +18,7 @@ HELD_OUT_TOPS = ("marble", "terrazzo")
 
 
 def _noise(rng: np.random.Generator, cells: tuple[int, int], octaves: int = 4) -> np.ndarray:
-    """Smooth noise, float32 SIDE x SIDE, 0 to 1; `cells`: of its coarsest octave along y and x."""
+    """Smooth noise, float32 SIDE x SIDE, 0 to 1; `cells`: how many its coarsest octave has along y and x."""
     total = np.zeros((SIDE, SIDE), np.float32)
     rows, columns = cells
     for octave in range(octaves):
@@ -33,7 +33,7 @@ def _mix(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def muted_color(rng: np.random.Generator, value: tuple[float, float] = (0.3, 0.9)) -> np.ndarray:
-    """RGB, 0 to 1: of walls and cloths, so that things on them stand out more often than not."""
+    """RGB, 0 to 1, for walls and cloths, so that things usually stand out against them."""
     return np.array(colorsys.hsv_to_rgb(rng.random(), 0.6 * rng.beta(1.2, 2.8), rng.uniform(*value)), np.float32)
 
 

@@ -5,7 +5,7 @@ The topics are those that launch/rsvp.launch.py listens to by default, so
     ros2 launch rsvp_ros rsvp.launch.py image_transport:=compressed use_3d:=true
     ros2 bag play BAG
 
-need no remapping. Metadata have rosbag2's version 8, which every ROS 2 from Humble on reads.
+need no remapping. The metadata has rosbag2's version 8, which every ROS 2 from Humble on reads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEMO_CLIP = Path(__file__).with_name("data") / "demo_clip"
 
 WORLD_FRAME = "world"
 OPTICAL_FRAME = "camera_color_optical_frame"
-"""Frame of the images: tf's child of WORLD_FRAME."""
+"""Frame of the images: the child of WORLD_FRAME in tf."""
 
 IMAGE_TOPIC = "/camera/color/image_raw"
 COMPRESSED_TOPIC = f"{IMAGE_TOPIC}/compressed"
@@ -45,9 +45,9 @@ OBJECTS_TOPIC = "/camera/ground_truth/objects"
 INSTRUCTION_TOPIC = "/rsvp/instruction"
 TF_TOPIC = "/tf"
 START_NS = 10**9
-"""The stamp of a clip's first image: 0 is none at all to ROS."""
+"""The stamp of a clip's first image: to ROS, 0 means no stamp at all."""
 
-_PENDING = 30  # images whose other messages have not come, in a bag that was recorded out of order
+_PENDING = 30  # images kept until their other messages come, in a bag that was recorded out of order
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ def write_bag(
     depth: str | None = "16UC1",
     ground_truth: bool = True,
 ) -> Path:
-    """Write a clip as a rosbag2 folder; nothing is left of it where that fails.
+    """Write a clip as a rosbag2 folder; if that fails, nothing is left behind.
 
     Args:
         path: the folder to make; its parents are made too.
-        views: in the order of their stamps, which differ, all of one size.
+        views: in the order of their stamps, which must differ; all of one size.
         instructions: published on INSTRUCTION_TOPIC at their times.
         jpeg_quality: 1 to 100: JPEG on COMPRESSED_TOPIC; None: rgb8 on IMAGE_TOPIC, without loss.
         depth: "16UC1" (millimetres, rounded), "32FC1" (metres, without loss) or None, for no depth.
-        ground_truth: with the topics LABEL_TOPIC and OBJECTS_TOPIC.
+        ground_truth: whether to write LABEL_TOPIC and OBJECTS_TOPIC.
 
-    Returns the folder. Raises ConfigurationError where an option cannot be, the folder is there already or cannot be
-    written, and ValueError where stamps do not ascend or there is no view.
+    Returns the folder. Raises ConfigurationError if an option is invalid, or the folder exists already or cannot be
+    written, and ValueError if stamps do not ascend or there is no view.
     """
     path = Path(path).absolute()
     if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
@@ -90,11 +90,11 @@ def write_bag(
     rosbag2 = _rosbag2()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The bag's file is called after its folder, so the folder has its own name from the start.
+        # The bag's file is named after its folder, so the folder has its final name from the start.
         aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
             bag = rosbag2.Writer(aside / path.name, version=8, storage_plugin=rosbag2.StoragePlugin.MCAP)
-            # MCAP's own compression, which every reader of the format undoes; rosbag2 sees no compressed bag.
+            # MCAP's own compression, which every MCAP reader undoes; to rosbag2 the bag is not compressed.
             bag.set_compression(rosbag2.CompressionMode.STORAGE, rosbag2.CompressionFormat.ZSTD)
             with bag as writer:
                 _Messages(writer, jpeg_quality, depth, ground_truth).write(views, instructions)
@@ -109,10 +109,10 @@ def write_bag(
 def read_bag(path: Path | str) -> Iterator[View]:
     """The views of a bag with the topics above, in the order of their stamps.
 
-    What a bag has no topic for is empty in its views: depth is NaN, no ids, no objects. A view's camera stands in the
-    world's origin where the bag has no tf. Views that lack one of the messages that the others have are left out.
+    What a bag has no topic for is empty in its views: depth is NaN, no ids, no objects. Without tf in the bag, the
+    camera is at the world's origin. Views that lack one of the messages that the others have are left out.
 
-    Raises ConfigurationError, at the first view already where there is no bag, and later where it breaks off.
+    Raises ConfigurationError: at the first view if there is no bag, later if the bag breaks off.
     """
     with _opened(path) as (reader, types):
         by_topic = {connection.topic: connection for connection in reader.connections}
@@ -139,7 +139,7 @@ def read_bag(path: Path | str) -> Iterator[View]:
 
 
 def read_instructions(path: Path | str) -> list[TimedInstruction]:
-    """What is said in a bag. Raises ConfigurationError."""
+    """The instructions in a bag. Raises ConfigurationError."""
     with _opened(path) as (reader, types):
         connections = [c for c in reader.connections if c.topic == INSTRUCTION_TOPIC]
         if not connections:
@@ -154,11 +154,11 @@ def read_instructions(path: Path | str) -> list[TimedInstruction]:
 
 
 def objects_to_json(view: View, stamp_ns: int | None = None) -> str:
-    """All that a view knows of its objects, but for the pixels; `stamp_ns` in place of the view's own.
+    """All that a view knows about its objects, except the pixels; `stamp_ns` replaces the view's own.
 
     {"stamp_ns", "table": [x, y], "objects": [{"id", "kind", "color", "pattern", "material", "dimensions", "upright",
     "world_from_object": the upper 3 rows of the matrix, "box": [x0, y0, x1, y1] or null, "area", "visible", "inside"}]}
-    in metres and pixels, every number to its last bit.
+    in metres and pixels, every number in full precision.
     """
     objects = [
         {
@@ -199,7 +199,7 @@ def objects_from_json(text: str) -> tuple[tuple[ObjectView, ...], tuple[float, f
 
 
 class _Messages:
-    """Turns views into messages, into an open writer."""
+    """Turns views into messages and puts them into an open writer."""
 
     def __init__(self, writer, jpeg_quality: int | None, depth: str | None, ground_truth: bool) -> None:
         self._writer = writer
@@ -318,7 +318,7 @@ class _Messages:
 
 
 def to_millimetres(depth: np.ndarray) -> np.ndarray:
-    """16UC1 of a depth image: millimetres, 0 where there is none or where it is too far for 16 bits."""
+    """A depth image as 16UC1: millimetres, 0 where there is no depth or where it is too large for 16 bits."""
     millimetres = np.rint(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0) * 1000.0)
     return np.where((millimetres > 0) & (millimetres <= 65535), millimetres, 0).astype(np.uint16)
 
@@ -327,7 +327,7 @@ def to_millimetres(depth: np.ndarray) -> np.ndarray:
 
 
 def _stamp(topic: str, message) -> int | None:
-    """The time of the image that a message belongs to; None: to no image."""
+    """The time of the image that a message belongs to; None if it belongs to none."""
     if topic == OBJECTS_TOPIC:
         return json.loads(message.data)["stamp_ns"]
     if topic == TF_TOPIC:
@@ -388,7 +388,7 @@ _ENCODINGS = {"rgb8": (np.uint8, 3), "bgr8": (np.uint8, 3), "mono16": ("u2", 1),
 
 
 def _pixels(message) -> np.ndarray:
-    """H x W (x 3), in this machine's byte order, RGB; a copy."""
+    """An image message's pixels, H x W (x 3), as a copy: RGB, in this machine's byte order."""
     if message.encoding not in _ENCODINGS:
         raise ConfigurationError(
             f"the bag has images of encoding {message.encoding!r}; {', '.join(_ENCODINGS)} can be read"
@@ -406,7 +406,7 @@ def _pixels(message) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path | str):
-    """A reader of the bag and the types of its messages; whatever its bytes do raises ConfigurationError."""
+    """A reader of the bag and the types of its messages; anything wrong with its bytes raises ConfigurationError."""
     path = Path(path)
     if not path.exists():
         raise ConfigurationError(f"there is no bag {path}: write one with `rsvp tabletop bag`, or correct the path")
@@ -421,14 +421,14 @@ def _opened(path: Path | str):
     except ConfigurationError:
         raise
     except Exception as error:
-        # Broken bytes surface as anything: struct.error, a failed assertion, zstd's and YAML's own errors.
+        # Broken bytes can raise anything: struct.error, a failed assertion, zstd's and YAML's own errors.
         raise ConfigurationError(
             f"the bag {path} is broken ({type(error).__name__}: {error}): write or copy it again"
         ) from error
 
 
 def _reliable(depth: int):
-    """What camera drivers offer: readers that ask for best effort connect to it too."""
+    """The QoS that camera drivers offer: readers that ask for best effort can connect to it too."""
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
     forever = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE

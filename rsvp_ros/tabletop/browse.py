@@ -1,7 +1,7 @@
 """A contact sheet: scenes with what is said about them, the answers tinted, some reasoning in full.
 
-Each instruction of a scene has a colour, and what it means is tinted in that colour; the other things, of which the
-truth is known too, have a thin outline.
+Each instruction of a scene has a colour, and what it means is tinted in that colour; the other things, whose
+masks are known too, have a thin outline.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def choose(
     shown: Counter,
     lead: Callable[[Instruction], bool] = lambda instruction: True,
 ) -> tuple[Instruction, ...]:
-    """Some instructions about a view that differ: in what they mean, in language, in kind, and from those of before.
+    """Some instructions about a view that differ in what they mean, in language, in kind, and from those chosen before.
 
-    Rather those whose answers can be seen well; none that shares a target with another.
+    Those whose answers can be seen well are preferred; no two share a target.
 
     Args:
-        shown: how often each language and kind was chosen before; added to.
-        lead: whether an instruction is wanted as the first one; any is taken where none is.
+        shown: how often each language and kind was chosen before; updated here.
+        lead: whether an instruction is wanted as the first one; if none is, any is taken.
     """
     chosen: list[Instruction] = []
     left = [instruction for instruction in instructions if drawable(instruction.text)]
@@ -83,7 +83,7 @@ def choose(
     while left and len(chosen) < count:
         best = min(left, key=badness)
         chosen.append(best)
-        # A thing has one colour.
+        # A thing can have only one colour.
         left = [other for other in left if other is not best and not set(other.targets) & set(best.targets)]
         shown.update((best.language, best.kind, *(("absent",) * best.absent)))
     # Absent ones last: they have nothing in the picture.
@@ -94,13 +94,13 @@ def contact_sheet(scenes: Sequence[Scene], columns: int = 3, cell_width: int = 4
     """The sheet, uint8 H x W x 3 RGB.
 
     Args:
-        scenes: in reading order; beside the first, and beside the last of several, the reasoning of its first
-            instruction is written out.
+        scenes: in reading order; the reasoning of the first instruction is written out beside the first scene and, if
+            there are more than `columns`, beside the last.
         columns: cells in a row.
-        cell_width: pixels; what is in a cell follows from it.
+        cell_width: pixels; everything in a cell scales with it.
     """
     gap = cell_width // 20
-    # A cell is a card, or None: the reasoning of the card before it, as high as its row.
+    # A cell is a card, or None for the reasoning about the card before it, as high as its row.
     cells: list[tuple[Scene, np.ndarray | None]] = [(scene, _card(scene, cell_width)) for scene in scenes]
     if len(scenes) > columns:
         cells.append((scenes[-1], None))
@@ -151,7 +151,7 @@ def _card(scene: Scene, width: int) -> np.ndarray:
 
 def draw_answers(view: View, instructions: Sequence[Instruction], width: int) -> np.ndarray:
     """The view's image `width` pixels wide; each instruction's targets lit in its colour, other things outlined."""
-    # Twice as large while it is drawn on: edges come out smooth.
+    # Drawn at twice the size, so that edges come out smooth.
     size = (2 * width, 2 * round(width * view.camera.height / view.camera.width))
     canvas = cv2.resize(view.image, size, interpolation=cv2.INTER_CUBIC)
     lit = _colors(instructions)
@@ -159,7 +159,7 @@ def draw_answers(view: View, instructions: Sequence[Instruction], width: int) ->
     for number, color in [(number, None) for number in sorted(unlit)] + lit:
         mask = cv2.resize(view.mask(number).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
         mask = (mask >= 0.5).astype(np.uint8)
-        # Around the thing, not on it: a fork is hardly wider than a line.
+        # The rim goes around the thing, not on it: a fork is hardly wider than a line.
         around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3) if color is None else (11, 11))
         rim = cv2.dilate(mask, around) - mask
         blend(canvas, 0, 0, rim * np.uint8(170 if color is None else 255), color or WHITE)
@@ -169,13 +169,13 @@ def draw_answers(view: View, instructions: Sequence[Instruction], width: int) ->
 
 
 def _colors(instructions: Sequence[Instruction]) -> list[tuple[int, Color]]:
-    """Each target and its colour; those of larger sets first: what several instructions mean has the narrowest's."""
+    """Each target and its colour, larger sets first: what several instructions mean gets the narrowest's colour."""
     numbered = sorted(enumerate(instructions), key=lambda pair: -len(pair[1].targets))
     return [(target, PALETTE[number % len(PALETTE)]) for number, one in numbered for target in one.targets]
 
 
 def _caption(scene: Scene, width: int, margin: int, size: int) -> np.ndarray:
-    """Split and seed; what training never shows of it."""
+    """Split and seed, and what in the scene training never shows."""
     small = max(9, round(size * 0.8))
     origin = text_mask(f"{scene.split.value} {scene.seed}", small, False)
     line = np.full((origin.shape[0] + margin, width, 3), CARD, np.uint8)
@@ -255,7 +255,7 @@ def pick_scenes(
 ) -> list[Scene]:
     """The first `count` views about which something can be said, with the instructions to show.
 
-    Of the two whose reasoning is shown, the first is in English, the last in another language, where there are such.
+    Of the two whose reasoning is shown, the first is in English and the last in another language, if there are such.
     """
     shown: Counter = Counter()
     scenes: list[Scene] = []

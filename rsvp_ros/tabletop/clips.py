@@ -1,5 +1,5 @@
 """Clips: a scene in which things are slid along the table, carried off and brought back, and hidden by a robot's arm,
-before a camera that moves.
+in front of a moving camera.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from rsvp_ros.tabletop.view import Camera, View
 from rsvp_ros.tabletop.world import World
 
 OBJECTS = (4, 9)
-"""How many things a clip's scene has: some place must be left to move."""
+"""How many things a clip's scene has: there must be room left to move."""
 CLEARANCE = 0.004
-"""Between what moves along the table and all else, metres."""
+"""Gap between what moves along the table and everything else, metres."""
 GRIP = 0.028
-"""Half of the room between the gripper's fingers, metres."""
+"""Half of the space between the gripper's fingers, metres."""
 FINGER_REACH = 0.045
 """From the middle between the fingers to their outsides, metres."""
 PALM = 0.06
 """From the fingertips to where the palm is too wide to go between things, metres."""
 FOREARM = (0.19, 0.66)
-"""Where it begins and ends behind the fingertips, metres; it is round."""
+"""Where the forearm begins and ends behind the fingertips, metres; it is round."""
 FOREARM_RADIUS = 0.045
 
 
@@ -38,7 +38,7 @@ class EventKind(enum.Enum):
     """What can happen to a thing."""
 
     SLIDE = "slide"
-    """Along the table, round things roll; past what hides it from the camera, where that can be."""
+    """It slides along the table, or rolls if it is round; if possible, past something that hides it from the camera."""
     CARRY = "carry"
     """The gripper takes it out of the image, and puts it back after a while."""
     HIDE = "hide"
@@ -67,9 +67,9 @@ class Clip:
     """Images a second."""
     camera: CameraPath
     paths: dict[int, Path]
-    """Of the things that move, by id."""
+    """Paths of the things that move, by id."""
     gripper: tuple[tuple[float, float, Path], ...]
-    """From when to when (s) the gripper is there, and its way."""
+    """From when to when (s) the gripper is there, and its path."""
     events: tuple[Event, ...]
 
     @property
@@ -87,7 +87,7 @@ def sample_clip(
         size: width and height of the images.
 
     Raises:
-        ConfigurationError: a length or a rate that cannot be, MuJoCo or a library to draw with is not installed.
+        ConfigurationError: the length or rate is out of range; MuJoCo or a library to draw with is not installed.
     """
     rng = split.generator(seed, "clip")
     scene = sample_scene(split, seed, OBJECTS)
@@ -114,7 +114,7 @@ _CARRY = {
     "lower": (0.67, 0.79),
     "leave": (0.83, 1.0),
 }
-"""What the gripper does, from which share of the event's time to which."""
+"""What the gripper does: start and end of each step, as shares of the event's time."""
 
 
 def plan_clip(
@@ -126,8 +126,8 @@ def plan_clip(
     rng: np.random.Generator,
     kinds: list[EventKind],
 ) -> Clip:
-    """Events of these kinds, again and again until the time is over, to things that `rng` chooses among those to which
-    they can happen. Raises ConfigurationError."""
+    """A clip with events of these kinds in turn until the time is over; they happen to things that `rng` chooses among
+    those to which they can happen. Raises ConfigurationError."""
     if not (0.1 <= rate <= 240 and 0.1 <= seconds <= 3600):
         raise ConfigurationError(
             f"a clip has 0.1 to 240 images a second for 0.1 to 3600 s, got {rate:g} for {seconds:g}"
@@ -149,7 +149,7 @@ def plan_clip(
 
 
 def render_clip(clip: Clip, endless: bool = False, start_ns: int = 0) -> Iterator[View]:
-    """Its views, stamped with their time in the clip after `start_ns`; `endless`: forth and back for ever.
+    """A clip's views, stamped with `start_ns` plus their time in the clip; `endless`: back and forth for ever.
 
     Raises:
         ConfigurationError: MuJoCo or a library to draw with is not installed.
@@ -178,7 +178,7 @@ class Plan:
     def __init__(self, world: World, camera: CameraPath, size: tuple[int, int]) -> None:
         self.things: dict[int, ObjectSpec] = dict(world.objects)
         self.paths: dict[int, Path] = {}
-        """Of what moves, by id."""
+        """Paths of what moves, by id."""
         self.gripper: list[tuple[float, float, Path]] = []
         self.events: list[Event] = []
         self._rest = world.poses
@@ -187,19 +187,19 @@ class Plan:
         self._points = {i: _surface(thing) for i, thing in self.things.items()}
 
     def path(self, object_id: int) -> Path:
-        """A thing's way as far as it is planned."""
+        """A thing's path as planned so far."""
         return self.paths.get(object_id) or Path(self._rest[object_id], surface=self._points[object_id])
 
     def pose(self, object_id: int) -> np.ndarray:
-        """Where a thing is after all that was planned."""
+        """Where a thing is after all that is planned so far."""
         return self.path(object_id).end
 
     def camera(self, time_s: float) -> Camera:
         return self._camera.camera(time_s, self._size)
 
     def add_somewhere(self, kind: EventKind, start_s: float, end_s: float, rng: np.random.Generator) -> bool:
-        """Have something happen to one of the things in sight; False: it can happen to none. Things to which something
-        has happened come last."""
+        """Plan an event for one of the things in sight; False: it can happen to none. Things that have had most
+        events come last."""
         often = {i: sum(event.object_id == i for event in self.events) for i in self.things}
         for object_id in sorted(rng.permutation(list(self.things)).tolist(), key=often.get):
             if self._in_sight(object_id, self.pose(object_id), self.camera(start_s)):
@@ -209,7 +209,7 @@ class Plan:
         return False
 
     def add(self, event: Event, rng: np.random.Generator) -> bool:
-        """Plan an event after those that are planned; False: it cannot be."""
+        """Plan an event after those planned so far; False: it cannot happen."""
         plan = {EventKind.SLIDE: self._slide, EventKind.CARRY: self._carry, EventKind.HIDE: self._hide}
         done = plan[event.kind](event, rng)
         if done:
@@ -217,8 +217,8 @@ class Plan:
         return done
 
     def slide(self, event: Event, shift: tuple[float, float], yaw: float = 0.0) -> bool:
-        """Plan that a thing slides along the table by `shift`, metres, turned by `yaw`; a round one rolls. False:
-        something is in the way."""
+        """Plan for a thing to slide along the table by `shift`, metres, turning by `yaw`, radians; a round one rolls.
+        False: something is in the way."""
         path = self._slid(event, shift, yaw)
         if path is None:
             return False
@@ -237,7 +237,7 @@ class Plan:
         move = Move(event.start_s, event.end_s, (*map(float, shift), 0.0), tuple(map(float, turn)), axis is not None)
         path = self.path(thing.id).then(move)
         others = [_outline(self._points[i], self.pose(i)) for i in self.things if i != thing.id]
-        # Where something is in the way it mostly is at the end: look there first.
+        # If something is in the way, it is mostly at the end: look there first.
         for time_s in np.linspace(event.end_s, event.start_s, 25):
             outline = _outline(self._points[thing.id], path.pose(time_s))
             if np.any(np.abs(outline) > self._table - 0.01) or any(_near(outline, o, CLEARANCE) for o in others):
@@ -245,7 +245,7 @@ class Plan:
         return path
 
     def _slide(self, event: Event, rng: np.random.Generator) -> bool:
-        """The way on which most of it is hidden by others, of those that are free."""
+        """Of the free ways, take the one on which others hide most of the thing."""
         object_id = event.object_id
         axis = _rolls_about(self.things[object_id], self.pose(object_id))
         best, score = None, -1.0
@@ -306,7 +306,7 @@ class Plan:
         return True
 
     def _hide(self, event: Event, rng: np.random.Generator) -> bool:
-        """The forearm lies across the line of sight, as that of a robot that reaches for something else."""
+        """The forearm lies across the line of sight, like that of a robot reaching for something else."""
         pose = self.pose(event.object_id)
         solid = self._points[event.object_id] @ pose[:3, :3].T + pose[:3, 3]
         length = event.end_s - event.start_s
@@ -314,12 +314,12 @@ class Plan:
         camera = self.camera(middle)
         eye, axes = camera.world_from_optical[:3, 3], camera.world_from_optical[:3, :3]
         aim = pose[:3, 3]
-        # Half of what it must cover across the arm and along it, at the thing's distance.
+        # Half the extent that it must cover across and along the arm, at the thing's distance.
         local = (solid - eye) @ axes
         reach = float(np.linalg.norm(aim - eye))
         across, along = (float(np.ptp(local[:, i] / local[:, 2])) / 2 * reach + 0.008 for i in (1, 0))
         side = axes[:, 0] if camera.project(aim[None])[0, 0] > camera.width / 2 else -axes[:, 0]
-        for share in np.arange(min(0.8, FOREARM_RADIUS / across), 0.3, -0.03):  # the nearer, the less else is hidden
+        for share in np.arange(min(0.8, FOREARM_RADIUS / across), 0.3, -0.03):  # near the thing, it hides less else
             spot = eye + share * (aim - eye)
             hand = _hand(spot - side * (FOREARM[0] + share * along), -side, axes[:, 1])
             elbow = camera.project(hand[None, :3, 3] - FOREARM[1] * hand[:3, 2])[0, 0]
@@ -361,7 +361,7 @@ class Plan:
         )
 
     def _covered(self, object_id: int, pose: np.ndarray, camera: Camera) -> float:
-        """About how much of it others hide, 0 to 1: by hulls in the image."""
+        """About how much of it others hide, 0 to 1, judged by convex hulls in the image."""
 
         def hull(i: int, where: np.ndarray) -> tuple[np.ndarray, float]:
             seen = camera.project(self._points[i] @ where[:3, :3].T + where[:3, 3])
@@ -410,7 +410,7 @@ class Plan:
     def _distance_out(
         self, solid: np.ndarray, hand: np.ndarray, up: np.ndarray, side: np.ndarray, times: list[float]
     ) -> float | None:
-        """How far to the side the hand and what it holds are out of the image at these times."""
+        """How far to the side the hand must go so that it and what it holds are out of the image at these times."""
         wrist = hand[:3, 3] - hand[:3, 2] * np.linspace(0, 0.15, 4)[:, None]
         points = np.concatenate((solid, wrist)) + up
         for distance in np.arange(0.3, 1.6, 0.05):
@@ -421,7 +421,7 @@ class Plan:
 
 
 def _surface(thing: ObjectSpec, count: int = 600) -> np.ndarray:
-    """Points all over a thing, N x 3 in its own frame: its corners and some of its faces'."""
+    """Points all over a thing, N x 3 in its own frame: its vertices and random points on its faces."""
     rng = np.random.default_rng(thing.shape_seed)
     points = []
     for part in thing.shape.parts:
@@ -434,13 +434,13 @@ def _surface(thing: ObjectSpec, count: int = 600) -> np.ndarray:
 
 
 def _outline(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """The hull of what a thing covers of the table, seen from above, N x 2."""
+    """The convex hull of the area that a thing covers on the table, seen from above, N x 2."""
     flat = points @ pose[:2, :3].T + pose[:2, 3]
     return cv2.convexHull(flat.astype(np.float32))[:, 0].astype(np.float64)
 
 
 def _near(a: np.ndarray, b: np.ndarray, distance: float) -> bool:
-    """Whether two convex polygons may be nearer to each other than that."""
+    """Whether two convex polygons may be nearer to each other than `distance`."""
     for polygon in (a, b):
         edges = np.roll(polygon, -1, 0) - polygon
         normals = np.column_stack((edges[:, 1], -edges[:, 0]))
@@ -453,7 +453,7 @@ def _near(a: np.ndarray, b: np.ndarray, distance: float) -> bool:
 
 
 def _rolls_about(thing: ObjectSpec, pose: np.ndarray) -> np.ndarray | None:
-    """The axis about which a thing rolls, world, unit length; zeros: about any; None: it does not."""
+    """The axis about which a thing rolls, world, unit length; zeros: about any axis; None: it does not roll."""
     if thing.kind in ROUND.members:
         return np.zeros(3)
     axis = pose[:3, 2]
@@ -464,7 +464,7 @@ def _rolls_about(thing: ObjectSpec, pose: np.ndarray) -> np.ndarray | None:
 
 
 def _hand(tip: np.ndarray, pointing: np.ndarray, fingers: np.ndarray) -> np.ndarray:
-    """A pose for `World.place_gripper`: tips at `tip`, pointing that way, the fingers about along `fingers`."""
+    """A pose for `World.place_gripper`: tips at `tip`, pointing along `pointing`, fingers roughly along `fingers`."""
     z = pointing / np.linalg.norm(pointing)
     x = fingers - z * (fingers @ z)
     x /= np.linalg.norm(x)
@@ -475,9 +475,9 @@ def _hand(tip: np.ndarray, pointing: np.ndarray, fingers: np.ndarray) -> np.ndar
 
 
 def _grasp(solid: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Where the fingertips take a thing from above, and the way from finger to finger; None: nowhere.
+    """Where the fingertips grasp a thing from above, and the direction from finger to finger; None: nowhere.
 
-    `solid`: points all over it, world. As deep as fingers and palm can go.
+    The grasp is as deep as fingers and palm can go. `solid`: points all over the thing, world.
     """
     best = None
     top = solid[:, 2].max()
@@ -489,7 +489,7 @@ def _grasp(solid: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarra
         if not between.any():
             continue
         near, far = along[between].min(), along[between].max()
-        # About its middle, or about a mug's wall, with one finger inside.
+        # Around its middle, or around a mug's wall with one finger inside.
         for offset in ((near + far) / 2, near + 0.004, far - 0.004):
             aside = np.abs(along - offset)
             blocking = solid[between & (aside > GRIP) & (aside < FINGER_REACH), 2]

@@ -15,7 +15,7 @@ CATEGORY_IDS: dict[str, int] = {kind: number for number, kind in enumerate(KINDS
 
 
 def categories() -> list[dict]:
-    """All kinds of things, whether or not they occur; those that belong to no category are a "thing"."""
+    """All kinds of things, whether or not they occur; those in no category have the supercategory "thing"."""
     return [
         {
             "id": CATEGORY_IDS[kind],
@@ -58,7 +58,7 @@ def instances(named_views: Iterable[tuple[str, View]], description: str) -> dict
 
 
 def _annotation(view: View, thing: ObjectView) -> dict:
-    """What is visible of a thing; what would be visible of it alone, too, where the view has it."""
+    """What is visible of a thing and, if the view has it, what would be visible of it alone."""
     mask = view.mask(thing.id)
     box = thing.box
     annotation = {

@@ -1,6 +1,6 @@
 """`rsvp tabletop`: scenes, data sets, contact sheets and bags from the tabletop world.
 
-What renders is imported when a command runs, so that the other commands need no MuJoCo.
+The rendering code is imported when a command runs, so that the other commands need no MuJoCo.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from rsvp_ros.tabletop.view import View
 from rsvp_ros.tabletop.view_files import ViewFiles, encoded, write_view
 
 MIXED = (Split.TRAIN, Split.NOVEL, Split.TEST)
-"""Splits that a contact sheet shows in turn where none is asked for."""
+"""Splits that a contact sheet shows in turn if none is asked for."""
 MAX_SIDE = 4096
-"""Of an image, pixels: as large as every OpenGL draws."""
+"""Longest side of an image, pixels: as large as every OpenGL can draw."""
 LETTERS = {"en": "a", "es": "ñ¿", "de": "ß", "zh": "红色的"}
-"""What a font must have for a language to be drawn."""
+"""Characters that a font must have for a language to be drawn."""
 
 
 def add_tabletop(commands: argparse._SubParsersAction) -> None:
@@ -251,8 +251,8 @@ def _bag(options: argparse.Namespace) -> int:
     meant: set[int] = set()
     if options.instructions:
         rng = split.generator(options.seed, "instructions about the clip")
-        # The views of the moments at which something is said, and no others.
-        # In the middles of equal times: at the very first nobody listens yet.
+        # Only the views at the moments when something is said.
+        # These are the middles of equal intervals: at the very start nobody listens yet.
         moments = render_clip(replace(clip, rate=2 * options.instructions / clip.seconds), start_ns=START_NS)
         for view in itertools.islice(moments, 1, None, 2):
             candidates = sample_instructions(view, rng, 8, options.languages, is_training=split.known)

@@ -29,7 +29,7 @@ from rsvp_ros.tabletop.world import World
 SIZE, RATE_HZ, SECONDS = (320, 240), 10.0, 18.0
 JPEG_QUALITY = 85
 BACKGROUND = 17
-"""Of the training scenes: whose table, room and light it has."""
+"""Seed of the training scene whose table, room and light it uses."""
 
 # Kind, colour, pattern, the shape's seed, x and y (m), yaw (degrees)
 THINGS = (
@@ -47,7 +47,7 @@ MUG, APPLE, BALL, SCISSORS = 1, 2, 6, 5
 
 
 def demo_scene() -> SceneSpec:
-    """What is on the table, and the camera before it."""
+    """What is on the table, and the camera in front of it."""
     background = sample_scene(Split.TRAIN, BACKGROUND)
     return replace(
         background,
@@ -77,7 +77,7 @@ def _thing(number: int, kind: str, color: str, pattern: str, seed: int, x: float
 
 
 def demo_clip() -> Clip:
-    """Scene, camera and events. Raises ConfigurationError: nothing to draw with."""
+    """Scene, camera and events. Raises ConfigurationError if there is nothing to draw with."""
     scene, rng = demo_scene(), np.random.default_rng(0)
     camera = CameraPath(scene.cameras[0], SECONDS, swing=0.16, approach=0.04, shake=0.0015)
     with World(scene, SIZE) as world:
@@ -97,7 +97,7 @@ def demo_clip() -> Clip:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the clip; the exit status."""
+    """Write the clip; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rsvp_ros.tabletop.demo_clip", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=DEMO_CLIP, help="to write (default: %(default)s)")
     folder = parser.parse_args(arguments).folder

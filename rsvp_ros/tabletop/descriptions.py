@@ -1,4 +1,4 @@
-"""What people call a thing, in three values: True, False, and None where they would argue. No geometry."""
+"""What people would call a thing, in three values: True, False, and None where they would argue. No geometry."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rsvp_ros.tabletop.view import ObjectView
 HANDLED = frozenset({"knife", "fork", "spoon", "scissors", "hammer", "screwdriver"})
 """Kinds that are named by the colour of their handle: "the red knife", but hardly "the red thing"."""
 TELLING_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
-"""Colours that tell a thing without its kind: a white or a black part is on many things."""
+"""Colours that single out a thing without its kind: many things have a white or a black part."""
 NEUTRALS = ("white", "black", "gray", "silver")
-"""What stripes, dots and checks are laid over or under the main colour in."""
+"""Colours of the stripes, dots and checks laid over or under the main colour."""
 PART_COLORS = {
     "hammer": ("brown",),
     "sponge": ("green", "black", "gray"),
@@ -60,7 +60,7 @@ _LOOKALIKES = tuple(
         "book box phone remote sponge cube tape",
     )
 )
-"""Kinds that a person could take for each other who sees only a corner of one."""
+"""Kinds that a person who sees only a corner of one could take for each other."""
 
 
 def confusable(a: str, b: str) -> bool:
@@ -69,7 +69,7 @@ def confusable(a: str, b: str) -> bool:
 
 
 def could_be(kind: str) -> frozenset[str]:
-    """The kinds that something of this kind could be taken for where little of it is seen."""
+    """The kinds that something of this kind could be taken for if little of it is seen."""
     return frozenset({kind}).union(*(group for group in _LOOKALIKES if kind in group))
 
 
@@ -92,7 +92,7 @@ def negate(value: bool | None) -> bool | None:
 def has_color(thing: ObjectView, color: str, alone: bool = False) -> bool | None:
     """Whether people call a thing by this colour; `alone`: without saying what it is ("the red thing")."""
     if thing.color == color:
-        # Of a phone that shows its screen, little more than the rim is coloured
+        # On a phone that shows its screen, little more than the rim is coloured
         screen = thing.kind == "phone" and thing.world_from_object[2, 2] > 0 and color != "black"
         return None if screen or (alone and thing.kind in HANDLED) else True
     if confusable(thing.color, color) or color in PART_COLORS.get(thing.kind, ()):
@@ -110,8 +110,8 @@ def has_colored_handle(kind: str | None, color: str, material: str | None) -> bo
 
 
 def has_material(thing: ObjectView, material: str) -> bool | None:
-    """Whether a thing looks to be of this material; where the colours of wood and of glaze are like each other, or
-    wood is painted, people cannot tell."""
+    """Whether a thing looks as if made of this material; where wood and glaze have similar colours, or wood is painted,
+    people cannot tell."""
     if {thing.material, material} & {"wood", "ceramic"} and (thing.material == "wood" or thing.color == "brown"):
         is_plain_wood = thing.material == "wood" and thing.color == "brown" and thing.kind != "bowl"
         return material == "wood" if is_plain_wood else None
@@ -119,12 +119,12 @@ def has_material(thing: ObjectView, material: str) -> bool | None:
 
 
 def is_named_wooden(thing: ObjectView) -> bool:
-    """Whether wood tells a thing from others: it looks to be of it, and things of its kind need not be."""
+    """Whether wood tells a thing from others: it looks wooden, and things of its kind need not be."""
     return len(KINDS[thing.kind].materials) > 1 and has_material(thing, "wood") is True
 
 
 def has_pattern(thing: ObjectView, pattern: str) -> bool | None:
-    """Whether a thing is "striped", "dotted" or "checked"; a plain ball has panels or seams."""
+    """Whether a thing is "striped", "dotted" or "checked"; None for a plain ball, as it has panels or seams."""
     return None if thing.kind == "ball" and thing.pattern == "plain" else thing.pattern == pattern
 
 
@@ -176,7 +176,7 @@ class Description:
         return all(getattr(self, field.name) is None for field in fields(self))
 
     def holds(self, thing: ObjectView) -> bool | None:
-        """Whether it describes a thing that is well seen; None where people would argue."""
+        """Whether it describes a thing that is clearly seen; None where people would argue."""
         alone = not (self.kind or self.category or self.use or self.hazard)
         checks: list[bool | None] = []
         if self.kind:
@@ -201,7 +201,7 @@ class Description:
         return every(checks)
 
     def might_hold(self, thing: ObjectView) -> bool:
-        """Whether somebody who only glimpses a thing could think so: by what it could be, whatever its colour."""
+        """Whether somebody who only glimpses a thing could think it fits: by what it could be, whatever its colour."""
         kinds = could_be(thing.kind)
         if self.kind and self.kind not in kinds:
             return False

@@ -1,8 +1,8 @@
-"""Many scenes as files: rendered by a pool of processes, gone on with where it stopped, then indexed in a format.
+"""Many scenes as files: rendered by a pool of processes, resumed where it stopped, then indexed in a format.
 
 A folder holds `images/`, `depth/`, `ids/` and `scenes/` (see view_files.py), shared by all formats, and beside them
 
-- ReasonSeg: `<split>/NAME.jpg` and `.json`, one an instruction, and `explanatory/<split>.json`: the folder is what
+- ReasonSeg: `<split>/NAME.jpg` and `.json`, one per instruction, and `explanatory/<split>.json`: the folder is what
   LISA's code expects under reason_seg/ReasonSeg;
 - COCO: `annotations/instances_<split>.json`.
 """
@@ -33,24 +33,24 @@ FORMATS = ("reasonseg", "coco")
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What is rendered of each seed and said about it."""
+    """What is rendered for each seed and said about it."""
 
     split: Split = Split.TRAIN
     size: tuple[int, int] = (320, 240)
     """Width and height, pixels."""
     views: int = 1
-    """Cameras that look at a scene."""
+    """Number of cameras that look at a scene."""
     instructions: int = 6
-    """About each view, at most."""
+    """Number of instructions about each view, at most."""
     languages: tuple[str, ...] = LANGUAGES
 
     def made_with(self, seed: int, view: int) -> dict:
-        """From what a view can be made again, as JSON values."""
+        """What a view can be made again from, as JSON values."""
         return {**asdict(self), "split": self.split.value, "size": list(self.size), "languages": list(self.languages),
                 "seed": seed, "view": view}  # fmt: skip
 
     def names(self, seed: int) -> list[str]:
-        """The files' stems, one a view."""
+        """The files' stems, one per view."""
         stem = f"{self.split.value}_{seed:06d}"
         return [stem] if self.views == 1 else [f"{stem}_{view}" for view in range(self.views)]
 
@@ -63,12 +63,12 @@ def export(
     workers: int = 1,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, Path]:
-    """Render the scenes that `folder` does not hold yet, then write the format's files about all of the split's.
+    """Render the scenes that `folder` does not hold yet, then write the format's files for all of the split's scenes.
 
     Args:
         format: one of FORMATS.
-        workers: processes that render; 1: this one.
-        on_progress: told the number of scenes that are done, and of all.
+        workers: number of processes that render; 1: only this one.
+        on_progress: called with the number of scenes that are done and the number of all.
 
     Returns:
         The number of the split's views in the folder, and the file or folder to give to a reader of the format.
@@ -106,7 +106,7 @@ def render_scenes(
 
 
 def render_scene_files(folder: Path, options: SceneOptions, seed: int) -> None:
-    """One scene's files. Raises OSError."""
+    """Write one scene's files. Raises OSError."""
     from rsvp_ros.tabletop.world import render_scene
 
     views = render_scene(options.split, seed, size=options.size, views=options.views, full_masks=True)
@@ -128,7 +128,7 @@ def _is_there(folder: Path, options: SceneOptions, seed: int) -> bool:
 
 
 def _check_options(folder: Path, options: SceneOptions) -> None:
-    """Whether what the folder holds of the split was made with these options, as all of it was with the same."""
+    """Raise ConfigurationError if the folder's scenes of the split, all made alike, were made with other options."""
     record = next((record for record in records(folder, options.split) if record.stat().st_size), None)
     if record is None:
         return
@@ -142,7 +142,7 @@ def _check_options(folder: Path, options: SceneOptions) -> None:
 
 
 def records(folder: Path, split: Split) -> Iterator[Path]:
-    """JSON files of the views of a split that a folder holds, in no order."""
+    """JSON files of the views of a split that a folder holds, in no particular order."""
     return (folder / "scenes").glob(f"{split.value}_*.json")
 
 
@@ -168,15 +168,15 @@ def _in_processes(folder: Path, options: SceneOptions, seeds: Sequence[int], wor
                     "command goes on where it stopped"
                 ) from error
     finally:
-        # Also after Ctrl-C: the scenes in work are finished, the others are not begun.
+        # Also after Ctrl-C: the scenes in progress are finished, the others are not begun.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C comes after it, and not at all to the processes that are started in it: until they answer for themselves.
+    """Delay Ctrl-C until the block has ended, and keep it from processes started in it until they handle it themselves.
 
-    A new process has its parent's blocked signals.
+    A new process inherits its parent's blocked signals.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -186,7 +186,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Ctrl-C is the parent's to answer; where the parent is killed, do not outlive it."""
+    """Leave Ctrl-C to the parent; if the parent is killed, do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

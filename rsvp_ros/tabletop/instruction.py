@@ -33,7 +33,7 @@ class InstructionKind(enum.Enum):
 
 @dataclass(frozen=True)
 class ChainStep:
-    """One step of the chain of thought, named as the MCoT's (RSVP sec. 3.2)."""
+    """One step of the chain of thought, named like the MCoT's (RSVP sec. 3.2)."""
 
     name: str
     """"target", "scene", "presence", "region", "reason"."""
@@ -42,7 +42,7 @@ class ChainStep:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What is said, what it means."""
+    """What is said and what it means."""
 
     text: str
     language: str
@@ -51,13 +51,13 @@ class Instruction:
     targets: tuple[int, ...]
     """Ids of the objects meant, ascending; empty: nothing in the view is meant."""
     names: tuple[str, ...]
-    """Of each target (of what is sought, where it is absent): an English noun, as stage 2 reads it ("mug")."""
+    """For each target (or for what is sought, if it is absent): an English noun, as stage 2 reads it ("mug")."""
     attributes: tuple[tuple[str, ...], ...]
-    """Of each target: what tells it from others, English ("blue", "striped")."""
+    """For each target: what tells it from others, in English ("blue", "striped")."""
     chain: tuple[ChainStep, ...]
     """In the instruction's language."""
     novel: tuple[str, ...] = ()
-    """What of it never occurs in the training split: "kind", "pair" (a colour of a kind), "words"."""
+    """What in it never occurs in the training split: "kind", "pair" (a colour of a kind), "words"."""
 
     @property
     def absent(self) -> bool:

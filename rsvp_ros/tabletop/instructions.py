@@ -1,4 +1,4 @@
-"""Instructions about a view: which questions it can answer for certain, said in words, with their chains of thought."""
+"""Instructions about a view: questions that it answers for certain, put into words, with their chains of thought."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from rsvp_ros.tabletop.queries import (
 from rsvp_ros.tabletop.view import ObjectView, View
 
 ABSENT_SHARE = 0.2
-"""Share of the instructions that mean nothing that is in the view."""
+"""Share of the instructions that refer to nothing in the view."""
 MAX_TRIES = 80
-"""Questions of one kind that are tried before another kind is taken."""
+"""Number of questions of one kind that are tried before another kind is taken."""
 STANDING = ("bottle", "can", "candle", "box")
 """Kinds that people compare by how tall they are."""
 SIDES = ("left", "right", "front", "behind")
@@ -58,12 +58,12 @@ def sample_instructions(
 
     Args:
         rng: decides everything; the same state gives the same instructions.
-        count: how many; fewer come back where the view answers fewer for certain.
-        languages: of LANGUAGES.
-        is_training: only words, kinds and colours of kinds of the training split.
+        count: how many; fewer come back if the view answers fewer for certain.
+        languages: some of LANGUAGES.
+        is_training: use only the training split's words, kinds and colours of kinds.
         kinds: which kinds of instruction; None: all.
 
-    Raises ConfigurationError for a language that is not known, and where a view of the training split shows what that
+    Raises ConfigurationError for an unknown language, and, with `is_training`, if the view shows what the training
     split must not show.
     """
     layout = Layout(view)
@@ -79,7 +79,7 @@ class Question:
     answer: Answer
     kind: InstructionKind
     language: str
-    """In which it is to be said."""
+    """The language in which to say it."""
 
 
 def sample_questions(
@@ -91,7 +91,7 @@ def sample_questions(
     is_training: bool,
     kinds: Sequence[InstructionKind] | None = None,
 ) -> Iterator[Question]:
-    """What `sample_instructions` puts into words, one after the other. Raises ConfigurationError as that does."""
+    """What `sample_instructions` puts into words, one after the other. Raises ConfigurationError like it."""
     for language in languages:
         if language not in GRAMMARS:
             raise ConfigurationError(f"no language {language!r}: choose among {', '.join(GRAMMARS)}")
@@ -110,8 +110,8 @@ def sample_questions(
     answered: dict[InstructionKind, bool] = {}
 
     def has_answer(kind: InstructionKind, language: str) -> bool:
-        """Whether the view answers any question of a kind. Absent things are asked for by such kinds alone: else a
-        kind that is rarely answered would mostly be asked in vain, and be known by that.
+        """Whether the view answers any question of a kind. Only such kinds may ask for absent things: otherwise a
+        kind that is rarely answered would mostly be asked in vain, and so give the answer away.
         """
         if kind not in answered:
             grammar = GRAMMARS[language]
@@ -154,7 +154,7 @@ def phrase(
     *,
     is_training: bool,
 ) -> Instruction:
-    """Says a question in words; without rng in each language's first ones. `answer` must be certain."""
+    """Put a question into words; without `rng`, into each language's first ones. `answer` must be certain."""
     if not answer.certain:
         raise ValueError(f"nobody can tell what is meant: {answer.doubt}")
     grammar = GRAMMARS[language](rng, is_training, len(answer.ids))
@@ -179,14 +179,14 @@ def english_name(kind: str) -> str:
 
 
 def visible_attributes(thing: ObjectView) -> tuple[str, ...]:
-    """What tells a thing from others, English: its colour, its pattern, wood."""
+    """What tells a thing from others, in English: its colour, its pattern, being wooden."""
     pattern = None if thing.pattern == "plain" else thing.pattern
     material = "wood" if is_named_wooden(thing) else None
     return _attributes(has_colored_handle(thing.kind, thing.color, thing.material), thing.color, pattern, material)
 
 
 def _attributes(handle: bool, color: str | None, pattern: str | None, material: str | None) -> tuple[str, ...]:
-    """handle: whether the colour is that of a handle."""
+    """`handle`: whether the colour is that of a handle."""
     said = []
     if color:
         said.append(f"{color} handle" if handle else color)
@@ -198,7 +198,7 @@ def _attributes(handle: bool, color: str | None, pattern: str | None, material: 
 
 
 def sought(query: Query) -> tuple[str, tuple[str, ...]]:
-    """English name and attributes of what a question asks for, where nothing of it is there."""
+    """English name and attributes of what a question asks for when it is absent."""
     if not isinstance(query, Only | Every | Ordinal | Extreme | Beside | NextTo | Between):
         return "object", ()
     what = query.what
@@ -221,7 +221,7 @@ def descriptions(query: Query) -> Iterator[Description]:
 
 
 def novelties(query: Query, shown: Sequence[ObjectView]) -> tuple[str, ...]:
-    """Which of "kind" and "pair" the training split never has, among what is said and what is meant."""
+    """Which of "kind" and "pair", in what is said or meant, is new: the training split never has it."""
     said = list(descriptions(query))
     kinds = {o.kind for o in shown} | {d.kind for d in said if d.kind} | {d.not_kind for d in said if d.not_kind}
     groups = [USES[d.use].members for d in said if d.use]
@@ -247,7 +247,7 @@ def _find(
     rng: np.random.Generator,
     is_training: bool,
 ) -> tuple[Query, Answer] | None:
-    """A question that was not asked and has a certain answer; None where none is found in MAX_TRIES."""
+    """A question that was not asked yet and has a certain answer; None if MAX_TRIES tries find none."""
     tried = 0
     for query in _QUESTIONS[kind](layout, absent, rng):
         if query in asked or not grammar.knows(query):
@@ -265,7 +265,7 @@ def _find(
 
 
 def _is_sensible(query: Query, answer: Answer, layout: Layout) -> bool:
-    """Whether somebody would say it so: a plural for several things, no long lists, no mug beside the only mug."""
+    """Whether people would say it that way: a plural for several things, no long lists, no mug beside the only mug."""
     if isinstance(query, Every | Except) and answer.ids:
         return 2 <= len(answer.ids) <= (4 if isinstance(query, Except) else 6)
     if isinstance(query, Beside | NextTo) and not query.what.is_any and answer.anchors and not answer.ids:
@@ -275,8 +275,8 @@ def _is_sensible(query: Query, answer: Answer, layout: Layout) -> bool:
     return True
 
 
-# Questions worth asking, one function a kind of instruction, in random order; with `absent` those that may well have no
-# answer. What a question means in the view decides whether it is taken.
+# Questions worth asking, in random order, one function per kind of instruction; with `absent`, those that may well have
+# no answer. What a question means in the view decides whether it is taken.
 
 
 def _shuffled(options: Sequence, rng: np.random.Generator) -> list:
@@ -284,7 +284,7 @@ def _shuffled(options: Sequence, rng: np.random.Generator) -> list:
 
 
 def _mixed(groups: Sequence[Sequence[Query]], rng: np.random.Generator) -> Iterator[Query]:
-    """All questions of some groups, each time one from a group drawn at random: long groups do not crowd out others."""
+    """All questions of some groups, each taken from a group drawn at random: long groups do not crowd out others."""
     rows = [_shuffled(group, rng) for group in groups if group]
     while rows:
         row = rows[int(rng.integers(len(rows)))]
@@ -302,7 +302,7 @@ def _missing_kinds(layout: Layout) -> list[str]:
 
 
 def _names(layout: Layout, absent: bool) -> tuple[list[Description], list[Description]]:
-    """Plain ways to name one thing: by kind, and by colour and kind. Absent: other kinds, and colours swapped."""
+    """Plain ways to name one thing: by kind, and by colour and kind. `absent`: other kinds, and colours swapped."""
     present = _present_kinds(layout)
     if absent:
         colors = sorted({o.color for o in layout.things})
@@ -313,12 +313,12 @@ def _names(layout: Layout, absent: bool) -> tuple[list[Description], list[Descri
 
 
 def _anchors(layout: Layout) -> list[Query]:
-    """One way to name each thing that can be named: by its kind, else by its colour too."""
+    """Ways to name each thing that can be named: by its kind alone, and by its colour and kind."""
     kinds, pairs = _names(layout, False)
     by_kind = [Only(d) for d in kinds]
     named = {q.what.kind for q in by_kind if q.answer(layout).ids}
     by_color = [Only(d) for d in pairs]
-    # A kind of which there is one is mostly named without its colour
+    # A kind with only one thing is mostly named without its colour
     return [q for q in by_kind if q.what.kind in named] + [q for q in by_color if q.answer(layout).ids]
 
 
@@ -381,7 +381,7 @@ def _relation(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterato
 
 
 def _counted(layout: Layout, least: int) -> list[Description]:
-    """Descriptions of at least so many things that are worth counting or comparing."""
+    """Descriptions that at least `least` things fit, and that are worth counting or comparing."""
     options = [Description(kind=k) for k in _present_kinds(layout)] + [Description(category=c) for c in CATEGORIES]
     return [ANYTHING] * (len(layout.things) >= max(least, 3)) + [
         d for d in options if sum(d.holds(o) is True for o in layout.things) >= least
@@ -401,7 +401,7 @@ def _ordinal(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator
 
 
 def _measures(what: Description) -> tuple[str, ...]:
-    """How such things are compared: long are long things, tall what stands."""
+    """How such things are compared: long things by length, standing things by height."""
     if what.kind in THIN:
         return "largest", "smallest", "longest", "shortest"
     if what.is_any:
@@ -422,7 +422,7 @@ def _negation(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterato
     colors = sorted({o.color for o in layout.things})
 
     def without(what: Description) -> list[Query]:
-        """Excluding what is there: the colours and the kinds of what fits without the exception."""
+        """Questions that exclude something that is there: a colour or kind of what fits without the exception."""
         fitting = [o for o in layout.things if what.holds(o)]
         excluded: list[Query] = [
             Only(replace(what, not_color=c))

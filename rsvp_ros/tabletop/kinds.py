@@ -24,7 +24,7 @@ COLORS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "gray": ((0.42, 0.42, 0.43), (0.55, 0.55, 0.56)),
     "silver": ((0.72, 0.73, 0.75), (0.80, 0.81, 0.83)),
 }
-"""RGB 0 to 1: a thing's main colour lies between the two ends. Silver is bare metal and of metal things only."""
+"""RGB 0 to 1: a thing's main colour lies between the two ends. Silver is bare metal, for metal things only."""
 
 PAINTED = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "black", "gray")
 
@@ -35,11 +35,11 @@ class Kind:
 
     name: str
     colors: tuple[str, ...]
-    """Names in COLORS: of the part that people would name the thing's colour by (a knife's handle)."""
+    """Names in COLORS: the colours of the part that people would name the thing's colour by (a knife's handle)."""
     patterns: tuple[str, ...] = ("plain",)
-    """Of "plain", "striped", "dotted", "checked": how the main colour is laid on."""
+    """Some of "plain", "striped", "dotted", "checked": how the main colour is applied."""
     materials: tuple[str, ...] = ("plastic",)
-    """Of "plastic", "ceramic", "metal", "wood", "paper", "rubber", "glass", "fruit", "wax", "foam"."""
+    """Some of "plastic", "ceramic", "metal", "wood", "paper", "rubber", "glass", "fruit", "wax", "foam"."""
     held_out: bool = False
     """Never in the training split."""
 
@@ -92,7 +92,7 @@ TRAINING_KINDS: tuple[str, ...] = tuple(name for name, kind in KINDS.items() if 
 
 @dataclass(frozen=True)
 class Group:
-    """Kinds that share something; those not named do not."""
+    """Kinds that share something; kinds not named here do not."""
 
     members: tuple[str, ...]
     doubtful: tuple[str, ...] = ()
@@ -139,16 +139,16 @@ USES: dict[str, Group] = {
 """What a person wants to do, and with what."""
 
 FRAGILE = Group(("mug", "bowl", "plate", "teapot"), ("phone", "bottle", "candle", "cup", "remote"))
-"""Would break if it fell: of ceramic. A wooden bowl does not; see the material."""
+"""Would break if it fell: ceramic. A wooden bowl would not; see its material."""
 SHARP = Group(("knife", "scissors"), ("fork", "screwdriver", "key", "pen", "can"))
-"""A child could cut itself."""
+"""A child could cut itself on it."""
 ROUND = Group(("ball", "apple", "orange"), ("lemon", "pear", "tape"))
 """Rolls however it lies."""
 ROLLS_LYING = Group(("can", "bottle", "battery", "candle"), ("pen", "cup", "carrot", "mug", "screwdriver", "banana"))
 """Rolls when it lies on its side, and stands when it does not."""
 
 THIN = ("knife", "fork", "spoon", "scissors", "screwdriver", "spanner", "pen", "key", "carrot", "hammer")
-"""Kinds whose masks are hard: reported apart."""
+"""Kinds whose masks are hard to get right: reported separately."""
 
 
 def is_held_out_pair(kind: str, color: str) -> bool:

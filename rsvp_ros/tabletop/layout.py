@@ -1,6 +1,6 @@
-"""Where the things of a view are to each other, in the image and on the table, with margins. numpy only.
+"""Where the things of a view are relative to each other, in the image and on the table, with margins. numpy only.
 
-Sides are seen from the camera: "left" is left in the image and on the table, "in front" is nearer to the camera.
+Sides are as seen from the camera: "left" is left in the image and on the table, "in front" is nearer to the camera.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from rsvp_ros.tabletop.descriptions import Description, negate
 from rsvp_ros.tabletop.view import ObjectView, View
 
 SIDE_CONE, IMAGE_CONE = 30.0, 35.0
-"""Degrees about a direction, on the table and in the image, within which everybody says "left of"; beyond 90 degrees
+"""Degrees from a direction, on the table and in the image, within which everybody says "left of"; beyond 90 degrees
 nobody does."""
 COLUMN_MARGIN = 0.04
-"""Two things' middles are one right of the other where this share of the image's width lies between them …"""
+"""One thing is right of another if at least this share of the image's width lies between their middles …"""
 RIM_MARGIN = 0.015
-"""… and this share of its width or height between their ends on either side."""
+"""… and more than this share of its width or height between their corresponding edges."""
 DEPTH_MARGIN = 0.05
-"""Two things are one behind the other where this lies between their middles, metres."""
+"""One thing is behind another if at least this lies between their middles, metres."""
 
 
 class Layout:
@@ -45,12 +45,12 @@ class Layout:
 
     @cached_property
     def place(self) -> dict[int, np.ndarray]:
-        """Of everything seen: how far right and ahead, metres."""
+        """For everything seen: how far right and ahead it is, metres."""
         return {o.id: self.axes @ o.position[:2] for o in self.seen}
 
     @cached_property
     def corners(self) -> dict[int, np.ndarray]:
-        """Of everything seen: corners of the box around it, world, 8 x 3."""
+        """For everything seen: corners of the box around it, world, 8 x 3."""
         unit = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
         return {
             o.id: (unit * o.dimensions) @ o.world_from_object[:3, :3].T + o.world_from_object[:3, 3] for o in self.seen
@@ -58,12 +58,12 @@ class Layout:
 
     @cached_property
     def hulls(self) -> dict[int, np.ndarray]:
-        """Of everything seen: convex outline on the table, N x 2, world."""
+        """For everything seen: convex outline on the table, N x 2, world."""
         return {id_: convex_hull(corners[:, :2]) for id_, corners in self.corners.items()}
 
     @cached_property
     def rims(self) -> dict[int, np.ndarray]:
-        """Of everything seen: the pixels on the rim of its mask, N x 2."""
+        """For everything seen: the pixels on the rim of its mask, N x 2."""
         ids = np.pad(self.view.ids, 1)
         middle = ids[1:-1, 1:-1]
         inner = (middle == ids[:-2, 1:-1]) & (middle == ids[2:, 1:-1])
@@ -74,21 +74,21 @@ class Layout:
 
     @cached_property
     def image_place(self) -> dict[int, np.ndarray]:
-        """Of everything seen: its middle projected into the image, pixels."""
+        """For everything seen: its middle projected into the image, pixels."""
         return {o.id: self.view.camera.project(o.position[None])[0, :2] for o in self.seen}
 
     def distance(self, a: ObjectView, b: ObjectView) -> float:
-        """Between two things' middles on the table, metres."""
+        """Distance between two things' middles on the table, metres."""
         return float(np.linalg.norm(self.place[a.id] - self.place[b.id]))
 
     def gap(self, a: ObjectView, b: ObjectView) -> float:
-        """Between two things' outlines on the table, metres; 0 where they overlap."""
+        """Gap between two things' outlines on the table, metres; 0 if they overlap."""
         return hull_gap(self.hulls[a.id], self.hulls[b.id])
 
     def seen_gap(self, a: ObjectView, b: ObjectView) -> float:
-        """Between what is seen of two things, metres, as if it lay across the line of sight.
+        """Gap between what is seen of two things, metres, as if it lay across the line of sight.
 
-        The outlines are those of boxes: between two things that do not fill theirs, more is free.
+        `gap` uses the outlines of boxes: between two things that do not fill theirs, more space is free.
         """
         near, far = (self.rims[o.id] for o in (a, b))
         pixels = np.sqrt(((near[:, None] - far) ** 2).sum(-1).min()) - 1
@@ -125,15 +125,15 @@ class Layout:
         return None if order is None or order != (self.reach(a) < self.reach(b)) else order
 
     def reach(self, thing: ObjectView) -> float:
-        """From the camera to the nearest point of the box around a thing, metres."""
+        """Distance from the camera to the nearest point of the box around a thing, metres."""
         eye = thing.world_from_object[:3, :3].T @ (self.view.camera.world_from_optical[:3, 3] - thing.position)
         half = np.array(thing.dimensions) / 2
         return float(np.linalg.norm(eye - np.clip(eye, -half, half)))
 
     def is_on_side(self, a: ObjectView, side: str, b: ObjectView) -> bool | None:
-        """Whether a is to the "left", "right", "front" or "behind" of b.
+        """Whether a is on this side of b: "left", "right", "front" or "behind".
 
-        True within SIDE_CONE of that direction on the table where the image agrees, False on the other half.
+        True within SIDE_CONE of that direction on the table if the image agrees, False in the opposite half.
         """
         right, ahead = self.place[a.id] - self.place[b.id]
         along, across = {
@@ -156,7 +156,7 @@ class Layout:
         return any(hull_gap(self.hulls[outer.id], inner.position[None, :2]) == 0 for outer, inner in ((a, b), (b, a)))
 
     def edge_distance(self, thing: ObjectView) -> float:
-        """From a thing's outline to the table's nearest edge, metres; negative where it stands over."""
+        """Distance from a thing's outline to the table's nearest edge, metres; negative if it sticks out over it."""
         half = np.array(self.view.table) / 2
         return float((half - np.abs(self.hulls[thing.id]).max(0)).min())
 
@@ -172,7 +172,7 @@ class Layout:
         return bool(depth > 0 and 0 <= u < camera.width and 0 <= v < camera.height)
 
     def select(self, description: Description) -> tuple[list[ObjectView], list[ObjectView]]:
-        """The things that fit a description, and those seen that some would say fit."""
+        """The things that fit a description, and everything seen that only some would say fits."""
         states = [(o, description.holds(o)) for o in self.things]
         fitting = [o for o, state in states if state]
         doubtful_ones = [o for o, state in states if state is None]
@@ -198,7 +198,7 @@ def convex_hull(points: np.ndarray) -> np.ndarray:
 
 
 def hull_gap(a: np.ndarray, b: np.ndarray) -> float:
-    """Smallest distance between two convex outlines, N x 2 each, counter-clockwise; 0 where they overlap."""
+    """Smallest distance between two convex outlines, N x 2 each, counter-clockwise; 0 if they overlap."""
 
     def separates(hull: np.ndarray, other: np.ndarray) -> bool:
         if len(hull) < 3:

@@ -1,6 +1,6 @@
-"""Where things and the camera are at a time. numpy only; poses are world_from_object, float64 4 x 4, metres.
+"""Where things and the camera are at a given time. numpy only; poses are world_from_object, float64 4 x 4, metres.
 
-All motion is given, not simulated: it starts and ends at rest, and is the same at every rate of images.
+All motion is prescribed, not simulated: it starts and ends at rest, and is the same at every image rate.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from rsvp_ros.tabletop.view import Camera
 
 @dataclass(frozen=True)
 class Move:
-    """From one place to another, with a soft start and end."""
+    """A move from one place to another, with a soft start and end."""
 
     start_s: float
     end_s: float
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """World, metres."""
     turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """About an axis of the world through the thing's origin, radians; more than a full turn is one."""
+    """About a world axis through the thing's origin, radians; may be more than a full turn."""
     rolls: bool = False
-    """Its lowest point stays as high as it is."""
+    """Whether its lowest point stays at the same height."""
 
     def share(self, time_s: float) -> float:
-        """How much of it is done, 0 to 1: the path of least jerk."""
+        """How much of it is done, 0 to 1, along a minimum-jerk curve."""
         s = min(max((time_s - self.start_s) / (self.end_s - self.start_s), 0.0), 1.0)
         return s * s * s * (10 + s * (6 * s - 15))
 
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """A thing's way: where it starts, and its moves one after the other."""
+    """A thing's path: where it starts, and its moves one after the other."""
 
     start: np.ndarray
     """Pose before the first move."""
     moves: tuple[Move, ...] = ()
     surface: np.ndarray | None = None
-    """Points of its surface in its own frame, N x 3 m; needed where it rolls."""
+    """Points of its surface in its own frame, N x 3 m; needed if it rolls."""
 
     def pose(self, time_s: float) -> np.ndarray:
         pose = self.start.copy()
@@ -61,24 +61,24 @@ class Path:
         return self.pose(max((move.end_s for move in self.moves), default=0.0))
 
     def then(self, *moves: Move) -> Path:
-        """The same way, and on."""
+        """The same path, continued by these moves."""
         return Path(self.start, self.moves + moves, self.surface)
 
 
 @dataclass(frozen=True)
 class CameraPath:
-    """A camera that swings about what it looks at, comes nearer and goes back, and is held by a hand.
+    """A hand-held camera that swings about what it looks at, comes nearer and goes back.
 
-    After `period_s` it is where it was.
+    After `period_s` it is back where it started.
     """
 
     spec: CameraSpec
-    """In the middle of its way."""
+    """The camera in the middle of its path."""
     period_s: float
     swing: float = 0.0
-    """To each side about the target's vertical, radians."""
+    """How far to each side, about the vertical through the target, radians."""
     approach: float = 0.0
-    """Share of the distance by which it comes nearer and goes away."""
+    """Share of its distance by which it moves nearer and farther."""
     shake: float = 0.0
     """How far a hand moves it, metres; what it looks at moves as far."""
     phase: float = 0.0
@@ -97,7 +97,7 @@ class CameraPath:
 
     def _tremble(self, angle: float, offset: float) -> np.ndarray:
         """Slow and quick waves, a whole number of each in a period; about -1 to 1 along each axis."""
-        # A hand moves at 0.3 to 3 Hz, the more the slower.
+        # A hand moves at 0.3 to 3 Hz, and more at lower frequencies.
         cycles = np.maximum(1, np.round(self.period_s * np.array([0.31, 0.73, 1.3, 2.6])))
         axes = np.arange(3)[:, None]
         waves = np.sin(angle * (cycles + axes) + 2.4 * axes + 1.7 * cycles + 3.1 * offset)

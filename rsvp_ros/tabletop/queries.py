@@ -1,8 +1,8 @@
 """Questions about a view and their exact answers. numpy only.
 
-An answer is a set of things, or none of them, or *doubtful*: where people could argue, or where something that is only
-glimpsed could change the answer, no instruction is given. Every comparison therefore has a margin: what lies within it
-is neither right nor wrong.
+An answer is a set of things, which may be empty, or *doubtful*: where people could argue, or where something that is
+only glimpsed could change the answer, no instruction is given. Every comparison therefore has a margin: what lies
+within it is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from rsvp_ros.tabletop.layout import Layout
 from rsvp_ros.tabletop.view import ObjectView, View
 
 FARTHER = 1.4
-"""The nearest thing is the nearest where the second one is this many times farther away."""
+"""A thing counts as the nearest only if the next one is at least this many times as far away."""
 GAP_MARGIN = 0.02
-"""By outlines the second nearest must be farther by that factor and this, metres."""
+"""Measured between outlines, the next one must be farther by that factor plus this, metres."""
 SEEN_MARGIN = 0.01
-"""In the picture it must be farther by this, as if it lay across the line of sight, metres."""
+"""In the picture it must be farther by this, metres, as if the distance lay across the line of sight."""
 NEXT_GAP = 0.06
-"""Two things lie next to each other where less than this lies between them, metres …"""
+"""Two things lie next to each other if at most this lies between them, metres …"""
 APART_GAP = 0.20
-"""… and not next to each other where this or more does."""
+"""… and not next to each other if this or more does."""
 LARGER, LONGER, LARGER_IN_IMAGE = 1.5, 1.3, 1.2
-"""Factors of volume, of length and of pixels from which on people agree on what is larger."""
+"""Ratios of volume, of length and of pixels from which people agree on what is larger."""
 EDGE_MARGIN = 0.03
-"""Something is nearest to the table's edge where everything else is this much farther from it, metres."""
+"""Something counts as nearest to the table's edge only if everything else is this much farther from it, metres."""
 CLOSE_TO_EDGE = 0.06
-"""Only what is this near to the edge may be called near to it, metres."""
+"""Only what is within this distance of the edge may be called near it, metres."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Answer:
     ids: tuple[int, ...] = ()
     """Ascending; empty where nothing is meant."""
     doubt: str = ""
-    """Why people could argue; then `ids` is empty and says nothing."""
+    """Why people could argue, if they could; then `ids` is empty and means nothing."""
     anchors: tuple[int, ...] = ()
-    """The things that the question goes by ("left of the *bottle*"), in its order."""
+    """The things that the question refers to ("left of the *bottle*"), in its order."""
     candidates: tuple[int, ...] = ()
-    """The things among which it chooses ("the largest *book*"), in the order that it looks at."""
+    """The things among which it chooses ("the largest *book*"), in the order in which it considers them."""
 
     @property
     def certain(self) -> bool:
@@ -58,7 +58,7 @@ def doubtful(why: str) -> Answer:
 
 @dataclass(frozen=True)
 class Only:
-    """The one thing that fits a description. Several: doubtful."""
+    """The one thing that fits a description; doubtful if several do."""
 
     what: Description
 
@@ -153,7 +153,7 @@ class Extreme:
                 return (
                     a.volume >= LARGER * b.volume
                     and pixels(a) >= LARGER_IN_IMAGE * pixels(b)
-                    # A plate is wider than a teapot and a teapot higher: neither is the larger one
+                    # A plate is wider than a teapot, but a teapot is taller: neither is the larger one
                     and all(np.sort(a.dimensions) >= 0.9 * np.sort(b.dimensions))
                 )
             if self.measure == "tallest":
@@ -175,9 +175,9 @@ class Extreme:
 
 @dataclass(frozen=True)
 class Beside:
-    """What is to the "left", "right", "front" or "behind" of something.
+    """What is on one side of something: "left", "right", "front" or "behind".
 
-    Of any thing: the nearest on that side, where the next one is clearly farther. Of a described thing ("the mug left
+    For any thing: the nearest on that side, if the next one is clearly farther. For a described thing ("the mug left
     of the bottle"): the only one on that side.
     """
 
@@ -205,7 +205,7 @@ class Beside:
 class NextTo:
     """What lies next to something.
 
-    Of any thing: the nearest, where the second nearest is clearly farther. Of a described thing ("the mug next to the
+    For any thing: the nearest, if the second nearest is clearly farther. For a described thing ("the mug next to the
     book"): the only one next to it.
     """
 
@@ -276,7 +276,7 @@ class Between:
 
 @dataclass(frozen=True)
 class NearestEdge:
-    """What lies nearest to the edge of the table, where that edge is seen."""
+    """What lies nearest to the edge of the table, if that edge is in the image."""
 
     def answer(self, layout: Layout) -> Answer:
         if layout.glimpsed or not layout.things:
@@ -308,7 +308,7 @@ def _about(found: list[ObjectView], anchor: ObjectView) -> Answer:
 
 
 def _anchor(query: Query, layout: Layout) -> ObjectView | Answer:
-    """The one thing that a question goes by; or the answer to the whole question, doubtful or empty."""
+    """The one thing that a question refers to, or else the answer to the whole question, doubtful or empty."""
     found = query.answer(layout)
     if found.doubt or not found.ids:
         return Answer(doubt=found.doubt)
@@ -318,15 +318,15 @@ def _anchor(query: Query, layout: Layout) -> ObjectView | Answer:
 
 
 def _fits(layout: Layout, what: Description, thing: ObjectView) -> bool | None:
-    """Like `Description.holds`, and for what is only glimpsed never True."""
+    """Like `Description.holds`, but never True for what is only glimpsed."""
     if thing in layout.glimpsed:
         return None if what.might_hold(thing) else False
     return what.holds(thing)
 
 
 def _is_nearest(layout: Layout, nearest: ObjectView, anchor: ObjectView, rivals: list[ObjectView]) -> bool:
-    """Whether one thing is clearly nearer to another than all its rivals: by their middles, by their outlines and in
-    the picture, where something farther away on the table may touch it."""
+    """Whether `nearest` is clearly nearer to `anchor` than all its rivals: by their middles, by their outlines and in
+    the picture, where something farther away on the table may seem to touch the anchor."""
     distance, gap = layout.distance(nearest, anchor), layout.gap(nearest, anchor)
     return all(
         layout.distance(o, anchor) >= FARTHER * distance

@@ -1,11 +1,11 @@
 """Views and instructions in the format of ReasonSeg (LISA, CVPR 2024): NAME.jpg beside NAME.json.
 
 The JSON holds `text`, `is_sentence` and labelme's `shapes`. LISA's reader draws the shapes from the largest to the
-smallest, border included, and everything that is drawn is target (or, by its label, ignored): a shape cannot take away
-what another has drawn. So what has a hole is cut in two through the hole, and the pixels come back exactly.
+smallest, borders included, and everything drawn is target (or ignored, if its label says so): a shape cannot erase what
+another has drawn. So a region with a hole is cut in two through the hole, and the pixels come back exactly.
 
-ReasonSeg has one mask an image. Here each instruction has its own NAME, and the images of a view are one file with
-several names where the file system allows it.
+ReasonSeg has one mask per image. Here each instruction has its own NAME, and the images of a view are one file with
+several names (hard links) if the file system allows it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rsvp_ros.tabletop.view_files import instruction_to_json, write_json
 
 
 def polygons(mask: np.ndarray) -> list[np.ndarray]:
-    """A bool mask H x W as polygons, N x 2 int x, y of pixels, that cover exactly it when drawn with their borders.
+    """A bool mask H x W as polygons, N x 2 int (x, y of pixels), that cover it exactly when drawn with their borders.
 
-    A polygon goes along the middles of the outermost pixels that still belong to it; no polygon has a hole.
+    A polygon runs through the middles of the outermost pixels that still belong to it; no polygon has a hole.
     """
     result: list[np.ndarray] = []
     pieces = [(np.ascontiguousarray(mask, np.uint8), (0, 0))]
@@ -39,10 +39,10 @@ def polygons(mask: np.ndarray) -> list[np.ndarray]:
                 continue
             if hole < 0:
                 points = contour[:, 0] + (x, y)
-                # labelme wants three corners, also of a dot and of a line.
+                # labelme wants three corners, even for a dot or a line.
                 result.append(np.concatenate((points, np.repeat(points[-1:], max(0, 3 - len(points)), 0))))
                 continue
-            # Alone, then cut at the hole's middle: each half has fewer holes.
+            # Isolate the region, then cut it at the hole's middle: each half has fewer holes.
             left, top, width, height = cv2.boundingRect(contour)
             part = cv2.connectedComponents(piece, connectivity=8)[1]
             part = part[top : top + height, left : left + width] == part[tuple(contour[0, 0, ::-1])]
@@ -58,8 +58,8 @@ def annotation(view: View, instruction: Instruction, about: dict) -> dict:
     """The content of NAME.json.
 
     Args:
-        about: where it comes from (split, seed, …); kept beside ReasonSeg's own keys, with language, kind, targets and
-            chain of thought, under "tabletop".
+        about: where it comes from (split, seed, …); kept under "tabletop" beside ReasonSeg's own keys, with language,
+            kind, targets and chain of thought.
     """
     shapes = [
         {
@@ -74,7 +74,7 @@ def annotation(view: View, instruction: Instruction, about: dict) -> dict:
     ]
     return {
         "text": [instruction.text],
-        # A phrase is put into a question by LISA ("What is … in this image?"), a sentence is left as it is.
+        # LISA puts a phrase into a question ("What is … in this image?") and leaves a sentence as it is.
         "is_sentence": instruction.text.rstrip().endswith((".", "?", "!", "。", "？", "！")),
         "shapes": shapes,
         "imageHeight": view.camera.height,
@@ -95,10 +95,10 @@ def explanation(image_name: str, instruction: Instruction) -> dict:
 def write_annotations(
     folder: Path, name: str, image: Path, view: View, instructions: Sequence[Instruction], about: dict
 ) -> list[dict]:
-    """Write NAME_<k>.json and NAME_<k>.jpg for each instruction; their explanations. Raises OSError.
+    """Write NAME_<k>.json and NAME_<k>.jpg for each instruction; returns their explanations. Raises OSError.
 
     Args:
-        image: the view's JPEG, of which NAME_<k>.jpg becomes another name, or a copy.
+        image: the view's JPEG; NAME_<k>.jpg becomes another name for it, or a copy.
     """
     explanations = []
     for k, instruction in enumerate(instructions):
@@ -114,7 +114,7 @@ def _link(source: Path, target: Path) -> None:
         if os.path.samefile(source, target):
             return
         target.unlink()
-    with contextlib.suppress(OSError):  # a file system without hard links, or another one
+    with contextlib.suppress(OSError):  # no hard links on this file system, or the target is on another one
         os.link(source, target)
         return
     write_whole(target, source.read_bytes())

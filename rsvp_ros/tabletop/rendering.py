@@ -1,4 +1,4 @@
-"""MuJoCo without a screen: which OpenGL it draws with, and images, depths and ids out of it.
+"""MuJoCo without a screen: the choice of OpenGL to draw with, and the images, depths and ids drawn.
 
 MuJoCo reads MUJOCO_GL once, so everything in this package that needs MuJoCo gets it from `load_mujoco`.
 """
@@ -23,9 +23,9 @@ BACKENDS = {"egl": "libegl1 libegl-mesa0 libopengl0 libgl1-mesa-dri", "osmesa": 
 """Ways to draw without a screen and the Debian packages that they need; the first that works is taken."""
 
 NEAR, FAR = 0.05, 30.0
-"""What a camera sees, metres along its axis."""
+"""Nearest and farthest that a camera sees, metres along its axis."""
 SAMPLES = 4
-"""Of each pixel's colour. Depth and ids are of the middle of the pixel."""
+"""Samples per pixel for the colour. Depth and ids are those at the middle of the pixel."""
 SHADOW_MAP = 1024
 """Side of a light's shadow map, pixels, for images up to 400 pixels wide; twice that for larger ones."""
 
@@ -33,8 +33,8 @@ SHADOW_MAP = 1024
 def _load_triton() -> None:
     """If torch has brought Triton along, load it before Mesa's software driver.
 
-    Each has an LLVM of its own, and Triton, which torch imports where it makes an optimiser or compiles, crashes the
-    process if it comes second.
+    Each has an LLVM of its own, and if Triton is loaded second, it crashes the process. torch imports it when it makes
+    an optimiser or compiles.
     """
     with contextlib.suppress(ImportError):
         importlib.import_module("triton")
@@ -51,7 +51,7 @@ def _library(*names: str) -> ctypes.CDLL | None:
 
 
 def _egl_works() -> bool:
-    """Whether EGL is installed and starts on one of its devices: libEGL alone only hands on to drivers."""
+    """Whether EGL is installed and starts on one of its devices: libEGL itself only dispatches to drivers."""
     egl = _library("libEGL.so.1", "libEGL.so")
     if egl is None:
         return False
@@ -85,7 +85,7 @@ def choose_backend() -> str:
     """Returns "egl" or "osmesa": what MUJOCO_GL says, else what works here.
 
     Raises:
-        ConfigurationError: MUJOCO_GL names neither, or what it takes is not installed.
+        ConfigurationError: MUJOCO_GL names neither, or what is needed is not installed.
     """
     _load_triton()
     wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
@@ -118,7 +118,7 @@ def load_mujoco() -> ModuleType:
         ConfigurationError: MuJoCo or a library to draw with is not installed.
     """
     os.environ["MUJOCO_GL"] = choose_backend()
-    os.environ["PYOPENGL_PLATFORM"] = os.environ["MUJOCO_GL"]  # a parent process may have left another
+    os.environ["PYOPENGL_PLATFORM"] = os.environ["MUJOCO_GL"]  # a parent process may have set another
     try:
         return importlib.import_module("mujoco")
     except ImportError as error:
@@ -131,7 +131,7 @@ _contexts = threading.local()
 
 
 def make_current() -> None:
-    """Make this thread's OpenGL context the current one; it is made at its first use and kept while the thread lives.
+    """Make this thread's OpenGL context current; it is created at first use and kept while the thread lives.
 
     Raises:
         ConfigurationError: MuJoCo or a library to draw with is not installed, or OpenGL does not start.
@@ -141,7 +141,7 @@ def make_current() -> None:
         backend = os.environ["MUJOCO_GL"]
         try:
             _contexts.context = importlib.import_module(f"mujoco.{backend}").GLContext(64, 64)
-        except Exception as error:  # PyOpenGL raises whatever it met: AttributeError, ImportError, its own errors
+        except Exception as error:  # PyOpenGL raises anything: AttributeError, ImportError, its own errors
             others = " or ".join(name for name in BACKENDS if name != backend)
             raise ConfigurationError(
                 f"OpenGL by {backend} does not start ({error}): sudo apt install {BACKENDS[backend]}, "
@@ -153,7 +153,7 @@ def make_current() -> None:
 
 
 def _free_context() -> None:
-    """While Python is whole: PyOpenGL cannot free anything once it is being taken down."""
+    """Called while Python is still intact: PyOpenGL cannot free anything once the interpreter is shutting down."""
     _contexts.context.free()
     del _contexts.context
 
@@ -221,7 +221,7 @@ class Renderer:
         return color[::-1], depth[::-1]
 
     def image(self, data, camera: Camera, groups: tuple[int, ...]) -> np.ndarray:
-        """uint8 H x W x 3 RGB of the geoms in some of MuJoCo's groups."""
+        """uint8 H x W x 3 RGB, of the geoms in these MuJoCo groups."""
         return np.ascontiguousarray(self._draw(data, camera, groups, False)[0])
 
     def geoms(self, data, camera: Camera, groups: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""COCO's run-length encoding of masks: a mask column by column as the lengths of its runs. numpy only."""
+"""COCO's run-length encoding of masks: the lengths of a mask's runs, column by column. numpy only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def run_lengths(mask: np.ndarray) -> np.ndarray:
 def encode(mask: np.ndarray) -> dict:
     """A bool mask H x W as COCO's `segmentation`: {"size": [H, W], "counts": compressed text}.
 
-    A count from the fourth on is written as its difference to the one two before it; each number in groups of five
-    bits, the lowest first, with a sixth bit where more follow, as characters from "0" on.
+    From the fourth on, a count is written as its difference from the one two before it. Each number is split into
+    groups of five bits, the lowest first, with a sixth bit set if more follow, written as characters from "0" on.
     """
     counts = run_lengths(mask).tolist()
     text = []
@@ -36,7 +36,7 @@ def encode(mask: np.ndarray) -> dict:
 def decode(segmentation: dict) -> np.ndarray:
     """The bool mask H x W of a `segmentation` whose counts are compressed text or a list of run lengths.
 
-    Raises ValueError where the counts do not fill the mask.
+    Raises ValueError if the counts do not fill the mask.
     """
     height, width = segmentation["size"]
     counts = segmentation["counts"]

@@ -1,4 +1,4 @@
-"""Rotations as matrices, float64 3 x 3, and as unit quaternions w, x, y, z (MuJoCo's order; ROS messages name them)."""
+"""Rotations as float64 3 x 3 matrices and as unit quaternions w, x, y, z (MuJoCo's order; ROS messages name them)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Quaternion = tuple[float, float, float, float]
 
 
 def matrix_of(quaternion: Quaternion) -> np.ndarray:
-    """The rotation of a quaternion of length 1."""
+    """The rotation matrix of a unit quaternion."""
     w, x, y, z = quaternion
     return np.array(
         [
@@ -23,7 +23,7 @@ def matrix_of(quaternion: Quaternion) -> np.ndarray:
 
 
 def quaternion_of(turn: np.ndarray) -> Quaternion:
-    """Of a rotation matrix; the greatest of the four is positive."""
+    """The quaternion of a rotation matrix; its component of greatest magnitude is positive."""
     w, x, y, z = (
         np.sqrt(max(0.0, 1 + a * turn[0, 0] + b * turn[1, 1] + c * turn[2, 2])) / 2
         for a, b, c in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1))
@@ -48,13 +48,13 @@ def quaternion_of(turn: np.ndarray) -> Quaternion:
 
 
 def matrix_about(axis: Sequence[float], angle: float) -> np.ndarray:
-    """By an angle, radians, about an axis of any length (Rodrigues)."""
+    """The rotation by an angle, radians, about an axis of any length (Rodrigues)."""
     x, y, z = np.asarray(axis, float) / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def matrix_of_turn(turn: Sequence[float]) -> np.ndarray:
-    """About an axis by its length, radians."""
+    """The rotation about the vector `turn` by its length, radians."""
     angle = float(np.linalg.norm(turn))
     return matrix_about(turn, angle) if angle else np.eye(3)

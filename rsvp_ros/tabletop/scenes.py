@@ -1,6 +1,6 @@
-"""What a scene holds: things, table, room, lights, cameras, all drawn from its split and seed. numpy only.
+"""What a scene holds: things, table, room, lights, cameras, all sampled from its split and seed. numpy only.
 
-Nothing here has been dropped or drawn yet: `world.World` does both.
+Nothing here has been dropped or rendered yet: `world.World` does both.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rsvp_ros.tabletop.view import Camera
 OBJECTS = (3, 12)
 """How many things a scene has, at least and at most."""
 MOST = 24
-"""More things than this no table has room for."""
+"""No table has room for more things than this."""
 GAP = 0.006
-"""Between the boxes around two things before they are dropped, metres."""
+"""Gap between the boxes around two things before they are dropped, metres."""
 DROP = 0.002
-"""Height above what a thing is put on, metres."""
+"""Height from which a thing is dropped onto the table, metres."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ObjectSpec:
     """The main colour, 0 to 1."""
     shape_seed: int
     position: tuple[float, float, float]
-    """Of the middle of the box around it, world, metres."""
+    """Middle of the box around it, world, metres."""
     quaternion: Quaternion
     """w, x, y, z: world from object."""
 
@@ -78,17 +78,17 @@ class RoomSpec:
 
     texture_seed: int
     wall: float | None
-    """Distance of the wall behind the table, metres; None: there is none, but a sky."""
+    """Distance from the table to the wall behind it, metres; None: no wall, only the sky."""
     sky: tuple[tuple[float, float, float], tuple[float, float, float]]
     """RGB at the zenith and at the horizon."""
 
 
 @dataclass(frozen=True)
 class LightSpec:
-    """A far light."""
+    """A distant light."""
 
     direction: tuple[float, float, float]
-    """In which it shines."""
+    """The direction in which it shines."""
     diffuse: tuple[float, float, float]
     specular: float
     shadow: bool
@@ -101,10 +101,10 @@ class CameraSpec:
     eye: tuple[float, float, float]
     target: tuple[float, float, float]
     fovy: float
-    """Degrees from the image's top to its bottom."""
+    """Angle from the image's top to its bottom, degrees."""
 
     def camera(self, width: int, height: int) -> Camera:
-        """With images of this size."""
+        """The camera, with images of this size."""
         f = height / 2 / np.tan(np.radians(self.fovy) / 2)
         return Camera(width, height, float(f), look_at(self.eye, self.target))
 
@@ -115,19 +115,19 @@ class SensorSpec:
 
     seed: int
     exposure: float
-    """Factor of the brightness."""
+    """Factor on the brightness."""
     white_balance: tuple[float, float, float]
-    """Factors of red, green and blue."""
+    """Factors on red, green and blue."""
     vignetting: float
     """Share of the light that a corner loses."""
     defocus: float
-    """Sigma, in thousandths of the image's width."""
+    """Sigma of the blur, in thousandths of the image's width."""
     motion: tuple[float, float]
-    """Along x and y, in thousandths of the image's width."""
+    """Motion blur along x and y, in thousandths of the image's width."""
     noise: float
     """Standard deviation at mid grey, in 255ths."""
     quality: int
-    """Of the JPEG, 1 to 100."""
+    """JPEG quality, 1 to 100."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class SceneSpec:
     room: RoomSpec
     lights: tuple[LightSpec, ...]
     ambient: tuple[float, float, float]
-    """What light comes from everywhere, RGB."""
+    """The light that comes from everywhere, RGB."""
     cameras: tuple[CameraSpec, ...]
     """The first is the scene's own, the others look at it from elsewhere."""
     sensor: SensorSpec
@@ -172,7 +172,7 @@ def _colors(split: Split, kind: str) -> list[str]:
 
 
 def _draw_looks(split: Split, rng: np.random.Generator, count: int) -> list[_Look]:
-    """Kinds with colours that need reasoning to be told apart: some share the kind, some the colour, some a group."""
+    """Kinds with colours that take reasoning to tell apart: some share the kind, some the colour, some a group."""
     looks: list[_Look] = []
 
     def add(kind: str, color: str | None = None) -> None:
@@ -206,7 +206,7 @@ def _draw_looks(split: Split, rng: np.random.Generator, count: int) -> list[_Loo
 
 
 def _turned(quaternion: Quaternion, yaw: float) -> Quaternion:
-    """Turned about the world's z, radians."""
+    """The rotation, turned further about the world's z by `yaw`, radians."""
     c, s = np.cos(yaw / 2), np.sin(yaw / 2)
     w, x, y, z = quaternion
     return float(c * w - s * z), float(c * x - s * y), float(c * y + s * x), float(c * z + s * w)
@@ -238,7 +238,7 @@ class _Footprint:
 def _draw_objects(split: Split, seed: int, count: int, table: TableSpec) -> tuple[ObjectSpec, ...]:
     rng = split.generator(seed, "objects")
     looks = _draw_looks(split, rng, count)
-    area = rng.choice([0.012, 0.03, 0.055], p=[0.35, 0.35, 0.3])  # square metres for each thing: a heap, or a spread
+    area = rng.choice([0.012, 0.03, 0.055], p=[0.35, 0.35, 0.3])  # square metres per thing: from a heap to a spread
     side = np.sqrt(area * count)
     table_half = np.array([table.width, table.depth]) / 2
     spread = np.minimum([0.7 * side, 0.5 * side], table_half - 0.03)
@@ -260,14 +260,14 @@ def _draw_objects(split: Split, seed: int, count: int, table: TableSpec) -> tupl
             spot = np.clip(middle + rng.uniform(-1, 1, 2) * reach, -table_half + 0.03, table_half - 0.03)
             if index in edgy:
                 axis = int(rng.integers(2))
-                nearer = -1 if axis == 1 or spot[0] < 0 else 1  # the far edge is seldom seen as one
+                nearer = -1 if axis == 1 or spot[0] < 0 else 1  # the far edge is seldom recognised as an edge
                 spot[axis] = nearer * (table_half[axis] - rng.uniform(0.02, 0.05))
             turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
             footprint = _Footprint(spot + turn @ ((low + high) / 2), (high - low) / 2 + GAP / 2, yaw)
             if not any(footprint.overlaps(other) for other in placed):
                 break
         else:
-            continue  # a table that is full stays so
+            continue  # no room left: leave the thing out
         placed.append(footprint)
         ends = COLORS[look.color]
         share = rng.random()
@@ -319,7 +319,7 @@ def _draw_room(split: Split, seed: int) -> RoomSpec:
 
 
 def _draw_lights(split: Split, seed: int) -> tuple[tuple[LightSpec, ...], tuple[float, float, float]]:
-    """Nearly white, and as bright together as lets colours keep their names; and the light from everywhere."""
+    """Nearly white lights, together not too bright for colours to keep their names, and the light from everywhere."""
     rng = split.generator(seed, "lights")
     count = int(rng.integers(1, 4))
     total = rng.uniform(0.55, 0.68)
@@ -337,7 +337,7 @@ def _draw_lights(split: Split, seed: int) -> tuple[tuple[LightSpec, ...], tuple[
                 direction=tuple(map(float, down)),
                 diffuse=tuple(map(float, color * share)),
                 specular=float(rng.uniform(0.2, 0.5)) * float(share / total),
-                shadow=index == 0,  # each shadow costs as much as a picture
+                shadow=index == 0,  # each shadow costs as much as an image
             )
         )
     return tuple(lights), tuple(map(float, rng.uniform(0.48, 0.56) * (1 + rng.uniform(-0.03, 0.03, 3))))
@@ -350,7 +350,7 @@ def _share_inside(camera: CameraSpec, points: np.ndarray) -> float:
 
 
 def _draw_cameras(split: Split, seed: int, objects: tuple[ObjectSpec, ...], count: int = 3) -> tuple[CameraSpec, ...]:
-    """Round the things, the first mostly from the near side; most things are inside each image."""
+    """Cameras around the things, the first mostly on the near side; most things are inside each image."""
     rng = split.generator(seed, "cameras")
     points = np.array([thing.position for thing in objects])
     middle = (points.max(0) + points.min(0)) / 2
@@ -360,7 +360,7 @@ def _draw_cameras(split: Split, seed: int, objects: tuple[ObjectSpec, ...], coun
         for attempt in range(30):
             azimuth = np.radians(-90) + (rng.normal(0, 0.45) if index == 0 else rng.uniform(-1.7, 1.7))
             elevation = np.radians(30 + 35 * rng.beta(1.0, 1.6))
-            distance = min(rng.uniform(0.55, 0.8) + 0.015 * attempt, 1.1)  # as near as lets most be seen
+            distance = min(rng.uniform(0.55, 0.8) + 0.015 * attempt, 1.1)  # as near as possible with most in view
             direction = (
                 np.cos(elevation) * np.cos(azimuth),
                 np.cos(elevation) * np.sin(azimuth),
@@ -394,13 +394,13 @@ def _draw_sensor(split: Split, seed: int) -> SensorSpec:
 
 
 def sample_scene(split: Split, seed: int, objects: tuple[int, int] | None = None) -> SceneSpec:
-    """The scene of a split with this seed, not negative.
+    """The scene of a split with this seed (0 or more).
 
     Args:
-        objects: how many things it has, at least and at most; OBJECTS where None. A full table holds fewer.
+        objects: how many things it has, at least and at most; None: OBJECTS. A full table may hold fewer.
 
     Raises:
-        ConfigurationError: a seed or a number of things that cannot be.
+        ConfigurationError: the seed or the number of things is out of range.
     """
     low, high = objects or OBJECTS
     if seed < 0 or not 1 <= low <= high <= MOST:

@@ -1,4 +1,4 @@
-"""What a real camera does to an image, mildly. numpy and OpenCV only."""
+"""What a real camera does to an image, in mild form. numpy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def expose(image: np.ndarray, spec: SensorSpec, rng: np.random.Generator) -> np.
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     seen *= ((1 - spec.vignetting * (x * x + y * y) / 2) * spec.exposure)[..., None]
     seen *= np.array(spec.white_balance, np.float32)
-    # Photons are counted: bright pixels vary more, though a smaller share of themselves
+    # Photon noise: bright pixels vary more, but less in proportion to their brightness
     deviation = spec.noise * np.sqrt(np.clip(seen, 0, 255) / 128 + 0.1)
     seen += rng.standard_normal(seen.shape, dtype=np.float32) * deviation
     pixels = np.clip(seen + 0.5, 0, 255).astype(np.uint8)

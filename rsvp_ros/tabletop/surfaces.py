@@ -1,4 +1,4 @@
-"""What the parts of things are coloured with: one colour, or a small picture drawn for it. numpy and OpenCV only."""
+"""What the parts of things are coloured with: one colour, or a picture drawn for the part. numpy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rsvp_ros.textures import fractal_noise
 Color = tuple[float, float, float]
 
 SIDE = 128
-"""Side of a picture, pixels: what a thing shows in an image is rarely more."""
+"""Side of a picture, pixels: a thing in an image rarely shows more detail."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Paint:
     image: np.ndarray | None
     """uint8 H x W x 3 RGB, laid over the part's texcoords: the first row is v = 0."""
     specular: float
-    """0 to 1, as MuJoCo's materials have it."""
+    """0 to 1, as in MuJoCo's materials."""
     shininess: float
 
 
@@ -64,10 +64,10 @@ _FIXED: dict[str, tuple[Color, str]] = {
 def paint(kind: str, role: str, rgb: Color, pattern: str, material: str, rng: np.random.Generator) -> Paint:
     """How the parts of one role look on a thing of a kind, whose main colour is `rgb` (0 to 1).
 
-    `pattern` and `material` are the thing's, see `kinds.Kind`. Call it once a role: it draws from `rng`.
+    `pattern` and `material` are the thing's, see `kinds.Kind`. Call it once per role: it draws from `rng`.
     """
     if role == "head" and material == "wood":
-        role = "main"  # a wooden spoon is of one piece
+        role = "main"  # a wooden spoon is all one piece
     if role == "main":
         return _main(kind, rgb, pattern, material, rng)
     if role == "trim":
@@ -133,13 +133,13 @@ def _brightness(rgb: Color) -> float:
 
 
 def _contrasting(rgb: Color, rng: np.random.Generator) -> Color:
-    """White or black or a grey, well apart from a colour: no second colour that could be taken for the thing's."""
+    """White, black or a grey that contrasts with a colour: no second colour that could be taken for the thing's."""
     level = rng.uniform(0.03, 0.12) if _brightness(rgb) > 0.55 else rng.uniform(0.86, 0.95)
     return (level, level, level)
 
 
 def _second(rgb: Color) -> Color:
-    """For patterns: white on a colour, a dark grey on yellow, a mid grey on white."""
+    """The second colour of a pattern: white on a colour, a dark grey on yellow, a mid grey on white."""
     return (0.94, 0.94, 0.92) if _brightness(rgb) < 0.70 else (0.26, 0.27, 0.30) if rgb[2] < 0.5 else (0.48, 0.50, 0.53)
 
 
@@ -160,11 +160,11 @@ def _shade(rgb: Color, gain: np.ndarray) -> np.ndarray:
 
 
 _ASPECTS = {"mug": 2.8, "cup": 2.5, "bowl": 6.0, "teapot": 3.8, "can": 2.0, "candle": 1.2, "ball": 2.0}
-"""Of things turned on a lathe: how much longer the way around them is than their height."""
+"""For things turned on a lathe: how many times their height the way around them is."""
 
 
 def _patterned(kind: str, rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
-    """Stripes, dots or checks; the main colour has more than half of it."""
+    """Stripes, dots or checks; the main colour covers more than half."""
     second = np.array(_bytes(_second(rgb)))
     aspect = _ASPECTS.get(kind, 1.0)
     image = _sheet(rgb, SIDE, round(SIDE * aspect)) if kind in _ASPECTS else _sheet(rgb, 2 * SIDE, 2 * SIDE)
@@ -188,7 +188,7 @@ def _patterned(kind: str, rgb: Color, pattern: str, rng: np.random.Generator) ->
 
 
 def _dots(image: np.ndarray, kind: str, color: list[int], rng: np.random.Generator) -> None:
-    """Rows of dots, every other one shifted by half."""
+    """Rows of dots, every other row shifted by half a spacing."""
     height, width = image.shape[:2]
     rows, low, high = {
         "ball": (5, 0.0, 1.0),
@@ -249,19 +249,19 @@ def _mottled(rgb: Color, depth: float, rng: np.random.Generator, roughness: floa
 
 
 def _endless(cells: np.ndarray) -> np.ndarray:
-    """Cells smoothed to SIDE x SIDE, without a seam where the picture meets itself around a thing."""
+    """Cells smoothly enlarged to SIDE x SIDE, without a seam where the picture meets itself around a thing."""
     wide = np.concatenate((cells, cells, cells), 1)
     return cv2.resize(wide, (3 * SIDE, SIDE), interpolation=cv2.INTER_CUBIC)[:, SIDE : 2 * SIDE]
 
 
 def _grain(rgb: Color, rng: np.random.Generator) -> np.ndarray:
-    """Wood, its grain along u."""
+    """Wood with its grain along u."""
     grain = _endless(rng.random((SIDE // 3, 4), dtype=np.float32))
     return _shade(rgb, 0.78 + 0.44 * grain * (0.7 + 0.3 * fractal_noise(rng, SIDE, 0.5)))
 
 
 def _brushed(rgb: Color, rng: np.random.Generator) -> np.ndarray:
-    """Bare metal: bright and dark bands, as a room is mirrored in it, with fine scratches along them."""
+    """Bare metal: bright and dark bands, as if it mirrored a room, with fine scratches along them."""
     bands = _endless(rng.random((5, 4), dtype=np.float32))
     scratches = _endless(rng.random((SIDE, 4), dtype=np.float32))
     return _shade(rgb, 0.62 + 0.58 * bands + 0.10 * (scratches - 0.5))
@@ -282,11 +282,11 @@ def _pores(rgb: Color, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-# Skins: v runs from the bottom to the top, from the first end to the second
+# Skins: v runs from the bottom to the top, or from the first end to the second
 
 
 def _peel(rgb: Color, rng: np.random.Generator) -> np.ndarray:
-    """Of citrus: many small dimples."""
+    """Citrus peel: many small dimples."""
     field = rng.random((SIDE, 2 * SIDE), dtype=np.float32)
     field = cv2.GaussianBlur(field, (0, 0), 1.4)
     field = (field - field.mean()) / field.std()
@@ -295,7 +295,7 @@ def _peel(rgb: Color, rng: np.random.Generator) -> np.ndarray:
 
 
 def _apple(rgb: Color, rng: np.random.Generator) -> np.ndarray:
-    """Streaks from the stem down; around the stem it is greener."""
+    """Streaks from the stem down; greener around the stem."""
     height, width = SIDE, 2 * SIDE
     streaks = cv2.resize(_endless(rng.random((9, 90), dtype=np.float32)), (width, height))
     broad = cv2.resize(fractal_noise(rng, SIDE, 0.4), (width, height))
@@ -355,7 +355,7 @@ _SKINS = {"apple": _apple, "pear": _pear, "banana": _banana, "carrot": _carrot}
 def _lines(
     image: np.ndarray, top: float, bottom: float, rows: int, color: tuple[int, int, int], rng: np.random.Generator
 ) -> None:
-    """Bars for small print, centred, at these shares of the height."""
+    """Centred bars that stand for small print, between these shares of the height."""
     height, width = image.shape[:2]
     step = (bottom - top) * height / rows
     for row in range(rows):
@@ -365,7 +365,7 @@ def _lines(
 
 
 def _label(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
-    """Around a bottle: twice the same, as it is seen from one side only."""
+    """Around a bottle: the same panel again and again, as it is seen from one side only."""
     ground = (0.95, 0.95, 0.93) if _brightness(rgb) < 0.72 else (0.30, 0.34, 0.42)
     image = _sheet(ground, SIDE, 3 * SIDE)
     ink = _bytes(tuple(c * 0.9 for c in rgb)) if _brightness(rgb) < 0.72 else (235, 235, 230)
@@ -380,7 +380,7 @@ def _label(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _emblem(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
-    """On a can: a disc or a band in white, writing on it; the rest is the can's own colour."""
+    """On a can: a white disc or band with writing on it; the rest is the can's own colour."""
     image = _sheet(rgb)
     light = _bytes(_second(rgb))
     if rng.random() < 0.5:
@@ -440,7 +440,7 @@ def _screen(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _polarity(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
-    """A plus and a lightning."""
+    """A plus sign and a lightning bolt."""
     image = _sheet(rgb)
     light = _bytes(_second(rgb))
     cv2.line(image, (64, 12), (64, 40), light, 8)
@@ -451,7 +451,7 @@ def _polarity(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _strip(rgb: Color, pattern: str, rng: np.random.Generator) -> np.ndarray:
-    """Packing tape: brown, or clear on white."""
+    """Packing tape: brown, or nearly clear."""
     color = (0.78, 0.66, 0.46) if _brightness(rgb) > 0.65 or rng.random() < 0.5 else (0.86, 0.84, 0.80)
     return _mottled(color, 0.06, rng, 0.5)
 

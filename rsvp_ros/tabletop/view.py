@@ -16,7 +16,7 @@ from rsvp_ros.tabletop.kinds import THIN
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole camera without distortion and where it is."""
+    """A pinhole camera without distortion, and where it is."""
 
     width: int
     height: int
@@ -65,21 +65,21 @@ class ObjectView:
     material: str
     """"ceramic", "wood", …: see `kinds.Kind.materials`."""
     dimensions: tuple[float, float, float]
-    """Of the box around it in its own frame, metres, as it stands upright: x, y, z."""
+    """Size of the box around it in its own frame, as it stands upright: x, y, z, metres."""
     world_from_object: np.ndarray
     """float64 4 x 4; the object's origin is the middle of the box around it."""
     upright: bool
     """Whether its own z axis points up, within 30 degrees: a standing can, not a lying one."""
     box: Box | None
-    """Around what is visible of it, pixels, half-open; None where nothing is."""
+    """Around what is visible of it, pixels, half-open; None if nothing is."""
     area: int
     """Visible pixels."""
     visible: float
     """0 to 1: the share of its pixels in this image that nothing hides. What lies outside the image does not count."""
     inside: float
-    """0 to 1: how much of it lies inside the image, by its silhouette's surrounding box."""
+    """0 to 1: how much of it lies inside the image, by the box around its silhouette."""
     full_mask: np.ndarray | None = None
-    """bool H x W: what would be visible of it if it were alone; None where it was not asked for."""
+    """bool H x W: what would be visible of it if it were alone; None if it was not asked for."""
 
     @property
     def position(self) -> np.ndarray:
@@ -109,7 +109,7 @@ class View:
     """uint8 H x W: which object is seen in a pixel; 0: none of them."""
     camera: Camera
     objects: tuple[ObjectView, ...]
-    """All of the scene, also those that are hidden or outside the image."""
+    """All of the scene, including those that are hidden or outside the image."""
     table: tuple[float, float]
     """Width (x) and depth (y) of the table's top, metres."""
     stamp_ns: int = 0
@@ -127,7 +127,7 @@ class View:
 
     @property
     def things(self) -> tuple[ObjectView, ...]:
-        """The objects that a person would name: enough of them is seen."""
+        """The objects that a person would name, as enough of them is seen."""
         return tuple(
             o
             for o in self.objects
@@ -138,7 +138,7 @@ class View:
 
     @property
     def glimpsed(self) -> tuple[ObjectView, ...]:
-        """Objects of which something is seen, but too little to name them: no instruction's answer may hang on them."""
+        """Objects that are seen, but too little of them to name them: no instruction's answer may depend on them."""
         named = {o.id for o in self.things}
         return tuple(o for o in self.objects if o.area > 0 and o.id not in named)
 
@@ -146,6 +146,6 @@ class View:
 MIN_VISIBLE = 0.35
 """Share of a thing that must be seen for it to be named."""
 MIN_VISIBLE_THIN = 0.6
-"""The same of thin kinds: a handle alone does not tell a spoon from a fork."""
+"""The same for thin kinds: a handle alone does not tell a spoon from a fork."""
 MIN_AREA = 60 / (320 * 240)
-"""Share of the image that it must cover."""
+"""Share of the image that a thing must cover for it to be named."""

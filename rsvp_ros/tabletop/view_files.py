@@ -1,7 +1,7 @@
 """One view of the tabletop on disk: colour, depth, which object is where, and the rest of the truth as JSON. No MuJoCo.
 
-`rsvp tabletop render` writes one, `rsvp tabletop export` many. What is read back is what was written, but for the depth
-in whole millimetres and, in a JPEG, the colours.
+`rsvp tabletop render` writes one, `rsvp tabletop export` many. What is read back is what was written, except that
+depth is in whole millimetres and JPEG changes the colours slightly.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class ViewFiles:
-    """Where the parts of a view lie."""
+    """Where the files of a view are."""
 
     image: Path
-    """Colour: PNG, or JPEG by its suffix ".jpg"."""
+    """Colour: PNG, or JPEG if its suffix is ".jpg"."""
     depth: Path
-    """PNG of 16 bits, millimetres along the optical axis; 0: unknown (ROS: 16UC1)."""
+    """16-bit PNG, millimetres along the optical axis; 0: unknown (ROS: 16UC1)."""
     ids: Path
-    """PNG of 8 bits, the object in each pixel; 0: none."""
+    """8-bit PNG: the object in each pixel; 0: none."""
     record: Path
-    """JSON: camera, objects, instructions; written last, so where it is, all is."""
+    """JSON: camera, objects, instructions; written last, so if it is there, everything is."""
 
     @property
     def there(self) -> bool:
@@ -46,12 +46,12 @@ class ViewFiles:
 
     @classmethod
     def alone(cls, folder: Path) -> ViewFiles:
-        """A folder for one view."""
+        """The files of the only view in a folder."""
         return cls(folder / "rgb.png", folder / "depth.png", folder / "ids.png", folder / "scene.json")
 
     @classmethod
     def among(cls, folder: Path, name: str) -> ViewFiles:
-        """A folder for many, a sub-folder for each part."""
+        """The files of one of many views in a folder, with a sub-folder for each part."""
         return cls(
             folder / "images" / f"{name}.jpg",
             folder / "depth" / f"{name}.png",
@@ -66,10 +66,10 @@ def write_view(
     instructions: Sequence[Instruction] = (),
     made_with: Mapping[str, object] | None = None,
 ) -> None:
-    """Write a view and what is said about it; folders are made. Raises OSError.
+    """Write a view and what is said about it; creates the folders. Raises OSError.
 
     Args:
-        made_with: options from which it can be made again (split, seed, …), JSON values; kept in the record.
+        made_with: options from which the view can be made again (split, seed, …), as JSON values; kept in the record.
     """
     colors = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
     write_whole(files.image, encoded(files.image.suffix, colors))
@@ -90,7 +90,7 @@ def write_view(
 
 
 def read_view(record: Path) -> tuple[View, list[Instruction]]:
-    """A view and what is said about it, from its JSON file. Raises OSError, InvalidImageError where it is damaged."""
+    """A view and what is said about it, from its JSON file. Raises OSError, InvalidImageError if it is damaged."""
     data = read_record(record)
     try:
         return _view(data, record), [_instruction_from_json(instruction) for instruction in data["instructions"]]
@@ -99,7 +99,7 @@ def read_view(record: Path) -> tuple[View, list[Instruction]]:
 
 
 def read_record(record: Path) -> dict:
-    """The JSON of a view. Raises OSError, InvalidImageError where it is damaged."""
+    """The JSON of a view. Raises OSError, InvalidImageError if it is damaged."""
     try:
         data = json.loads(record.read_text(encoding="utf-8"))
         data["made_with"].items()
@@ -109,7 +109,7 @@ def read_record(record: Path) -> dict:
 
 
 _NOT_OURS = (ValueError, KeyError, TypeError, IndexError, AttributeError)
-"""What reading raises where a file holds something else."""
+"""What reading raises if a file holds something else."""
 
 
 def _damaged(path: Path, record: Path) -> InvalidImageError:
@@ -160,12 +160,12 @@ def _instruction_from_json(data: dict) -> Instruction:
 
 
 def write_json(path: Path, data: object) -> None:
-    """In ASCII, so that a reader needs to know no encoding. Raises OSError."""
+    """In ASCII, so that readers need not know the encoding. Raises OSError."""
     write_whole(path, (json.dumps(data, separators=(",", ":")) + "\n").encode("ascii"))
 
 
 def encoded(suffix: str, image: np.ndarray) -> bytes:
-    """The content of an image file, by its suffix (".png", ".jpg"); colours are BGR."""
+    """The content of an image file in the format of `suffix` (".png", ".jpg"); colours are BGR."""
     quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY) if suffix == ".jpg" else ()
     return cv2.imencode(suffix, image, quality)[1].tobytes()
 

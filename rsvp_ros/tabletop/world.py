@@ -16,22 +16,22 @@ from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.surfaces import paint
 from rsvp_ros.tabletop.view import Camera, ObjectView, View
 
-# MuJoCo's groups of geoms: what is drawn together
+# MuJoCo's geom groups: each is shown or hidden as a whole
 ROOM, SEEN, SET_ASIDE, TOUCHED, GRIPPER = 0, 1, 2, 3, 4
 
 TIMESTEP = 0.004
 STILL = 0.02
-"""Slower than this (m/s and rad/s) for STILL_STEPS steps, a thing lies."""
+"""The scene has settled when everything stays slower than this (m/s and rad/s) for STILL_STEPS steps."""
 STILL_STEPS = 10
 MAX_STEPS = 400
 FALLING = 0.15
-"""Faster downwards than this at the end, m/s, a thing is on its way to the floor."""
+"""A thing that still moves down faster than this at the end, m/s, is on its way to the floor."""
 FLOOR = -0.74
-"""Height of the floor under the table's top, metres."""
+"""Height of the floor below the table top, metres."""
 THICKNESS = 0.03
-"""Of the table's top, metres."""
+"""Thickness of the table top, metres."""
 AFAR = (0.35, 0.35, 0.35, 1.0), 1.4
-"""Colour and emission of floor and wall: they shine a little, so shadows on them, specks among them, are faint."""
+"""Colour and emission of floor and wall: they glow a little, so shadows on them, stray specks included, are faint."""
 PARKED = (0.0, 0.0, -50.0)
 """Where no camera looks."""
 
@@ -39,7 +39,7 @@ PARKED = (0.0, 0.0, -50.0)
 class World:
     """A compiled scene: a context manager, to be used in the thread that made it.
 
-    Made, everything hangs just above the table, where the scene's spec puts it; `settle` lets it lie.
+    At first everything hangs just above the table, where the scene's spec puts it; `settle` lets it come to rest.
     """
 
     def __init__(self, spec: SceneSpec, size: tuple[int, int] = (320, 240)) -> None:
@@ -53,7 +53,7 @@ class World:
         self._mujoco = load_mujoco()
         self.spec = spec
         self.objects: dict[int, ObjectSpec] = {thing.id: thing for thing in spec.objects}
-        """By id; what falls off the table while it settles is gone from it."""
+        """By id; `settle` removes what has fallen off the table."""
         self._model = _compile(self._mujoco, spec)
         self._data = self._mujoco.MjData(self._model)
         model = self._model
@@ -63,7 +63,7 @@ class World:
         owner = np.zeros(model.nbody, np.uint8)
         for i, body in self._body.items():
             owner[body] = i
-        self._owner = np.append(owner[model.geom_bodyid], 0).astype(np.uint8)  # the last for "no geom", -1
+        self._owner = np.append(owner[model.geom_bodyid], 0).astype(np.uint8)  # the last entry stands for "no geom", -1
         self._painted = {
             i: np.flatnonzero((model.geom_bodyid == body) & (model.geom_group == SEEN))
             for i, body in self._body.items()
@@ -78,11 +78,11 @@ class World:
         self.close()
 
     def close(self) -> None:
-        """Free what OpenGL holds. Poses can still be read."""
+        """Free the OpenGL resources. Poses can still be read."""
         self._renderer.close()
 
     def settle(self, max_steps: int = MAX_STEPS) -> int:
-        """Let physics act until everything lies still, and take away what fell off the table. Returns the steps."""
+        """Let physics act until everything lies still, then remove what fell off the table. Returns the steps."""
         still, steps = 0, 0
         while steps < max_steps and still < STILL_STEPS:
             self._mujoco.mj_step(self._model, self._data)
@@ -90,7 +90,7 @@ class World:
             still = still + 1 if np.abs(self._data.qvel).max(initial=0) < STILL else 0
         for i in list(self.objects):
             dof = self._model.body_dofadr[self._body[i]]
-            if self._data.qvel[dof + 2] < -FALLING:  # the floor stops nothing
+            if self._data.qvel[dof + 2] < -FALLING:  # the floor stops nothing, so it never lands
                 self.place(i, _moved(PARKED))
                 del self.objects[i]
         self._data.qvel[:] = 0
@@ -109,7 +109,7 @@ class World:
         return poses
 
     def place(self, object_id: int, pose: np.ndarray) -> None:
-        """Put an object somewhere, world_from_object 4 x 4; no physics.
+        """Put an object at `pose`, world_from_object 4 x 4, without physics.
 
         Raises:
             KeyError: no such object.
@@ -122,8 +122,8 @@ class World:
         self._mujoco.mj_kinematics(self._model, self._data)
 
     def place_gripper(self, pose: np.ndarray | None) -> None:
-        """Put a robot's hand somewhere, world_from_gripper 4 x 4: z points from its forearm to its fingertips, x from
-        finger to finger, and the origin is between the tips. None takes it away."""
+        """Put the robot's hand at `pose`, world_from_gripper 4 x 4: z points from its forearm to its fingertips, x from
+        finger to finger, and the origin is between the tips. None removes it."""
         pose = _moved(PARKED) if pose is None else pose
         self._data.mocap_pos[self._gripper] = pose[:3, 3]
         self._mujoco.mju_mat2Quat(self._data.mocap_quat[self._gripper], np.ascontiguousarray(pose[:3, :3]).reshape(-1))
@@ -174,7 +174,7 @@ class World:
         return View(image, depth, ids, camera, tuple(objects), table, stamp_ns)
 
     def _outline(self, object_id: int, pose: np.ndarray, camera: Camera) -> Box | None:
-        """Around an object's whole silhouette, pixels, also outside the image; None where it is behind the camera."""
+        """Box around an object's whole silhouette, pixels, even outside the image; None if it is behind the camera."""
         vertices = np.concatenate([part.vertices for part in self.objects[object_id].shape.parts])
         u, v, depth = camera.project(vertices @ pose[:3, :3].T + pose[:3, 3]).T
         if depth.min() <= 0.01:
@@ -182,7 +182,7 @@ class World:
         return Box(u.min() + 0.5, v.min() + 0.5, u.max() + 0.5, v.max() + 0.5)
 
     def _full_masks(self, camera: Camera, outlines: dict[int, Box | None], ids: np.ndarray) -> dict[int, np.ndarray]:
-        """What would be visible of each object alone on the table.
+        """What would be visible of each object if it were alone on the table.
 
         Objects far enough apart in the image are drawn together.
         """
@@ -232,10 +232,10 @@ def render_scene(
     full_masks: bool = True,
     objects: tuple[int, int] | None = None,
 ) -> list[View]:
-    """A scene of a split, settled, seen from the first `views` (1 to 3) of its cameras; `size`: width and height.
+    """A settled scene of a split, seen by the first `views` (1 to 3) of its cameras; `size`: width and height.
 
     Raises:
-        ConfigurationError: MuJoCo or a library to draw with is not installed; a seed or a number that cannot be.
+        ConfigurationError: MuJoCo or a library to draw with is not installed; the seed or a number is out of range.
     """
     spec = sample_scene(split, seed, objects)
     with World(spec, size) as world:
@@ -326,7 +326,7 @@ def _add_room(mujoco, draft, spec: SceneSpec) -> None:
     floor.rgba, floor.emission = AFAR
     nothing = {"group": ROOM, "contype": 0, "conaffinity": 0}
     root = draft.worldbody
-    # Boxes, not planes: a plane throws a shadow on itself, in specks
+    # Boxes, not planes: a plane casts specks of shadow on itself
     box, thin = mujoco.mjtGeom.mjGEOM_BOX, 0.1
     root.add_geom(type=box, size=(4, 4, thin), pos=(0, 0, FLOOR - thin), material="floor", **nothing)
     if room.wall is not None:
@@ -343,7 +343,7 @@ def _add_room(mujoco, draft, spec: SceneSpec) -> None:
 
 
 def _add_lights(mujoco, draft, spec: SceneSpec) -> None:
-    # What comes from everywhere: MuJoCo has shadows keep only the headlight's ambient light
+    # The light from everywhere: in MuJoCo, only the headlight's ambient light reaches shadows
     draft.visual.headlight.ambient = spec.ambient
     draft.visual.headlight.diffuse = draft.visual.headlight.specular = (0, 0, 0)
     for light in spec.lights:

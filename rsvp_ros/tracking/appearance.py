@@ -10,15 +10,15 @@ import numpy as np
 from rsvp_ros.geometry import Box
 
 BINS = 16
-MOST_PIXELS = 4096  # more tell no more
-# Neighbouring bins share their pixels, so that a little more light is a little change and no other colour.
+MOST_PIXELS = 4096  # of a mask are counted: more would tell no more
+# Neighbouring bins share their pixels, so that slightly more light is a slight change and not another colour.
 SMOOTHING = np.array((1, 4, 6, 4, 1)) / 16
-ADAPTATION = 0.1  # share of a new look that is learnt a frame: light changes slowly
+ADAPTATION = 0.1  # weight of each frame's look in what is learnt: light changes slowly
 SLOW_ADAPTATION = 0.01
-FINE = 8  # a target's shorter side has so many cells, where its colours are looked for all over an image
-MOST_CELLS = 640 * 480  # of an image: in a larger one a small target has fewer
-SURROUNDINGS = 0.3  # how far they reach, in sizes of the box
-RARE = 0.02  # of a colour's share: less tells nothing
+FINE = 8  # cells along a target's shorter side when its colours are looked for all over an image
+MOST_CELLS = 640 * 480  # of an image: in a larger image, a small target has fewer than FINE
+SURROUNDINGS = 0.3  # how far a target's surroundings reach, in sizes of its box
+RARE = 0.02  # added to a colour's share: smaller shares tell nothing
 
 
 def color_distribution(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
@@ -37,7 +37,7 @@ def color_distribution(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndar
 
 
 def _smoothed(shares: np.ndarray) -> np.ndarray:
-    """What goes beyond the ends comes back in: black and white, too, are wholly like themselves."""
+    """Smoothed shares. What spills over the ends is folded back: black and white, too, fully match themselves."""
     beyond = len(SMOOTHING) // 2
     full = np.convolve(shares, SMOOTHING)
     full[beyond : 2 * beyond] += full[:beyond][::-1]
@@ -46,31 +46,31 @@ def _smoothed(shares: np.ndarray) -> np.ndarray:
 
 
 def image_colors(image: np.ndarray) -> np.ndarray:
-    """The same of a whole image."""
+    """`color_distribution` of a whole image."""
     height, width = image.shape[:2]
     return color_distribution(image, np.ones((height, width), bool), Box(0, 0, width, height))
 
 
 def surrounding_colors(image: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
-    """The same of what is around a mask that does not fill the image; `box`: around the mask."""
+    """`color_distribution` of what surrounds a mask that does not fill the image; `box`: around the mask."""
     outer = box.pad(SURROUNDINGS)
     return color_distribution(image, ~mask, outer)
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
-    """0 to 1: what two distributions have in common, in the colour in which they differ most."""
+    """0 to 1: the overlap of two distributions in the colour channel in which they differ most."""
     return float(np.minimum(a, b).sum(axis=1).min())
 
 
 def adapted(old: np.ndarray, new: np.ndarray, share: float = ADAPTATION) -> np.ndarray:
-    """The old look with a little of the new one."""
+    """The old distribution moved a little towards the new one."""
     return old + share * (new - old)
 
 
 class ColorMap:
-    """Where in an image something with a target's colours and of its size may be.
+    """Where in an image something with a target's colours and size may be.
 
-    Every cell holds how much more a box around it has of the target's colours than what surrounds that box.
+    Every cell holds how much more of the target's colours there is in a box around it than around that box.
     """
 
     def __init__(self, image: np.ndarray, colors: np.ndarray, size: tuple[float, float], taken: np.ndarray) -> None:
@@ -90,12 +90,12 @@ class ColorMap:
         self._values = inside - (4 * cv2.boxFilter(likely, -1, around, borderType=border) - inside) / 3
 
     def best(self, least: float) -> Box | None:
-        """The box with most of the target's colours; None where there is none with at least so much."""
+        """The box with most of the target's colours; None if there is none with at least `least`."""
         y, x = np.unravel_index(self._values.argmax(), self._values.shape)
         return self._box(x, y) if self._values[y, x] >= least else None
 
     def leave_out(self, box: Box) -> None:
-        """Look for no other box with its middle in this one."""
+        """Ignore boxes whose centre is in this one."""
         self._values[self._cells(box)] = -np.inf
 
     def _cells(self, box: Box) -> tuple[slice, slice]:

@@ -1,4 +1,4 @@
-"""Where a box will be in the next frame: a constant-velocity Kalman filter on its centre, and a size that is kept."""
+"""Where a box will be in the next frame: a constant-velocity Kalman filter on its centre, and a smoothed size."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MEASUREMENT_NOISE = 0.04
 ACCELERATION = 4.0  # per second squared: a hand stops an object within a few tenths of a second
 INITIAL_SPEED = 1.0  # per second
 MIN_SIDE = 1.0
-MAX_STEP_S = 1.0  # the state cannot say where a box is after a longer time unseen
+MAX_STEP_S = 1.0  # after a longer time unseen the state cannot say where a box is
 
-# A size changes steadily, as the target comes near, goes away or turns. A box that is smaller on one side, more than on
-# the other, is of a target that is half hidden, and comes out again as large as it was.
+# A size changes steadily as the target comes near, goes away or turns. A box that has shrunk along one side, and more
+# than along the other, shows a target that is half hidden and will come out again as large as it was.
 SIZE_TIME_S = 1.0
 HIDDEN_SIZE_TIME_S = 6.0
-HIDDEN_BELOW = 0.85  # share of the kept size, width or height, and of the share of the other one
-UNSEEN_SPEED_TIME_S = 2.0  # what goes behind something may as well stay there
+HIDDEN_BELOW = 0.85  # shown share of the kept width or height, also relative to the other's share
+UNSEEN_SPEED_TIME_S = 2.0  # what goes behind something may just as well stay there
 
 
 class BoxMotion:
@@ -36,7 +36,7 @@ class BoxMotion:
         self._since_update_s = 0.0
 
     def predict(self, dt_s: float, seen: bool = True) -> None:
-        """Move on by `dt_s` seconds (0 or less: stay); `seen`: whether the target was, in the last frame."""
+        """Move on by `dt_s` seconds (0 or less: stay); `seen`: whether the target was seen in the last frame."""
         dt = min(max(dt_s, 0.0), MAX_STEP_S)
         if dt == 0.0:
             return
@@ -50,9 +50,9 @@ class BoxMotion:
         self._since_update_s += dt
 
     def update(self, box: Box) -> None:
-        """Take in where the box was measured."""
+        """Take in the measured box."""
         measured = _size(box)
-        # What shows of a half hidden target tells less of where its middle is, and nothing of how fast it moves.
+        # The visible part of a half-hidden target says less about its centre, and nothing about its speed.
         shown = np.minimum(measured / self._size, 1.0)
         hides = (shown < HIDDEN_BELOW) & (shown.min() < HIDDEN_BELOW * shown.max())
         hidden = hides.any()
@@ -69,7 +69,7 @@ class BoxMotion:
         self._since_update_s = 0.0
 
     def relocate(self, box: Box) -> None:
-        """It was found again in this box, far from where it was expected; its size is kept."""
+        """The target was found again in this box, far from where it was expected; its size is kept."""
         self._center, self._velocity = np.array(box.center), np.zeros(2)
         self._pp = (MEASUREMENT_NOISE * self._size) ** 2
         self._pv, self._vv = np.zeros(2), (INITIAL_SPEED * self._size) ** 2

@@ -1,4 +1,4 @@
-"""Looking for a target that does not show, all over the image."""
+"""Looking for an unseen target all over the image."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import numpy as np
 from rsvp_ros.geometry import Box
 from rsvp_ros.tracking.appearance import ColorMap
 
-SPEED = 4.0  # sizes a second: how fast a target may move unseen
-SAME_IOU = 0.3  # of the boxes of one thing, from one look to the next
-LEAST_COLOR = 0.2  # of a place that is worth a look
-REFUSED = 4  # places where the target was not, that are not looked at again soon
+SPEED = 4.0  # sizes per second: how fast a target may move unseen
+SAME_IOU = 0.3  # of one thing's boxes in two successive looks
+LEAST_COLOR = 0.2  # `ColorMap` value of a place that is worth a look
+REFUSED = 4  # how many places without the target are remembered, not to be looked at again soon
 
 
 class Search:
-    """Where a hidden target may be, and where it is not, as it shows in one look after the other.
+    """Where a hidden target may be, and where it is not, learnt from one look after another.
 
-    What answers to the target where that cannot have got to since it was last seen, is something that looks like it.
-    Such things are remembered, and where they are is kept up to date whenever one is met again: they are not the
-    target later on, either.
+    What matches the target in a place that the target cannot have reached since it was last seen is a lookalike.
+    Lookalikes are remembered, and their places updated whenever one is met again: they are not the target later on,
+    either.
     """
 
     def __init__(self, box: Box, seen_ns: int) -> None:
-        """box: where the target was last, in its full size; seen_ns: when."""
+        """box: the target's last place, in its full size; seen_ns: when it was last seen."""
         self.candidate: Box | None = None
-        """A box that may show it: to be looked at."""
+        """A box that may show the target, to be looked at."""
         self.looked_ns = seen_ns
-        """When it was last looked for."""
+        """When the target was last looked for."""
         self._box = box
         self._seen_ns = seen_ns
         self._lookalikes: list[Box] = []
         self._refused: deque[Box] = deque(maxlen=REFUSED)
 
     def may_be(self, box: Box, stamp_ns: int) -> bool:
-        """Whether what was found in this box can be the target; else it is remembered as something else."""
+        """Whether what was found in this box can be the target; if not, it is remembered as a lookalike."""
         for i, other in enumerate(self._lookalikes):
             if other.iou(box) >= SAME_IOU:
                 self._lookalikes[i] = box

@@ -21,38 +21,38 @@ from rsvp_ros.tracking.motion import BoxMotion
 from rsvp_ros.tracking.search import Search
 from rsvp_ros.types import Prediction, Prompt, RegionProposal, Target, TargetState
 
-MAX_MARGIN = 0.3  # of a region around the box of its mask: beyond this it is no bias but another object
-MAX_SEARCH = 1.0  # how far around a hidden target's place it is looked for, in sizes of its region
+MAX_MARGIN = 0.3  # of a region around its mask's box: beyond this it is not a bias but another object
+MAX_SEARCH = 1.0  # how far around its place a hidden target is looked for, in sizes of its region
 RETURN_SIMILARITY = 0.55
-# What is found after a long time, or somewhere else, must be surely the target.
+# What is found after a long time, or somewhere else, must surely be the target.
 SURE_SIMILARITY = 0.7
 SURE_PRESENCE = 0.85
-SURE_MARGIN = 0.15  # how much more of the target's colours it must have than what is around it
+SURE_MARGIN = 0.15  # how much more similar to the target's colours it must be than its surroundings
 MAX_PIXELS_RATIO = 2.0
-PLACE_WEIGHT = 0.3  # of a place, compared with colours
-SAME_IOU = 0.5  # of two targets' masks of one thing
-WHOLE = 0.8  # of its pixels
-MAX_GAP_S = 5.0  # in a longer time without an image nobody looked: what goes beyond is not time unseen
-MOST_GIVEN_UP = 32  # targets that nobody looks for any more and that are still told of
-TAKEN = 0.5  # share of a mask in another target's mask, beyond which it shows that other one
+PLACE_WEIGHT = 0.3  # of the place relative to the colours, in `Track.fit`
+SAME_IOU = 0.5  # of the masks of two targets that are one thing
+WHOLE = 0.8  # share of its usual pixels with which a target shows completely
+MAX_GAP_S = 5.0  # without an image nobody looks: what goes beyond this is not time unseen
+MOST_GIVEN_UP = 32  # targets that are no longer looked for but still reported
+TAKEN = 0.5  # share of a mask in other targets' masks beyond which it shows another target
 MAX_ID = 65535  # what a mono16 label image can hold
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """When a mask counts as the target, and for how long one is looked for that does not show."""
+    """When a mask counts as the target, and for how long an unseen target is looked for."""
 
     padding: float = 0.08
-    """A target's first own region is the box of its mask grown on every side by this share of its size."""
+    """The first region of a target's own is the box of its mask, grown on every side by this share of its size."""
     min_score: float = 0.15
     """A mask of lower quality is not the target."""
     min_presence: float = 0.3
-    """A region in which the description is less likely does not show the target."""
+    """A region in which the description is less likely than this does not show the target."""
     max_area_ratio: float = 3.0
-    """A mask whose box is larger or smaller by more than this factor, both than the last one and than the target is
-    usually, is not the target."""
+    """A mask whose box is larger or smaller, by more than this factor in area, than both the last box and the target's
+    usual one is not the target."""
     min_similarity: float = 0.2
-    """A mask whose colours have less in common with the target's is not the target."""
+    """A mask whose colours have less than this in common with the target's is not the target."""
     lost_after_s: float = 2.0
     """Unseen for longer than this, by the images' stamps, a target is lost."""
     give_up_after_s: float = 30.0
@@ -60,7 +60,7 @@ class TrackerConfig:
 
 
 class Track:
-    """One target and what is known of it. All times are the images' stamps."""
+    """One target and what is known about it. All times are the images' stamps."""
 
     def __init__(self, id: int, proposal: RegionProposal, instruction: str, config: TrackerConfig) -> None:
         self.id = id
@@ -70,9 +70,9 @@ class Track:
         self.state = TargetState.OCCLUDED
         self._region = proposal.box
         self.config = config
-        self._colors: np.ndarray | None = None  # of the last looks
-        self._usual_colors: np.ndarray | None = None  # of many, and of none that is too unlike them
-        self._motion: BoxMotion | None = None  # until it is first seen, all that is known is the region
+        self._colors: np.ndarray | None = None  # of recent looks
+        self._usual_colors: np.ndarray | None = None  # of many looks, leaving out those too unlike them
+        self._motion: BoxMotion | None = None  # None until it is first seen: only the region is known
         self._margins: tuple[float, float, float, float] | None = None
         self._fill = 1.0
         self._search: Search | None = None
@@ -94,7 +94,7 @@ class Track:
 
     @property
     def search(self) -> Search | None:
-        """Where it is looked for besides its place; None while it is seen."""
+        """The search for it in other places; None while it is seen."""
         return self._search
 
     @property
@@ -107,7 +107,7 @@ class Track:
         return (self._stamp_ns - self._seen_ns) * 1e-9
 
     def prompt(self, stamp_ns: int, width: int, height: int) -> Prompt:
-        """What to ask the segmenter of the image taken at `stamp_ns`, of this size in pixels."""
+        """What to ask the segmenter about the image taken at `stamp_ns`, which has this size in pixels."""
         if self._motion is None:
             self._prompt = _inside(self._region, width, height)
             return Prompt(self._prompt, self.description)
@@ -125,10 +125,10 @@ class Track:
     def update(
         self, image: np.ndarray, prediction: Prediction | None, box: Box | None, stamp_ns: int, again: bool = False
     ) -> None:
-        """Take in what the segmenter made of the last prompt for this image (RGB); None where it failed.
+        """Take in the segmenter's answer to the last prompt for this image (RGB); None if it failed.
 
-        box: around the prediction's mask; None: the target does not show in it.
-        again: it is not the first look at this image; one that does not show the target takes nothing back.
+        box: around the prediction's mask; None: the target is not seen in it.
+        again: this is not the first look at the image; if it does not show the target, an earlier one that did counts.
         """
         if prediction is not None and box is not None and self._is_target(image, prediction, box):
             if self._motion is None:
@@ -153,9 +153,9 @@ class Track:
                 self._search = Search(self._box, self._seen_ns)
 
     def search_prompt(self, width: int, height: int, reads_text: bool) -> Prompt | None:
-        """What to ask besides, to find it elsewhere: of a place where it may be or, by its description, of the image.
+        """What else to ask, to find it elsewhere: about a place where it may be or, with its description, the image.
 
-        reads_text: whether the segmenter does.
+        reads_text: whether the segmenter reads text.
         """
         candidate = self._search.candidate
         if candidate is not None:
@@ -167,7 +167,7 @@ class Track:
     def search_update(
         self, image: np.ndarray, prompt: Prompt | None, prediction: Prediction | None, taken: np.ndarray, stamp_ns: int
     ) -> None:
-        """Take in what the segmenter made of the last `search_prompt` for this image (RGB); None where it failed.
+        """Take in the segmenter's answer to the last `search_prompt` for this image (RGB); None if it failed.
 
         taken: bool H x W, where other targets are seen.
         """
@@ -179,7 +179,7 @@ class Track:
             if not search.may_be(box, stamp_ns):
                 search.candidate = None
             elif asked_everywhere:
-                search.candidate = box  # what is only one thing in a whole image is seen more exactly from near
+                search.candidate = box  # found in the whole image, it is segmented better in a region of its own
                 return
             else:
                 self._relocate(prediction, box)
@@ -190,7 +190,7 @@ class Track:
             search.by_color(image, self._usual_colors, taken)
 
     def _relocate(self, prediction: Prediction, box: Box) -> None:
-        """Go on from where it was found again: in another size where the whole of it shows, turned."""
+        """Go on from where it was found again; with a new size if it shows completely, as it may have turned."""
         pixels = np.count_nonzero(prediction.mask)
         if pixels >= WHOLE * self._fill * self._motion.box.area:
             self._motion, self._fill = BoxMotion(box), pixels / box.area
@@ -204,22 +204,22 @@ class Track:
         self._search = None
 
     def is_same(self, other: Track) -> bool:
-        """Whether both were one thing when both were seen last: it was asked for twice."""
+        """Whether both were one thing when last seen together: it was asked for twice."""
         return other.id in self._twins
 
     def compare(self, other: Track) -> None:
-        """Take in whether both, seen in the same image, are one thing."""
+        """Note whether both, seen in the same image, are one thing."""
         same = self._box.iou(other._box) >= SAME_IOU and mask_iou(self.mask, other.mask) >= SAME_IOU
         for track, twin in ((self, other.id), (other, self.id)):
             (track._twins.add if same else track._twins.discard)(twin)
 
     def fit(self, image: np.ndarray, mask: np.ndarray, box: Box) -> float:
-        """How much the target a mask is: by its colours and, for what looks the same, by where it was just seen."""
+        """How well a mask fits the target: by its colours and, if things look alike, by where it was just seen."""
         near = self._box.iou(box) if self.state is TargetState.TRACKING else 0.0
         return similarity(self._usual_colors, color_distribution(image, mask, box)) + PLACE_WEIGHT * near
 
     def jump(self, stamp_ns: int) -> None:
-        """Time jumped (a bag that starts again): go on from here."""
+        """Time jumped (a bag was started again): go on from here."""
         self._found_ns += stamp_ns - self._stamp_ns
         self._seen_ns += stamp_ns - self._stamp_ns
         self._stamp_ns = stamp_ns
@@ -228,11 +228,11 @@ class Track:
         self._search = None
 
     def miss(self, time_ns: int) -> None:
-        """For so long nobody looked."""
+        """Do not count this time as unseen: nobody looked."""
         self._seen_ns += time_ns
 
     def give_up(self) -> None:
-        """It is no longer looked for: keep nothing that was for that, a mask is as large as an image."""
+        """It is no longer looked for: drop what was kept for that (a mask is as large as an image)."""
         self._prediction = self._search = None
 
     def rescale(self, sx: float, sy: float) -> None:
@@ -244,7 +244,7 @@ class Track:
         self._search = None
 
     def target(self, width: int, height: int) -> Target:
-        """What to tell of it, for an image of this size."""
+        """What to report about it, for an image of this size."""
         prediction = self._prediction
         return Target(
             id=self.id,
@@ -262,10 +262,11 @@ class Track:
     def _around(self, box: Box) -> Box:
         """The region in which to look for a target that is expected in this box.
 
-        Every segmenter has its bias: asked for what a box shows, it gives a mask a little larger or smaller, or to one
-        side. Fed with its own box from frame to frame that bias adds up, until the target is the whole image or
-        nothing. So the first image is segmented twice, the second time in the first mask's own box, and how that region
-        lay around its mask is how later ones are laid: on a still image, region and mask then stay as they are.
+        Every segmenter has a bias: its mask is a little larger or smaller than what the box shows, or shifted to one
+        side. If its own boxes are fed back from frame to frame, that bias adds up until the target is the whole image
+        or nothing. So the first image is segmented twice, the second time in the first mask's own box, and later
+        regions lie around their boxes as that region lay around its mask: on a still image, region and mask then stay
+        as they are.
         """
         if self._margins is None:
             return box.pad(self.config.padding)
@@ -286,7 +287,7 @@ class Track:
         ratios = [max(box.area, 1.0) / max(known.area, 1.0) for known in (self._motion.box, self._seen_box)]
         if not any(1 / config.max_area_ratio <= ratio <= config.max_area_ratio for ratio in ratios):
             return False
-        # Where it was not seen in the last frame, it must look like itself: there is no other evidence.
+        # If it was not seen in the last frame, it must look like itself: there is no other evidence.
         least = config.min_similarity
         if self.state is TargetState.OCCLUDED:
             least = max(least, RETURN_SIMILARITY)
@@ -300,13 +301,13 @@ class Track:
         return True
 
     def _is_surely_target(self, image: np.ndarray, prediction: Prediction, box: Box, taken: np.ndarray) -> bool:
-        """Whether it is what is seen in a place where there is no other reason to think so."""
+        """Whether what is seen is the target, in a place where nothing else suggests it."""
         config = self.config
         if prediction.score < config.min_score or prediction.presence < max(config.min_presence, SURE_PRESENCE):
             return False
         pixels = np.count_nonzero(prediction.mask)
         if pixels == prediction.mask.size:
-            return False  # nothing is around it
+            return False  # it has no surroundings
         ratio = pixels / max(self._fill * self._motion.box.area, 1.0)
         if not 1 / MAX_PIXELS_RATIO <= ratio <= MAX_PIXELS_RATIO:
             return False
@@ -337,11 +338,11 @@ class Tracker:
         ]
 
     def keep_seen(self) -> None:
-        """Forget the targets that were never seen: the region that was proposed does not show them."""
+        """Forget the targets that were never seen: the proposed regions do not show them."""
         self._tracks = [track for track in self._tracks if track.seen]
 
     def join(self, other: Tracker) -> None:
-        """Follow all that the other follows, too; of those given up the oldest are forgotten where they are many."""
+        """Follow the other's targets, too; of many targets given up here, the oldest are forgotten."""
         other.set_config(self.config)
         given_up = [track for track in self._tracks if track.given_up]
         forgotten = given_up[: max(0, len(given_up) - MOST_GIVEN_UP)]
@@ -350,7 +351,7 @@ class Tracker:
         self._size, self._stamp_ns = other._size, other._stamp_ns
 
     def clear(self, id: int | None = None) -> int:
-        """Forget one target, or all; how many it were."""
+        """Forget one target, or all. Returns how many were forgotten."""
         before = len(self._tracks)
         self._tracks = [] if id is None else [track for track in self._tracks if track.id != id]
         return before - len(self._tracks)
@@ -364,10 +365,10 @@ class Tracker:
         return any(not track.given_up for track in self._tracks)
 
     def prompts(self, stamp_ns: int, width: int, height: int, reads_text: bool = False) -> list[Prompt]:
-        """What to ask the segmenter: one for each target that is not given up, and at most one to find a hidden one
-        elsewhere.
+        """What to ask the segmenter: one prompt for each target that is not given up, and at most one to find a hidden
+        target elsewhere.
 
-        reads_text: whether the segmenter does.
+        reads_text: whether the segmenter reads text.
         """
         if self._size is not None and self._size != (width, height):
             for track in self._tracks:
@@ -382,7 +383,7 @@ class Tracker:
         self._size, self._stamp_ns = (width, height), stamp_ns
         self._asked = self._active()
         prompts = [track.prompt(stamp_ns, width, height) for track in self._asked]
-        # A place where one may be is looked at before it is gone, else it is the turn of the one that waited longest.
+        # A target that may be in some place goes first, before it is gone from there; else the one that waited longest.
         hidden = [track for track in self._asked if track.search is not None]
         self._sought = min(hidden, key=lambda t: (t.search.candidate is None, t.search.looked_ns), default=None)
         self._search_prompt = None
@@ -394,7 +395,7 @@ class Tracker:
     def update(
         self, image: np.ndarray, predictions: Sequence[Prediction | None], stamp_ns: int, again: bool = False
     ) -> None:
-        """What the segmenter answered to the last `prompts` for this image (RGB), in the same order.
+        """Take in the segmenter's answers to the last `prompts` for this image (RGB), in the same order.
 
         again: whether it was asked about this image before.
         """
@@ -445,7 +446,7 @@ class _Look:
         self.box = mask_to_box(prediction.mask) if prediction is not None else None
 
     def is_same(self, other: _Look) -> bool:
-        """Whether both see one thing, though they are targets that were two."""
+        """Whether both show one thing, although the targets were two things before."""
         if self.box is None or other.box is None or self.box.iou(other.box) < SAME_IOU:
             return False
         if mask_iou(self.prediction.mask, other.prediction.mask) < SAME_IOU:
@@ -454,9 +455,10 @@ class _Look:
 
 
 def _settle(image: np.ndarray, looks: Sequence[_Look], new: Sequence[Track]) -> None:
-    """Where two targets' masks are on one thing: only the target that it is is seen.
+    """Where two targets' masks are on one thing, count only the target that fits it better as seen.
 
-    `new`: of these and the others nothing shows yet that they were two. What is asked for again is followed twice.
+    `new`: tracks that have just joined. Nothing shows yet that one of these and an old one are two things, so such
+    pairs are left alone: what is asked for again is followed twice.
     """
     for i, look in enumerate(looks):
         for other in looks[i + 1 :]:
@@ -481,7 +483,7 @@ def _margins(region: Box, box: Box) -> tuple[float, float, float, float]:
 
 
 def _inside(box: Box, width: int, height: int) -> Box:
-    """Clipped to the image, and never without a pixel: a target at the border has half its box outside."""
+    """The box clipped to the image, but never without a pixel: a target at the border may have half its box outside."""
     x0 = min(max(box.x0, 0.0), width - 1.0)
     y0 = min(max(box.y0, 0.0), height - 1.0)
     return Box(x0, y0, max(min(box.x1, width), x0 + 1.0), max(min(box.y1, height), y0 + 1.0))

@@ -1,4 +1,4 @@
-"""Batches in order, made by the training's own process or by others beside it."""
+"""Batches in order, made by the training process itself or by worker processes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rsvp_ros.errors import InvalidImageError, RsvpError
 
 
 class Batches(Protocol):
-    """Any number of batches, each of which follows from its number; to be pickled where others make them."""
+    """Any number of batches, each determined by its number alone. Must be picklable if worker processes make them."""
 
     def __getitem__(self, number: int) -> Any:
-        """It has a method `to(device)`. Raises RsvpError, OSError for an image that cannot be read."""
+        """The batch has a method `to(device)`. Raises RsvpError, or OSError for an image that cannot be read."""
 
 
 def in_order(batches: Batches, numbers: Sequence[int], workers: int, device: torch.device) -> Iterator[Any]:
-    """Some of the batches, on a device.
+    """The batches with these numbers, on a device.
 
-    `workers`: processes that make them; 0: this one does. Raises RsvpError, whoever makes them.
+    `workers`: number of processes that make them; 0: this process does. Raises RsvpError, whichever process makes them.
     """
     loader = DataLoader(
         _Careful(batches),
@@ -39,7 +39,7 @@ def in_order(batches: Batches, numbers: Sequence[int], workers: int, device: tor
 
 
 class _Careful:
-    """Batches whose errors come out of a worker process as they are, without its traceback in their message."""
+    """Batches whose errors leave a worker process unchanged, without its traceback in their message."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches

@@ -1,4 +1,4 @@
-"""What presence means in the end: it is shifted so that the tracker's threshold cuts where it should."""
+"""Final calibration of presence: it is shifted so that the tracker's threshold cuts where it should."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from rsvp_ros.training.dataset import Batch
 from rsvp_ros.training.networks import Learner
 
 LOST = 0.03
-"""Share of what is there that may be called absent, on images that training does not use."""
+"""Share of the present things that may be called absent, on images that training does not use."""
 
 
 @torch.no_grad()
 def calibrate_presence(learner: Learner, batches: Iterable[Batch]) -> float:
-    """Shift the presence of all answers so that, of the described things that are there, the share LOST is below
-    `TrackerConfig.min_presence`; returns the shift of the logit, 0 where the batches describe nothing that is there, or
-    where the network's presence must not be shifted (a text path, which untrained says that all is there).
+    """Shift the presence of all answers so that the share LOST of the described things that are present falls below
+    `TrackerConfig.min_presence`. Returns the shift of the logit: 0 if the batches describe nothing that is present, or
+    if the network's presence must not be shifted (a text path, which says that everything is present while untrained).
 
-    In training, presence is cross-entropy's: it leans to what is more frequent there, which says nothing of a robot.
+    Training by cross-entropy biases presence towards the more frequent case, and how frequent the cases are in the
+    training data says nothing about a robot.
     """
     if learner.presence_bias is None:
         return 0.0

@@ -1,4 +1,4 @@
-"""Checkpoints: the newest one and the one before, so that a kill or a full disk leaves one that is whole."""
+"""Checkpoints: the newest one and the one before it, so that a kill or a full disk leaves one intact."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Checkpoints:
 
     @property
     def last(self) -> Path | None:
-        """The one that is gone on from; None where there is none yet."""
+        """The checkpoint that training resumes from; None if there is none yet."""
         paths = (self.newest, self.previous) if self._is_newest_usable else (self.previous,)
         return next((path for path in paths if path.exists()), None)
 
     def write(self, state: dict[str, Any]) -> None:
-        """Add one; the one before the last goes, or the last itself where `restore` has passed it over.
+        """Add a checkpoint. It replaces the older of the two, or the newest if `restore` could not use that one.
 
-        Raises OSError, and then both are as they were.
+        Raises OSError; both files are then unchanged.
         """
-        content = io.BytesIO()  # torch's own writer to a file does not say that the disk is full
+        content = io.BytesIO()  # torch's own file writer does not report a full disk
         torch.save(state, content)
         aside = self.folder / "checkpoint_next.pt"
         write_whole(aside, content.getbuffer())
@@ -47,10 +47,10 @@ class Checkpoints:
         self._is_newest_usable = True
 
     def restore(self, accept: Callable[[dict[str, Any]], None]) -> Path | None:
-        """Give the newest one to `accept`, or, where it raises any exception, the one before.
+        """Pass the newest checkpoint to `accept` or, if that raises any exception, the one before it.
 
-        Returns which it took, None where there is none at all. Raises ConfigurationError where there are some but none
-        was accepted: going on from nothing would overwrite them.
+        Returns the accepted one, or None if there are no checkpoints. Raises ConfigurationError if there are some but
+        none was accepted: starting from scratch would overwrite them.
         """
         reasons = []
         for path in (self.newest, self.previous):
@@ -58,7 +58,7 @@ class Checkpoints:
                 continue
             try:
                 accept(torch.load(path, map_location="cpu", weights_only=True))
-            except Exception as error:  # what a damaged file makes torch.load raise is endless
+            except Exception as error:  # a damaged file can make torch.load raise almost anything
                 foreign = isinstance(error, KeyError)
                 reason = f"it lacks {error}, as that of another kind of training would" if foreign else error
                 _log.warning("checkpoint %s cannot be used: %s", path, reason)

@@ -1,4 +1,4 @@
-"""`rsvp train`: the networks of the package, made by yourself. What it needs is imported when it runs."""
+"""`rsvp train`: train the package's networks yourself. Its dependencies are imported only when it runs."""
 
 from __future__ import annotations
 

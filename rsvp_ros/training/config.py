@@ -1,4 +1,4 @@
-"""`TrainConfig`: everything that a training of a VLSM follows from."""
+"""`TrainConfig`: everything that determines the training of a VLSM."""
 
 from __future__ import annotations
 
@@ -18,53 +18,56 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A `Vlsm` of its own, or, where `backbone` names a SAM, a text path on that. See docs/training.md."""
+    """Trains a complete `Vlsm` or, if `backbone` names a SAM, a text path on top of it. See docs/training.md."""
 
     out: str
     """Folder for checkpoints, log, curve and the finished weights."""
     steps: int = 7000
-    """0 where `init` is given: its presence is calibrated anew, and it is measured."""
+    """May be 0 if `init` is given: its presence is then only recalibrated, and it is measured."""
     seed: int = 0
     images: int = 4
-    """Images in a batch, of each process."""
+    """Images in a batch, per process."""
     shares: Shares = field(default_factory=Shares)
-    """What the images are."""
+    """How much each source contributes to the images."""
     prompts: int = 5
-    """Prompts about each image, at most."""
+    """Maximum number of prompts about each image."""
     sizes: tuple[tuple[int, int], ...] = ((160, 160),) * 5 + ((240, 320),) * 3 + ((192, 320), (256, 256))
-    """Height and width of the images, multiples of 16; each batch takes one. A `Vlsm` sees them so; for a SAM they are
-    scaled to its input, as a camera's are."""
+    """Height and width of the images, multiples of 16; each batch takes one. A `Vlsm` sees them at this size; for a SAM
+    they are scaled to its input, as camera images are."""
     tabletop: tuple[str, ...] = ()
-    """Folders of `rsvp tabletop export` with scenes of the split `train`; none: scenes are rendered on the way."""
+    """Folders written by `rsvp tabletop export` with scenes of the split `train`; if empty, scenes are rendered during
+    training."""
     datasets: tuple[DatasetConfig, ...] = ()
-    """Annotated images that a user has; `shares.annotated` of the images are from them."""
+    """The user's own annotated images; they make up the share `shares.annotated` of the images."""
     photographs: str | None = None
-    """Folder of pictures of which half of the textures are cut; None: all are procedural."""
+    """Folder of pictures that half of the textures are cut from; None: all textures are procedural."""
     cutouts: tuple[str, ...] = ()
-    """Folders of PNG pictures of things on a transparent background: half of the shapes in dead leaves are such."""
+    """Folders of PNG pictures of things on a transparent background; half of the shapes in dead leaves are then such
+    cut-outs."""
     workers: int = 0
-    """Processes that make the images; 0: the training's own."""
+    """Processes that make the images; 0: the training process itself."""
     textures: int = 160
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warmup_steps: int = 200
     decay_share: float = 0.6
-    """The learning rate falls to zero over the last steps, this share of all; before, it is constant."""
+    """The learning rate falls to zero over this last share of the steps; before that, it is constant."""
     clip_norm: float = 1.0
     checkpoint_every: int = 250
     validate_every: int = 750
     validation_batches: int = 16
     threads: int = 1
     device: str = "auto"
-    """ "auto": the GPU where there is one; "cpu", "cuda", "cuda:1"."""
+    """ "auto": the GPU if there is one; or "cpu", "cuda", "cuda:1"."""
     precision: str = "bfloat16"
-    """Of the arithmetic, one of `PRECISIONS`; weights are float32 in any case. "float16" needs a GPU and accelerate."""
+    """Precision of the arithmetic, one of `PRECISIONS`; weights are always float32. "float16" needs a GPU and
+    accelerate."""
     compile: bool = False
     """Compile the network with torch.compile."""
     init: str | None = None
-    """Folder with weights to start from, or "embedded"; None: from nothing."""
+    """Folder with weights to start from, or "embedded"; None: from scratch."""
     backbone: str | None = None
-    """A SAM or SAM 2 of transformers, a folder or a name on the hub; None: the network is a `Vlsm`."""
+    """A SAM or SAM 2 for transformers, as a folder or a name on the hub; None: the network is a `Vlsm`."""
     text_path: TextPathSize = field(default_factory=TextPathSize)
     """Size of the text path on a `backbone`."""
     model: VlsmConfig = field(default_factory=VlsmConfig)
@@ -102,8 +105,8 @@ class TrainConfig:
 
     @classmethod
     def from_file(cls, path: str | Path | None, changes: Sequence[str] = (), **overrides: object) -> TrainConfig:
-        """Read YAML or JSON (None: nothing but the defaults); `changes`: "NAME=VALUE", over the file's; `overrides`:
-        fields, over both.
+        """Read YAML or JSON (None: the defaults only). `changes`, each "NAME=VALUE", take precedence over the file, and
+        the fields in `overrides` over both.
 
         Raises ConfigurationError naming the file and what is wrong in it.
         """

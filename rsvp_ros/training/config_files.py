@@ -1,4 +1,4 @@
-"""Configuration of a training: YAML files, and `NAME=VALUE` on a command line, to dataclasses."""
+"""Training configuration: YAML files, and `NAME=VALUE` from the command line, turned into dataclasses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """What stands in a YAML file (JSON is YAML, too). Raises ConfigurationError where it holds no names and values."""
+    """The content of a YAML file (JSON is YAML, too). Raises ConfigurationError if it does not map names to values."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -29,7 +29,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Values with others in the place of some, each given as "NAME=VALUE" (YAML), "model.dim=64" for an inner one.
+    """A copy with some values replaced, each change given as "NAME=VALUE" (YAML); "model.dim=64" for a nested one.
 
     Raises ConfigurationError.
     """
@@ -57,7 +57,7 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
 def check_numbers(
     config: object, at_least_1: Sequence[str] = (), not_negative: Sequence[str] = (), above_0: Sequence[str] = ()
 ) -> None:
-    """Raises ConfigurationError that names the first option of a training that is out of its range, NaN among them."""
+    """Raises ConfigurationError naming the first training option that is out of range; NaN always is."""
     for name in at_least_1:
         if not getattr(config, name) >= 1:
             raise ConfigurationError(f"training option `{name}` must be at least 1, it is {getattr(config, name)}")
@@ -70,9 +70,9 @@ def check_numbers(
 
 
 def build(kind: type[T], values: Any, name: str = "") -> T:
-    """A dataclass from values under its fields' names; `name`: what it is called in errors.
+    """Build a dataclass from a mapping of its field names to values; `name`: what it is called in errors.
 
-    Raises ConfigurationError that names what is unknown, missing, of another type, or refused by the class itself.
+    Raises ConfigurationError naming what is unknown, missing, of the wrong type, or rejected by the class itself.
     """
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"`{name}` is {values!r}, but holds names with values")
@@ -107,7 +107,7 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
             return tuple(_converted(k, v, f"{name}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML 1.1 takes 1e-3, without a point, for a text
+            return float(value)  # YAML 1.1 reads 1e-3, which has no decimal point, as a string
         except ValueError:
             pass
     if isinstance(kind, type) and issubclass(kind, enum.Enum):

@@ -1,4 +1,4 @@
-"""The log of a training, one JSON object a line, and its picture."""
+"""The log of a training, one JSON object per line, and a plot of it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rsvp_ros.files import write_whole
 
 
 class TrainingLog:
-    """Records with a "step" each, appended to a file. Raises OSError where that cannot be written."""
+    """Records, each with a "step", appended to a file. Raises OSError if it cannot be written."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """`step`: where the training starts or goes on; what an interrupted one logged after it is dropped."""
+        """`step`: where the training starts or resumes; what an interrupted one logged after it is dropped."""
         self.path = path
         kept = [record for record in read_log(path) if record["step"] <= step]
         write_whole(path, "".join(map(_line, kept)).encode())
@@ -26,7 +26,7 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log, none where there is no file; lines that are no records (cut by a kill) are left out."""
+    """The records of a log, empty if there is no file; lines that are not records (cut off by a kill) are skipped."""
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
@@ -43,7 +43,7 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def draw_curve(log: Path, out: Path) -> None:
-    """Losses and held-out figures over the steps, as a picture; needs matplotlib, and does nothing without it."""
+    """Plot losses and held-out figures over the steps; needs matplotlib and does nothing without it."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

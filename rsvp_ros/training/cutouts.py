@@ -1,4 +1,4 @@
-"""Cut-outs: photographed things without their background, of which random compositions are made."""
+"""Cut-outs: photographed things without their background, used to make random compositions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from rsvp_ros.errors import ConfigurationError
 
 SIDE = 256
-"""Longest side that is kept of a cut-out, pixels."""
+"""Longest side that a cut-out is kept at, pixels; larger ones are scaled down."""
 LEAST_SIDE = 12
-"""Of a thing, pixels: a smaller one shows nothing."""
+"""Shortest side of a usable thing, pixels: a smaller one shows nothing."""
 OPAQUE = 0.95
-"""Of a picture that is opaque to more than this share nothing was cut out."""
+"""If more than this share of a picture is opaque, nothing was cut out of it."""
 MARGIN = 3
-"""Transparent pixels around a posed cut-out, for edges that are made softer."""
+"""Transparent pixels around a posed cut-out, room for softened edges."""
 
 
 def read_cutouts(folders: Sequence[str]) -> tuple[np.ndarray, ...]:
-    """The PNG pictures in these folders and all below them that have an alpha channel and use it.
+    """The PNG pictures in these folders and all their subfolders that have an alpha channel and use it.
 
-    uint8 H x W x 4, red, green, blue and alpha, as large as its thing. All are kept in memory. Raises
+    Each is uint8 H x W x 4 (red, green, blue, alpha), cropped to its thing. All are kept in memory. Raises
     ConfigurationError for a folder that holds none.
     """
     cutouts: list[np.ndarray] = []
@@ -51,15 +51,15 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 def _weighed(cutout: np.ndarray) -> np.ndarray:
-    """float32 h x w x 4, colours as much as they are opaque: what lies behind transparent pixels does not leak in where
-    pixels are mixed."""
+    """float32 h x w x 4 with colours multiplied by their opacity, so that the hidden colours of transparent pixels do
+    not leak in where pixels are mixed."""
     pixels = cutout.astype(np.float32)
     pixels[..., :3] *= pixels[..., 3:] / 255
     return pixels
 
 
 def _plain(weighed: np.ndarray) -> np.ndarray:
-    """uint8; the opposite of `_weighed`."""
+    """The inverse of `_weighed`; uint8."""
     color = weighed[..., :3] * 255 / np.maximum(weighed[..., 3:], 1e-3)
     return np.dstack((color, weighed[..., 3])).round().clip(0, 255).astype(np.uint8)
 
@@ -70,7 +70,7 @@ def _scaled(weighed: np.ndarray, factor: float) -> np.ndarray:
 
 
 def posed(rng: np.random.Generator, cutout: np.ndarray, radius: float) -> np.ndarray:
-    """A cut-out turned, mirrored, stretched, in other light and with softer edges; its longer side about 2 `radius`.
+    """A cut-out rotated, mirrored, stretched, relit and with softened edges; its longer side is about 2 `radius`.
 
     uint8 h x w x 4.
     """
@@ -84,7 +84,7 @@ def posed(rng: np.random.Generator, cutout: np.ndarray, radius: float) -> np.nda
     reach = np.abs(turn[:, :2]) @ (width, height) + 2 * MARGIN
     turn[:, 2] += reach / 2 - turn @ (width / 2, height / 2, 1)
     piece = cv2.warpAffine(piece, turn, [int(np.ceil(side)) for side in reach])
-    if rng.random() < 0.5:  # scissors leave sharp, light seams, cameras do not
+    if rng.random() < 0.5:  # cutting out leaves sharp, light seams; cameras do not
         if 2 * radius > 24:
             alpha = piece[..., 3:]
             piece *= cv2.erode(alpha, np.ones((3, 3), np.uint8))[..., None] / np.maximum(alpha, 1e-3)

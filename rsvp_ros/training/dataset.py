@@ -1,6 +1,7 @@
 """Batches of images and prompts with their answers, made on the fly.
 
-A batch follows from (seed, step) alone: no state to save, and a resumed training sees what an uninterrupted one sees.
+A batch depends on (seed, step) alone: there is no state to save, and a resumed training sees exactly what an
+uninterrupted one sees.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from rsvp_ros.training.prompts import PromptKind, Sample, leaf_prompts, sample_p
 from rsvp_ros.training.texts import confused_pairs, pair_text
 
 CELL = 8
-"""Pixels of the network's input that a cell of its comparison of text and image is wide."""
+"""Width of a cell in the network's comparison of text and image, in pixels of the network's input."""
 
 Prompted = tuple[Scene, list[Sample]]
-"""An image with what is in it, and prompts about it."""
+"""An image with its content, and prompts about it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +39,17 @@ class Batch:
     boxes: Tensor
     """P x 4 float32, pixels of the network's input."""
     regions: Tensor
-    """P x 4 float32, pixels of the network's input: where masks are drawn."""
+    """P x 4 float32, pixels of the network's input: the regions in which masks are drawn."""
     pixels: Tensor
-    """uint8 P x 3 x G x G: the images there, at their own resolution."""
+    """uint8 P x 3 x G x G: the images in these regions, sampled at their own resolution."""
     image_index: Tensor
-    """P: the image a prompt is about."""
+    """P: index of the image that each prompt is about."""
     texts: list[str]
     kinds: list[PromptKind]
     masks: Tensor
     """P x G x G float32: share of each cell of the region that the target covers."""
     known: Tensor
-    """P x G x G float32: share of each cell of the region of which it is known what it shows."""
+    """P x G x G float32: share of each cell of the region whose content is known."""
     cells: Tensor
     """P x H/8 x W/8 float32: share of each cell of the image that the target covers."""
     present: Tensor
@@ -56,18 +57,18 @@ class Batch:
     judged: Tensor
     """P, bool: whether `present` is known to be right."""
     exhaustive: Tensor
-    """P, bool: whether the text fits nothing in the whole image but the target, and all of that is known."""
+    """P, bool: whether the text fits nothing in the whole image but the target, and all of the image is known."""
     vocabulary: list[str]
-    """V texts: each pair of kind and colour that is in the batch, then others that are like them and are not."""
+    """V texts: each pair of kind and colour in the batch, then similar pairs that are not in it."""
     grounding: Tensor
-    """B x H/8 x W/8, long: which text of the vocabulary is right in a cell, V for none, -1 where it is not known."""
+    """B x H/8 x W/8, long: index of the vocabulary text that is right for a cell, V for none, -1 where unknown."""
 
     def to(self, device: torch.device) -> Batch:
-        """On a device; from pinned memory the copying goes on while the program does."""
+        """Move to a device; from pinned memory, copying is asynchronous."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """In memory that a GPU copies from by itself: what `DataLoader(pin_memory=True)` asks for."""
+        """Copy to pinned memory; called by `DataLoader(pin_memory=True)`."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -77,7 +78,7 @@ class Batch:
 def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[int, int], grid: int) -> Batch:
     """Scenes and their prompts as tensors.
 
-    `size`: height and width of the network's input, to which the scenes, of the same proportions, are scaled; `grid`:
+    `size`: height and width of the network's input; scenes have the same proportions and are scaled to it. `grid`:
     cells on each side of a region.
     """
     height, width = size
@@ -131,7 +132,7 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
 
 
 def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Means of pixels; `size`: height and width."""
+    """Scaled by averaging pixels; `size`: height and width."""
     if image.shape[:2] == size:
         return image
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
@@ -139,14 +140,14 @@ def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shares:
-    """What the images of a training are; the rest are dead leaves."""
+    """Shares of the training images by source; the rest are dead leaves."""
 
     tabletop: float = 0.55
-    """Rendered scenes of the simulated tabletop; they need the extra `sim`, or scenes that were exported before."""
+    """Rendered scenes of the simulated tabletop; they need the extra `sim`, or scenes exported beforehand."""
     household: float = 0.12
     """Drawn household scenes."""
     annotated: float = 0.0
-    """Images of the data sets that are given; each of these is as likely as the others."""
+    """Images from the given data sets; all data sets are equally likely."""
 
     def __post_init__(self) -> None:
         shares = vars(self)
@@ -158,28 +159,28 @@ class Shares:
 
 
 SHARP_SHARE = 0.25
-"""Of the drawn scenes have twice the network's resolution, as a camera's images mostly have."""
+"""Share of the drawn scenes that have twice the network's resolution; most camera images are sharper than its input."""
 
 
 @dataclass(frozen=True, eq=False)
 class MixedDataset:
-    """Endless batches, each from its number: tabletop, household scenes and dead leaves mixed."""
+    """Endless batches, each determined by its number: tabletop, household, dead-leaves and annotated images mixed."""
 
     seed: int
     sizes: tuple[tuple[int, int], ...]
-    """Height and width of the network's input, multiples of 16; each batch takes one of them."""
+    """Heights and widths of the network's input, multiples of 16; each batch takes one pair."""
     images: int
     """Images in a batch."""
     prompts: int
-    """Prompts about each image, at most."""
+    """Maximum number of prompts about each image."""
     bank: TextureBank
     shares: Shares = field(default_factory=Shares)
     grid: int = 64
     """Cells on each side of a region."""
     records: tuple[str, ...] = ()
-    """JSON files of exported tabletop scenes (`view_files.py`); none: they are rendered on the way."""
+    """JSON files of exported tabletop scenes (`view_files.py`); if empty, scenes are rendered on the fly."""
     annotated: tuple[Sequence[AnnotatedImage], ...] = ()
-    """Data sets (`datasets.loading`), where the shares want some."""
+    """Data sets (`datasets.loading`); required if and only if `shares.annotated` is above 0."""
     cutouts: tuple[np.ndarray, ...] = ()
     """For the dead leaves (`cutouts.py`)."""
 
@@ -199,7 +200,7 @@ class MixedDataset:
         household = self.shares.household / max(drawn - self.shares.tabletop, 1e-9)
         scenes = self._drawn(rng, size, household, self.images - annotated - rendered)
         if rendered:
-            from rsvp_ros.training.tabletop_scenes import tabletop_scenes  # without the extra `sim` the others work
+            from rsvp_ros.training.tabletop_scenes import tabletop_scenes  # here, so that the rest works without `sim`
 
             scenes += tabletop_scenes(rng, size, self.prompts, rendered, self.records)
         if annotated:

@@ -1,4 +1,4 @@
-"""More layers for weights that are trained already."""
+"""Adding layers to weights that are already trained."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 @torch.no_grad()
 def deepened(blocks: nn.ModuleList, layers: int, ends: Callable[[nn.Module], Sequence[nn.Linear]]) -> nn.ModuleList:
-    """A stack of at least as many layers that computes the same: the new ones, spread evenly, add nothing at first.
+    """A stack of at least `layers` layers that computes the same: new ones, spread evenly, add nothing at first.
 
-    `ends`: the parts of a layer whose results are added to what it got.
+    `ends`: the parts of a layer whose outputs are added to its input (the residual branches).
     """
     known, more = len(blocks), max(0, layers - len(blocks))
     doubled = [max(0, (k + 1) * known // (more + 1) - 1) for k in range(more)]

@@ -1,9 +1,9 @@
 """Images that the project draws itself, with exact masks and names: the training data of the embedded VLSM.
 
-Two worlds. *Household scenes*: named, coloured things on a table, from which the network learns that the text decides.
-*Dead leaves*: anonymous textured shapes that cover each other (Lee, Mumford and Huang, 2001), in place of the variety
-of photographs, from which it learns what a boundary is; photographed things without their background may lie among
-them. Everything follows from the random generator passed in.
+There are two worlds. *Household scenes*: named, coloured things on a table; they teach the network that the text
+decides. *Dead leaves*: anonymous textured shapes that cover each other (Lee, Mumford and Huang, 2001); they stand in
+for the variety of photographs and teach it what a boundary is. Photographed things without their background may lie
+among them. Everything is determined by the random generator passed in.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Polygon = np.ndarray
 
 @dataclass(frozen=True)
 class Part:
-    """One area of a thing: contours filled by the even-odd rule, in one of its colours."""
+    """One area of a thing: contours filled by the even-odd rule, in one of the thing's colours."""
 
     contours: tuple[Polygon, ...]
     role: str
-    """"main": the colour that names it; "accent", "metal", "dark", "light": others."""
+    """"main": the colour that the thing is named by; "accent", "metal", "dark", "light": other colours."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class Thing:
     color: str
     """A key of COLORS; empty in dead leaves."""
     box: Box
-    """Around what is visible of it."""
+    """Around the visible part of it."""
     area: int
     """Visible pixels."""
     attributes: tuple[str, ...] = ()
-    """What else can be said of it, English adjectives ("striped", "wooden")."""
+    """What else can be said of it, as English adjectives ("striped", "wooden")."""
     description: str = ""
     """As stage 1 writes it, with all its attributes ("knife, red handle"); empty: by kind and colour only."""
     foreign: tuple[str, ...] = ()
-    """Kind and colour in other languages than English."""
+    """Kind and colour in languages other than English."""
     perhaps: tuple[str, ...] = ()
-    """Keys of COLORS that some would call it by, too."""
+    """Keys of COLORS that some people would also use for it."""
 
 
 UNKNOWN = 255
-"""In `Scene.ids`: no thing's id."""
+"""Value in `Scene.ids` that is not the id of a thing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +67,11 @@ class Scene:
     image: np.ndarray
     """uint8 H x W x 3 RGB."""
     ids: np.ndarray
-    """uint8 H x W: which thing is seen in a pixel; 0: none; UNKNOWN: it is not known, and nothing is learnt there."""
+    """uint8 H x W: which thing is seen in a pixel; 0: none; UNKNOWN: not known, and nothing is learnt there."""
     things: tuple[Thing, ...]
-    """Those of which enough is visible."""
+    """Those that are visible enough."""
     doubtful: tuple[Thing, ...] = ()
-    """Those of which something is visible, but too little to name them; a description should not fit them either."""
+    """Those that are visible, but too little to be named; a description must not fit any of them either."""
 
     def mask(self, thing: Thing) -> np.ndarray:
         """bool H x W."""
@@ -128,7 +128,7 @@ def sample_color(rng: np.random.Generator, name: str) -> np.ndarray:
 
 
 def is_held_out(kind: str, color: str) -> bool:
-    """Whether this pair is kept out of training (7 of 242), to measure what is made of words known apart."""
+    """Whether this pair is kept out of training (7 of 242), to measure new combinations of known words."""
     return zlib.crc32(f"{color} {kind}".encode()) % 16 == 0
 
 
@@ -162,7 +162,7 @@ def _rotate(polygon: Polygon, angle: float, center: tuple[float, float] = (0.0, 
 
 
 def _vessel(rng: np.random.Generator, height: float, top: float, bottom: float, flat: float) -> list[Part]:
-    """A round vessel seen from a little above: wall, opening."""
+    """A round vessel seen from slightly above: wall and opening."""
     rim = top * flat
     wall = np.concatenate(
         (_ellipse(0, -height, top, rim, 180, 360), _ellipse(0, height, bottom, bottom * flat, 0, 180))
@@ -404,7 +404,7 @@ _SHIFT = 4  # OpenCV draws polygons with 4 fractional bits
 
 
 class _Canvas:
-    """Image and id map under construction; whatever is painted later covers what is there."""
+    """Image and id map under construction; whatever is painted later covers what is already there."""
 
     def __init__(self, background: np.ndarray) -> None:
         self.image = background
@@ -424,7 +424,7 @@ class _Canvas:
         return (slice(y0, y1), slice(x0, x1)), mask.view(bool)
 
     def paint(self, contours: list[np.ndarray], fill: Callable[[int, int], np.ndarray], id_: int) -> None:
-        """`fill(height, width)` gives what is seen in the area: uint8 or float, h x w x 3 or a colour."""
+        """`fill(height, width)` returns the area's pixels: uint8 or float, h x w x 3 or a single colour."""
         found = self.stencil(contours)
         if found is None:
             return
@@ -434,7 +434,7 @@ class _Canvas:
         self.ids[where][mask] = id_
 
     def paste(self, piece: np.ndarray, center: np.ndarray, id_: int) -> None:
-        """`piece`: uint8 h x w x 4, red, green, blue and alpha; `center`: where its middle comes to lie, pixels."""
+        """`piece`: uint8 h x w x 4, red, green, blue and alpha; `center`: where its centre is placed, pixels."""
         height, width = self.ids.shape
         x, y = np.round(center - np.array(piece.shape[1::-1]) / 2).astype(int)
         piece = piece[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
@@ -444,7 +444,7 @@ class _Canvas:
         self.ids[where][piece[..., 3] > 127] = id_
 
     def shade(self, contours: list[np.ndarray], strength: float) -> None:
-        """Darken: a shadow that belongs to nothing."""
+        """Darken the contours: a shadow that belongs to no thing."""
         found = self.stencil(contours)
         if found is not None:
             where, mask = found
@@ -479,9 +479,9 @@ def household_scene(
     count: tuple[int, int] = (4, 8),
     held_out_pairs: bool = False,
 ) -> Scene:
-    """Named and coloured things on a textured background; some share their kind or their colour, some overlap.
+    """Named and coloured things on a textured background; some share their kind or colour, some overlap.
 
-    `held_out_pairs`: whether the pairs of kind and color that are kept out of training may appear.
+    `held_out_pairs`: whether the pairs of kind and colour that are kept out of training may appear.
     """
     canvas = _Canvas(bank.crop(rng, height, width).copy())
     if rng.random() < 0.4:
@@ -492,7 +492,7 @@ def household_scene(
     placed: list[Box] = []
     side = min(height, width)
     for _ in range(int(rng.integers(count[0], count[1] + 1))):
-        # A distractor shares a word with an earlier thing, so that each word of a description counts.
+        # A distractor shares a word with an earlier thing, so that every word of a description matters.
         kind, color = kinds[rng.integers(len(kinds))], colors[rng.integers(len(colors))]
         if labels and rng.random() < 0.45:
             other = labels[rng.integers(len(labels))]
@@ -575,7 +575,7 @@ def _blob(rng: np.random.Generator) -> list[Polygon]:
 
 
 def _figure(rng: np.random.Generator) -> list[list[Polygon]]:
-    """Something with a body, limbs and a head: trunk, bars that start on it, an ellipse. Not a likeness of anything."""
+    """Something with a body, limbs and a head (trunk, bars that start on it, ellipse), without resembling anything."""
     tilt = rng.uniform(0, 2 * np.pi) if rng.random() < 0.4 else rng.normal(0, 0.25)
     width, length = rng.uniform(0.18, 0.4), rng.uniform(0.35, 0.6)
     groups = []
@@ -593,7 +593,7 @@ def _figure(rng: np.random.Generator) -> list[list[Polygon]]:
 
 
 def _composite(rng: np.random.Generator) -> list[list[Polygon]]:
-    """One shape, several that hang together, or a figure: each group is filled in its own way."""
+    """One shape, several connected ones, or a figure; each group of contours is filled in its own way."""
     kind = rng.random()
     if kind < 0.22:
         return [_blob(rng)]
@@ -643,7 +643,7 @@ def _markings(
     id_: int,
     size: float,
 ) -> None:
-    """Spots on a thing that belong to it: a print, an eye, a seam; up to `size` times its radius."""
+    """Spots that are part of a thing, such as a print, an eye or a seam; up to `size` times its radius."""
     is_thing = canvas.ids == id_
     for _ in range(int(rng.integers(1, 7))):
         scale, place = radius * rng.uniform(0.05, size), center + rng.uniform(-0.6, 0.6, 2) * radius
@@ -663,19 +663,19 @@ def _clutter(canvas: _Canvas, rng: np.random.Generator, bank: TextureBank, count
 
 
 CUT_OUT = 0.5
-"""Of the leaves are cut-outs, where there are some."""
+"""Share of the leaves that are cut-outs, if any are given."""
 
 
 def dead_leaves(
     rng: np.random.Generator, bank: TextureBank, height: int, width: int, cutouts: Sequence[np.ndarray] = ()
 ) -> Scene:
-    """Textured shapes, and `cutouts` (`cutouts.py`), that cover each other; none has a name."""
+    """Textured shapes and `cutouts` (`cutouts.py`) that cover each other; none has a name."""
     canvas = _Canvas(bank.crop(rng, height, width).copy())
     side = min(height, width)
     _clutter(canvas, rng, bank, int(rng.integers(0, 12)))
     canvas.ids[:] = 0
     count = int(rng.integers(4, 14))
-    # Half of the scenes have the large ones below
+    # In half of the scenes, the large ones lie below the small ones
     radii = np.sort(side * np.exp(rng.uniform(np.log(0.07), np.log(0.5), count)))[::-1]
     if rng.random() < 0.5:
         rng.shuffle(radii)
@@ -689,7 +689,7 @@ def dead_leaves(
 
 
 def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """What a camera does to an image: uneven light, blur, exposure, noise, JPEG."""
+    """An image as a camera would take it: uneven light, blur, exposure, noise, JPEG."""
     if rng.random() < 0.35:
         height, width = image.shape[:2]
         light = cv2.resize(fractal_noise(rng, 32, 0.3), (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""What may stop a training, of either model, on its way."""
+"""Failures that may stop a training of either model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TrainingDivergedError(RsvpError):
 
 @contextmanager
 def memory_errors(trainer: Any, remedy: str) -> Iterator[None]:
-    """Raises ModelRunError where a training, which tells its `step`, runs out of memory within."""
+    """In this context, raises ModelRunError if the training runs out of memory; `trainer` has a `step`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -12,14 +12,14 @@ from rsvp_ros.segmentation.vlsm import VlsmOutput
 from rsvp_ros.training.dataset import Batch
 
 BACKGROUND_WEIGHT = 0.3
-"""Of a cell without a thing in the grounding loss: there are about four times as many."""
+"""Weight of a cell without a thing in the grounding loss: there are about four times as many of these."""
 
 ABSENT_WEIGHT = 2.0
-"""Of an absent description in the loss of presence: there is one in about ten prompts."""
+"""Weight of an absent description in the presence loss: about one in ten prompts is absent."""
 
 
 TARGET_WEIGHT = 8.0
-"""Of a target's cells in the loss of the words: a target covers a small part of an image."""
+"""Weight of a target's cells in the loss of the words: a target covers only a small part of an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,9 @@ class Losses:
     presence: Tensor
     quality: Tensor
     grounding: Tensor
-    """The names of things, against the whole image."""
+    """Of the names of things, compared with the whole image."""
     words: Tensor
-    """A prompt's own words, against the whole image."""
+    """Of a prompt's own words, compared with the whole image."""
 
     @property
     def total(self) -> Tensor:
@@ -42,7 +42,7 @@ class Losses:
 
 
 def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
-    """IoU of masks cut at 0.5, on their regions, where more than half of a cell is `known` (None: everywhere): P."""
+    """IoU (P) of masks thresholded at 0.5, on their regions, in cells more than half `known` (None: in all cells)."""
     a, b = probability > 0.5, truth > 0.5
     if known is not None:
         a, b = a & (known > 0.5), b & (known > 0.5)
@@ -53,7 +53,7 @@ def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) ->
 def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losses:
     """`grounding`: logits of `Comparison.grounding` for the batch's vocabulary.
 
-    Masks count where the target is present, in cells that are known.
+    The mask losses count only prompts whose target is present, and only known cells.
     """
     present = batch.present.float()
     count = present.sum().clamp(min=1)

@@ -1,7 +1,7 @@
-"""`rsvp train mean`: one network out of several of the same size, each of its weights the mean of theirs.
+"""`rsvp train mean`: one network out of several of the same size, each weight being the mean of theirs.
 
-Weights that a training left, and those that it began with, often have a mean that is better on what neither was trained
-on (Wortsman et al., 2022, "Model soups"). What only one of them can do the mean may lose.
+The mean of the weights before and after a training is often better than either on data that neither was trained on
+(Wortsman et al., 2022, "Model soups"). It may lose what only one of them can do.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from rsvp_ros.files import disk_errors, write_whole
 
 WEIGHTS = "model.safetensors"
 SAME = ("config.json", "tokenizer.json")
-"""Files in which networks must not differ, where they have them: in one of another size, or with other words, the same
-place means something else."""
+"""Files that must be the same for all networks that have them: with another size or vocabulary, the same position in
+the weights means something else."""
 OF_THE_PLACE = ("transformers_version", "backbone")
-"""In config.json: who wrote it, and where the network lies that a text path is for, whose sizes it has."""
+"""Entries of config.json that may differ: what wrote it, and where the SAM lies that a text path belongs to (its sizes
+are compared by other entries)."""
 
 
 def mean_weights(folders: Sequence[Path], shares: Sequence[float], out: Path) -> None:
     """Write the mean of the weights in `folders` to the folder `out`, with the other files of the first.
 
-    `shares`: of each in the mean, in any unit. Raises ModelLoadError (a missing or damaged file), ConfigurationError
-    (networks that do not fit each other, shares that cannot work, a folder that cannot be written to).
+    `shares`: weight of each network in the mean; they need not add up to 1. Raises ModelLoadError (a missing or damaged
+    file), ConfigurationError (networks that do not match, invalid shares, a folder that cannot be written to).
     """
     if len(folders) < 2 or len(shares) != len(folders) or not all(0 < share < math.inf for share in shares):
         raise ConfigurationError(
@@ -66,7 +67,7 @@ def mean_weights(folders: Sequence[Path], shares: Sequence[float], out: Path) ->
 
 
 def _described(path: Path) -> object:
-    """What a file says about the network; None where there is no file. Raises ModelLoadError where it is no JSON."""
+    """What a file says about the network; None if there is no file. Raises ModelLoadError if it is not JSON."""
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The networks that can be trained, as the trainer sees them: a batch in, answers and losses out."""
+"""The trainable networks as the trainer sees them: a batch in, answers and losses out."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Learner(nn.Module, ABC):
-    """A network and the losses of its answers."""
+    """A network together with the losses of its answers."""
 
     model: Vlsm | TextSam
     grid: int
-    """Cells on each side of the regions that its masks are judged on."""
+    """Cells on each side of the regions on which its masks are judged."""
     muon = False
-    """Whether Muon is for its matrices."""
+    """Whether its matrices are trained with Muon."""
 
     @property
     @abstractmethod
@@ -40,23 +40,23 @@ class Learner(nn.Module, ABC):
 
     @property
     def hasty(self) -> list[nn.Parameter]:
-        """Parameters that learn faster."""
+        """Parameters that get a higher learning rate."""
         return []
 
     @property
     def presence_bias(self) -> nn.Parameter | None:
-        """Of the logit of presence; None where presence must not be shifted."""
+        """Bias of the presence logit; None if presence must not be shifted."""
         return None
 
     @property
     @abstractmethod
     def compilable(self) -> tuple[nn.Module, ...]:
-        """Parts that torch.compile takes whole; around them is text, and Python."""
+        """Parts that torch.compile can compile as a whole; what surrounds them handles text in plain Python."""
 
     @abstractmethod
     def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor]:
-        """Answers as `Batch` has the truth (masks over its regions, similarity in its cells); and, B x (V + 1) x cells,
-        logits of the vocabulary and of none of it."""
+        """Answers laid out like the truth in `Batch` (masks over its regions, similarity in its cells), and logits of
+        the vocabulary and of "none of it", B x (V + 1) x cells."""
 
     def forward(self, batch: Batch) -> tuple[VlsmOutput, Losses]:
         output, grounding = self.answer(batch)
@@ -64,9 +64,10 @@ class Learner(nn.Module, ABC):
 
 
 def make_learner(config: TrainConfig, device: torch.device) -> Learner:
-    """The network of a configuration, on its device.
+    """The network that a configuration describes, on the device.
 
-    Raises ConfigurationError (sizes that cannot be, or are not those of `init`), ModelLoadError (`init`, `backbone`).
+    Raises ConfigurationError (sizes that are impossible or differ from those of `init`), ModelLoadError (`init`,
+    `backbone`).
     """
     if config.backbone is None:
         model = _loaded(config.init, config.model) if config.init else Vlsm(config.model)
@@ -82,7 +83,7 @@ def make_learner(config: TrainConfig, device: torch.device) -> Learner:
 
 
 def _loaded(init: str, size: VlsmConfig) -> Vlsm:
-    """Weights to start from; `image_layers` that they lack begin by passing on what they get."""
+    """Weights to start from; `image_layers` missing in them are added and at first pass on their input unchanged."""
     model = Vlsm.from_pretrained(init)
     if size.image_layers > model.config.image_layers:
         model.image_encoder.layers = deepened(
@@ -94,7 +95,7 @@ def _loaded(init: str, size: VlsmConfig) -> Vlsm:
 
 
 def _check_size(option: str, wanted: Any, of_weights: Any) -> None:
-    """Raises ConfigurationError where an option asks for a size, not the default one, that the weights do not have."""
+    """Raises ConfigurationError if an option asks for a non-default size that the weights do not have."""
     others = {name: getattr(of_weights, name) for name, v in vars(wanted).items() if getattr(of_weights, name) != v}
     if others and wanted != type(wanted)():
         told = ", ".join(f"{name} {getattr(wanted, name)} for {value}" for name, value in others.items())
@@ -105,7 +106,7 @@ def _check_size(option: str, wanted: Any, of_weights: Any) -> None:
 
 
 class VlsmLearner(Learner):
-    """A `Vlsm`, all of it."""
+    """A complete `Vlsm`."""
 
     muon = True
 
@@ -136,7 +137,7 @@ class VlsmLearner(Learner):
 
 
 class TextSamLearner(Learner):
-    """The text path on a frozen SAM. With Muon it was not tried."""
+    """The text path on a frozen SAM. Muon has not been tried for it."""
 
     grid = 128
 
@@ -150,7 +151,8 @@ class TextSamLearner(Learner):
 
     @property
     def hasty(self) -> list[nn.Parameter]:
-        """The gates: single numbers that have far to go from their zeros, while all that lies behind them waits."""
+        """The gates: single numbers that start at zero and have far to go; what lies behind them learns little until
+        they open."""
         return [module.value for module in self.model.text_path.modules() if isinstance(module, Gate)]
 
     @property
@@ -167,7 +169,7 @@ class TextSamLearner(Learner):
         features = model.encode_image(images)
         text, vocabulary = _encode_texts(model, batch)
         output = model.decode(features, text, batch.boxes * scale, batch.image_index)
-        # In full precision: half would round the masks that it interpolates.
+        # In full precision: half precision would round the interpolated masks.
         with torch.autocast(images.device.type, enabled=False):
             each = torch.arange(len(batch.boxes), device=images.device)
             cells = (height // CELL, width // CELL)
@@ -179,12 +181,12 @@ class TextSamLearner(Learner):
 
 
 def _unit(images: Tensor) -> Tensor:
-    """uint8 to 0 to 1."""
+    """uint8 to floats from 0 to 1."""
     return images.float() / 255
 
 
 def _encode_texts(model: Vlsm | TextSam, batch: Batch) -> tuple[TextFeatures, TextFeatures]:
-    """The prompts' texts, and those of the vocabulary."""
+    """Features of the prompts' texts and of the vocabulary's."""
     text = model.encode_text(batch.texts + batch.vocabulary)
     count = len(batch.texts)
     prompts, vocabulary = (
@@ -194,9 +196,10 @@ def _encode_texts(model: Vlsm | TextSam, batch: Batch) -> tuple[TextFeatures, Te
 
 
 def _in_cells(maps: Tensor, extent: tuple[int, int], cells: tuple[int, int], stride: int) -> Tensor:
-    """Maps ... x h x w of a SAM's input as maps of the image in it: ... x `cells`, without the padding.
+    """Maps of a SAM's padded input, ... x h x w, resampled to maps of the image alone, ... x `cells`.
 
-    `extent`: height and width that the image takes there, `stride`: of a cell of the maps, pixels.
+    `extent`: height and width that the image takes up in the input, pixels; `stride`: size of a cell of the maps,
+    pixels.
     """
     down, across = (
         sampling_weights(maps.new_zeros(1), maps.new_full((1,), float(end)), count, size, stride)[0]

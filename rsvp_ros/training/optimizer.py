@@ -1,4 +1,4 @@
-"""Muon for the matrices between hidden layers, AdamW for all else, as one optimiser."""
+"""Muon for the matrices between hidden layers and AdamW for everything else, as one optimiser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rsvp_ros.errors import ConfigurationError
 
 BETAS = (0.9, 0.98)
-"""Of AdamW."""
+"""AdamW's."""
 
 
 def make_optimizer(
@@ -23,10 +23,11 @@ def make_optimizer(
     haste: float = 1.0,
     others: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """An optimiser of named parameters; vectors and single numbers do not decay.
+    """An optimiser for named parameters; vectors and scalars have no weight decay.
 
-    `muon`: whether there is Muon for what `is_hidden`; the learning rate is times `haste` for those that are `hasty`,
-    and times `others` for what else AdamW has. Raises ConfigurationError where torch has no Muon.
+    `muon`: whether parameters that `is_hidden` accepts are trained with Muon. The learning rate is multiplied by
+    `haste` for the `hasty` parameters, and by `others` for AdamW's remaining ones. Raises ConfigurationError if torch
+    has no Muon.
     """
     hurried = {id(p) for p in hasty}
     hidden, shaped, plain = [], [], []
@@ -50,14 +51,14 @@ def make_optimizer(
 def is_hidden(name: str, parameter: Tensor) -> bool:
     """Whether it is a matrix between hidden layers: no embedding, no head, nothing that sees the image itself.
 
-    Of a transposed convolution's kernel, whose inputs come first, Muon would make something else: there is none.
+    Kernels of transposed convolutions would be handled wrongly, as their input dimension comes first; there are none.
     """
     kernel = parameter.ndim == 4 and parameter.shape[1] > 3
     return kernel or (parameter.ndim == 2 and ("layers." in name or "blocks." in name))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Of all its parameters, each with its group's `haste`."""
+    """Set it for all parameters, multiplied by the `haste` of their group."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("haste", 1.0)
 
@@ -65,15 +66,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 class MuonAdamW(torch.optim.Optimizer):
     """Two optimisers that step together.
 
-    Muon (orthogonalised momentum, https://kellerjordan.github.io/posts/muon/) learns what small transformers are slow
-    at, finding and copying, in fewer steps than AdamW; it is for matrices between hidden layers only. The kernel of a
-    convolution is one, too: of its outputs, and all that it sees.
+    Muon (orthogonalised momentum, https://kellerjordan.github.io/posts/muon/) needs fewer steps than AdamW to learn
+    what small transformers are slow at, finding and copying; it is for matrices between hidden layers only. The kernel
+    of a convolution counts as one, too: outputs x (input channels and kernel positions).
     """
 
     def __init__(
         self, hidden: list[nn.Parameter], groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
     ) -> None:
-        """`groups`: AdamW's. Raises ConfigurationError where torch has no Muon."""
+        """`groups`: AdamW's parameter groups. Raises ConfigurationError if torch has no Muon."""
         if not hasattr(torch.optim, "Muon"):
             raise ConfigurationError(
                 f"training needs torch 2.9 or newer (torch.optim.Muon), this is {torch.__version__}: "
@@ -84,7 +85,7 @@ class MuonAdamW(torch.optim.Optimizer):
             {"lr": learning_rate, "haste": 1.0},
         )
         self._hidden = hidden
-        # torch's Muon takes matrices alone, so kernels are copied to some and back
+        # torch's Muon takes only matrices, so kernels are copied into matrices and back
         self._matrices = [nn.Parameter(p.detach().flatten(1).clone()) for p in hidden]
         self._muon = torch.optim.Muon(
             self._matrices, lr=learning_rate, weight_decay=weight_decay, momentum=0.95, ns_steps=5,
@@ -94,10 +95,10 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step on the gradients there are."""
+        """One step with the current gradients."""
         both = (*self._muon.param_groups, *self._adam.param_groups)
         for group, inner in zip(self.param_groups, both, strict=True):
-            # What a checkpoint tells of them is not what counts
+            # Values that the inner optimisers restored from a checkpoint do not count
             inner["lr"], inner["weight_decay"] = group["lr"], group["weight_decay"]
         for parameter, matrix in zip(self._hidden, self._matrices, strict=True):
             matrix.copy_(parameter.flatten(1))
@@ -112,7 +113,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` gave. Raises ValueError for that of another optimiser."""
+        """Restore what `state_dict` returned. Raises ValueError if it is another optimiser's."""
         if state_dict.keys() != {"muon", "adam"}:
             raise ValueError("it is of another optimiser, that of an earlier version of this package")
         self._muon.load_state_dict(state_dict["muon"])

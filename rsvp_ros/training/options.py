@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def add_options(parser: argparse.ArgumentParser, config: str, option: str, out: str) -> None:
-    """--config, --out, --steps and --set. `config`, `option`: examples of theirs; `out`: what is written there."""
+    """Add --config, --out, --steps and --set. `config`, `option`: examples for --config and --set; `out`: what is
+    written to --out."""
     parser.add_argument("--config", type=Path, help=f"a training configuration, e.g. {config}")
     parser.add_argument("--out", help=f"folder for {out} (default: the configuration's)")
     parser.add_argument("--steps", type=int, help="of the optimiser (default: the configuration's)")
@@ -22,8 +23,8 @@ def add_options(parser: argparse.ArgumentParser, config: str, option: str, out: 
 
 
 def given_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, object]:
-    """Those of --out and --steps that were given; progress goes to the log from now on. Ends the program where it is
-    not said where to write."""
+    """Those of --out and --steps that were given; also sends progress to the log from now on. Ends the program if
+    neither --config nor --out says where to write."""
     given = {name: value for name in ("out", "steps") if (value := getattr(options, name)) is not None}
     if not options.config and "out" not in given:
         parser.error("give --config or --out")

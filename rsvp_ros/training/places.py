@@ -1,10 +1,10 @@
-"""Where things are on the table as if seen from above, in steps that follow from the image alone.
+"""Where things are on the table as if seen from above, in steps that depend on the image alone.
 
-How far two things are from each other on the table cannot be told from their bands: what is farther away looks nearer
-together, and a camera that looks down steeply sees it otherwise than a flat one. A place is therefore told as on a map:
-x to the image's right and y away from the camera, from the point of the table in the middle of the image, in steps of
-which the image is STEPS wide there. An image that is magnified or shifted has other places, and the differences of two
-are the same but for the magnification.
+The distance of two things on the table cannot be told from their bands: things farther away look closer together, and
+a steep camera sees them differently from a flat one. A place is therefore given as on a map: x to the image's right, y
+away from the camera, measured from the point of the table at the image's centre. The unit is a step: the image is STEPS
+steps wide at that point. Magnifying or shifting an image changes the places, but their differences only by the
+magnification.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ import numpy as np
 from rsvp_ros.tabletop.view import ObjectView, View
 
 STEPS = 64
-"""Of a place, in an image's width."""
+"""Number of steps in an image's width."""
 FARTHEST = 52
-"""Steps that are told in each direction; what is farther away is told as that far."""
+"""Most steps told in each direction; places farther away are clipped to it."""
 HORIZON = 1e3
-"""Metres; what a pixel above the horizon counts as."""
+"""Coordinate given to a pixel above the horizon, metres."""
 
 Place = tuple[int, int]
 """Steps to the right and away from the camera."""
 
 
 def spot(thing: ObjectView) -> tuple[int, int]:
-    """Of a thing's middle on the table, world, millimetres."""
+    """Position of a thing's middle on the table, world, millimetres."""
     x, y = np.rint(thing.position[:2] * 1000)
     return int(x), int(y)
 
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """The table's top under an image. Its middle is the world's origin, its sides lie along the axes."""
+    """The table top as seen in an image. Its middle is the world's origin, its sides lie along the axes."""
 
     world_from_image: np.ndarray
-    """Homography, float64 3 x 3: pixels to metres on the table's top."""
+    """Homography, float64 3 x 3: pixels to metres on the table top."""
     center: tuple[float, float]
     """The image's middle, pixels."""
     width: int
-    """Of the image, pixels."""
+    """Width of the image, pixels."""
     table: tuple[float, float]
-    """Width (x) and depth (y) of the table's top, metres."""
+    """Width (x) and depth (y) of the table top, metres."""
 
     @classmethod
     def of(cls, view: View) -> Ground:
@@ -58,24 +58,24 @@ class Ground:
         return cls(onto, camera.center, camera.width, view.table)
 
     def moved(self, new_from_old: np.ndarray) -> Ground:
-        """Under the image after an affine map of its pixels, 2 x 3."""
+        """The ground after an affine map of the image's pixels, 2 x 3."""
         back = np.linalg.inv(np.vstack((new_from_old, (0, 0, 1))))
         return replace(self, world_from_image=self.world_from_image @ back)
 
     @cached_property
     def step(self) -> float:
-        """Metres."""
+        """Length of a step, metres."""
         return float(np.linalg.norm(self._across) * self.width / STEPS)
 
     @cached_property
     def _across(self) -> np.ndarray:
-        """A pixel to the right in the image's middle, on the table, metres."""
+        """Vector on the table that one pixel to the right covers at the image's middle, metres."""
         u, v = self.center
         left, right = self.points([(u - 0.5, v), (u + 0.5, v)])
         return right - left
 
     def places(self, spots: Sequence[tuple[float, float]]) -> list[Place]:
-        """Of points on the table, world, millimetres."""
+        """Places of points on the table, which are given in the world, millimetres."""
         u, v = self.center
         middle, above, below = self.points([(u, v), (u, v - 0.5), (u, v + 0.5)])
         across = self._across / np.linalg.norm(self._across)
@@ -86,26 +86,27 @@ class Ground:
         return [(int(x), int(y)) for x, y in steps]
 
     def points(self, pixels: Sequence[tuple[float, float]] | np.ndarray) -> np.ndarray:
-        """What pixels, N x 2, show of the table's plane: world, metres, N x 2; (HORIZON, HORIZON) where nothing."""
+        """Points of the table's plane that pixels, N x 2, show: world, metres, N x 2; (HORIZON, HORIZON) for none."""
         mapped = np.column_stack((pixels, np.ones(len(pixels)))) @ self.world_from_image.T
-        # What the image's middle shows is below the horizon
+        # The image's middle is below the horizon; pixels on the same side of it have the same sign
         below = mapped[:, 2:] * (self.world_from_image[2] @ (*self.center, 1)) > 0
         return np.divide(mapped[:, :2], mapped[:, 2:], out=np.full((len(mapped), 2), HORIZON), where=below)
 
     def is_table(self, points: np.ndarray) -> np.ndarray:
-        """Whether world points, N x 2, are on the table: bool N."""
+        """Whether world points, N x 2, are on the table top: bool N."""
         return (np.abs(points) <= np.array(self.table) / 2).all(1)
 
     def shows_table(self, height: int, width: int) -> np.ndarray:
-        """Which pixels show the plane of the table's top where the table is, bool height x width."""
+        """Which pixels show the plane of the table top within the table's sides, bool height x width."""
         rows, columns = np.indices((height, width))
         points = self.points(np.column_stack((columns.ravel(), rows.ravel())))
         return self.is_table(points).reshape(height, width)
 
     def to_rim(self, points: np.ndarray) -> np.ndarray:
-        """From world points, N x 2, to the nearest place of the table's rim that is in the image: metres, N.
+        """Distance from world points, N x 2, to the nearest point of the table's rim that is in the image: metres, N.
 
-        Infinite where none of the places straight towards its sides is; negative beside the table.
+        Only the points straight towards the four sides count; infinite if none is in the image. Negative beside the
+        table.
         """
         half = np.array(self.table) / 2
         beside = np.hypot(*np.maximum(np.abs(points) - half, 0).T)
@@ -118,7 +119,7 @@ class Ground:
         return np.where(beside > 0, -beside, ways.min(0))
 
     def _is_seen(self, points: np.ndarray) -> np.ndarray:
-        """Whether world points on the table's plane, N x 2, are within the image: bool N."""
+        """Whether world points on the table's plane, N x 2, lie within the image: bool N."""
         mapped = np.column_stack((points, np.ones(len(points)))) @ np.linalg.inv(self.world_from_image).T
         before = mapped[:, 2] * (self.world_from_image[2] @ (*self.center, 1)) > 0
         size = 2 * np.array(self.center) + 1
@@ -127,6 +128,6 @@ class Ground:
 
 
 def offset(place: Place, reference: Place) -> Place:
-    """From one place to another, as it is told."""
+    """Steps from `reference` to `place`, clipped to FARTHEST."""
     x, y = (max(-FARTHEST, min(FARTHEST, a - b)) for a, b in zip(place, reference, strict=True))
     return x, y

@@ -1,7 +1,7 @@
-"""One process, or several that train together: the few things that differ, behind the same methods.
+"""One process, or several that train together: the few things that differ between them, behind the same methods.
 
-Several are those of `accelerate launch` or torchrun. Hugging Face's accelerate, of the extra `train`, is imported for
-them and for float16 only.
+Several processes are started by `accelerate launch` or torchrun. Hugging Face's accelerate, part of the extra `train`,
+is imported only for them and for float16.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from rsvp_ros.segmentation.torch_runtime import choose_device
 
 
 class Processes(Protocol):
-    """What the trainer asks of them."""
+    """What the trainer needs from the processes."""
 
     device: torch.device
-    """Of this process."""
+    """This process's."""
     rank: int
     count: int
 
     def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """The same two, to train with; their own weights and state remain those of the originals."""
+        """The two wrapped for training; they share weights and state with the originals."""
 
     def autocast(self) -> AbstractContextManager:
-        """Arithmetic in the precision that was asked for."""
+        """Context for arithmetic in the requested precision."""
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients, means over all processes."""
+        """Compute gradients, averaged over all processes."""
 
     def clip(self, parameters: Iterable[Tensor], limit: float) -> Tensor:
-        """Limit the gradients' norm; returns what it was."""
+        """Limit the gradients' norm; returns the norm before."""
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum over all processes, on all of them."""
+        """Sum over all processes, returned on each of them."""
 
     def can_skip(self) -> bool:
-        """Whether a step whose gradient is not finite is left out and tried again with a smaller factor (float16)."""
+        """Whether a step with a non-finite gradient is skipped and the loss scale then reduced (float16)."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs besides weights and optimiser."""
@@ -50,13 +50,14 @@ class Processes(Protocol):
     def load_state(self, state: dict[str, Any]) -> None: ...
 
     def close(self) -> None:
-        """Leave the others."""
+        """Leave the group of processes."""
 
 
 def start_processes(device: str, precision: str) -> Processes:
     """`device`: "auto", "cpu", "cuda", …; `precision`: "float32", "bfloat16" or "float16".
 
-    Raises ConfigurationError: a device that is not there or cannot compute so, accelerate is needed and missing.
+    Raises ConfigurationError if the device is missing or does not support the precision, or if accelerate is needed but
+    not installed.
     """
     if launched() > 1 or precision == "float16":
         return Accelerated(device, precision)
@@ -64,7 +65,7 @@ def start_processes(device: str, precision: str) -> Processes:
 
 
 def launched() -> int:
-    """How many processes there are, as torchrun (and so accelerate launch) and mpirun tell each of them."""
+    """Number of processes, as torchrun (and so accelerate launch) and mpirun pass it to each of them."""
     names = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 
@@ -126,7 +127,7 @@ class Accelerated:
             choose_device("cuda")
         mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[precision]
         try:
-            # Told of no GPU, accelerate would take each process for the only one.
+            # Without a GPU, accelerate has to be told so, or it would take each process for the only one.
             on_cpu = device == "cpu" or not torch.cuda.is_available()
             self._accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Prompts about a scene with their answers: regions from tight to none at all, so that the text must decide."""
+"""Prompts about a scene with their answers: regions from a tight box to none at all, so that the text must decide."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rsvp_ros.training.texts import (
 
 
 class PromptKind(enum.Enum):
-    """What a prompt tells, and with it what can be learnt from it."""
+    """What information a prompt gives, and thus what can be learnt from it."""
 
     BOX = "box"
     """A jittered tight box, no text."""
@@ -35,19 +35,19 @@ class PromptKind(enum.Enum):
     PAIR_TEXT = "box around two + text"
     """The box around the target and its nearest neighbour."""
     SHIFTED = "shifted box"
-    """A tight box moved by up to a third of its size: a tracker's prediction."""
+    """A tight box moved by up to a third of its size, like a tracker's prediction."""
     UNKNOWN_TEXT = "box + unknown words"
-    """Words that name nothing: the box decides."""
+    """Words that name nothing, so the box decides."""
     LEAF = "box, dead leaves"
     INSTRUCTION = "whole image + instruction"
-    """What a person says, in any of the languages; several things may be meant."""
+    """What a person says, in any of the supported languages; it may mean several things."""
     ABSENT = "absent"
     """The text describes nothing in the region."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words of a world: what may be said to be absent in it."""
+    """The words of a world: what descriptions of absent things may be made of."""
 
     kinds: tuple[str, ...]
     colors: tuple[str, ...]
@@ -69,23 +69,23 @@ class Sample:
     box: Box
     text: str
     targets: tuple[int, ...]
-    """Ids of the things meant; none where what is described is absent."""
+    """Ids of the things meant; empty if what is described is absent."""
     judged: bool = True
-    """Whether presence can be learnt from it."""
+    """Whether presence can be learnt from this sample."""
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
 
 
 def jitter(rng: np.random.Generator, box: Box, low: float, high: float) -> Box:
-    """Each side moved, in or out, by `low` to `high` times the box's width or height."""
+    """Move each side in or out by `low` to `high` times the box's width or height."""
     share = rng.uniform(low, high, (2, 2)) * rng.choice((-1.0, 1.0), (2, 2))
     dx, dy = share * np.array([[box.width], [box.height]])
     return Box.ordered(box.x0 + dx[0], box.y0 + dy[0], box.x1 + dx[1], box.y1 + dy[1])
 
 
 def tight_box(rng: np.random.Generator, box: Box, scene: Scene) -> Box:
-    """A box as a detector, an MLLM or the tracker gives it: a little off, some of them wider."""
+    """A box as a detector, an MLLM or the tracker gives it: a little off, and sometimes wider."""
     height, width = scene.ids.shape
     wide = box.pad(rng.uniform(0, 0.35)) if rng.random() < 0.4 else box
     return jitter(rng, wide, 0.0, rng.uniform(0.0, 0.15)).clip(width, height)
@@ -106,13 +106,13 @@ SHARES = {
 
 
 SMALLER = 0.3
-"""A thing is asked for as often as this power of its area says: 0 were all alike …"""
+"""Small things are asked for more often, by the area to the power of -SMALLER (0: all equally) …"""
 THINNER = 0.5
-"""… and this power of the share that it covers of a square as wide as it is long."""
+"""… and thin ones, by the share they cover of a square as wide as they are long, to the power of -THINNER."""
 ONE_WORD_SHARE = 0.45
-"""Of the absent descriptions have less than a kind and a colour."""
+"""Share of the absent descriptions that say less than a kind and a colour."""
 RELATED_SHARE = 0.1
-"""Of the descriptions say where the thing is, too."""
+"""Share of the descriptions that also say where the thing is."""
 
 
 def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> Sample | None:
@@ -129,12 +129,12 @@ def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> S
 
 
 def _colors(thing: Thing) -> set[str]:
-    """All that it may be called by: a description with one of these is not surely wrong."""
+    """All colours that it may be called: a description with one of these is not surely wrong."""
     return {thing.color, *CONFUSABLE.get(thing.color, ()), *thing.perhaps}
 
 
 def _absent_word(rng: np.random.Generator, scene: Scene, others: list[Thing], vocabulary: Vocabulary) -> str | None:
-    """A kind without its colour, a colour without a kind, or a kind and what only another thing is ("striped mug")."""
+    """A kind alone, a colour alone, or a kind with an attribute that only another thing has ("striped mug")."""
     form = rng.random()
     if form < 0.65:
         kinds = [kind for kind in vocabulary.kinds if all(t.kind != kind for t in others)]
@@ -158,14 +158,14 @@ def _absent_pair(rng: np.random.Generator, scene: Scene, others: list[Thing], vo
     kind, color = vocabulary.pair(rng)
     one, two = (scene.things[i] for i in rng.integers(0, len(scene.things), 2))
     choice = rng.random()
-    if choice < 0.34:  # both words are there, on different things
+    if choice < 0.34:  # both words fit, but different things
         kind, color = one.kind, two.color
     elif choice < 0.48:
         kind = one.kind
     elif choice < 0.84:
         color = one.color
     elif choice < 0.97:
-        kind, color = one.kind, one.color  # perhaps in the image, not in the region
+        kind, color = one.kind, one.color  # in the image, but perhaps not in the region
     rivals = {(t.kind, c) for t in others for c in _colors(t)}
     if vocabulary.is_held_out(kind, color) or (kind, color) in rivals:
         return None
@@ -173,7 +173,7 @@ def _absent_pair(rng: np.random.Generator, scene: Scene, others: list[Thing], vo
 
 
 def prompt_box(rng: np.random.Generator, scene: Scene, kind: PromptKind, target: Thing) -> Box | None:
-    """The region of a prompt about a thing of the scene; None where nothing else is there to hold, too."""
+    """The region of a prompt about a thing in the scene; None if it should hold another thing, too, but cannot."""
     height, width = scene.ids.shape
     if kind in (PromptKind.BOX, PromptKind.BOX_TEXT, PromptKind.UNKNOWN_TEXT):
         return tight_box(rng, target.box, scene)
@@ -214,7 +214,7 @@ def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample
 
 
 def sample_prompts(rng: np.random.Generator, scene: Scene, count: int, vocabulary: Vocabulary = DRAWN) -> list[Sample]:
-    """Up to `count` prompts about a scene of named things, of the kinds in their shares."""
+    """Up to `count` prompts about a scene of named things, their kinds drawn by SHARES."""
     kinds = rng.choice(np.array(list(SHARES), object), count * 3, p=np.array(list(SHARES.values())))
     samples: list[Sample] = []
     for kind in kinds if scene.things else ():
@@ -227,7 +227,7 @@ def sample_prompts(rng: np.random.Generator, scene: Scene, count: int, vocabular
 
 
 def pair_prompt(rng: np.random.Generator, scene: Scene, target: Thing) -> Sample | None:
-    """The whole image and the target's colour and kind; None where another thing has both."""
+    """A prompt with the whole image and the target's colour and kind; None if another thing has both."""
     if sum((t.kind, t.color) == (target.kind, target.color) for t in (*scene.things, *scene.doubtful)) > 1:
         return None
     height, width = scene.ids.shape
@@ -236,10 +236,10 @@ def pair_prompt(rng: np.random.Generator, scene: Scene, target: Thing) -> Sample
 
 
 def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int, with_text: float = 0.5) -> list[Sample]:
-    """Up to `count` boxes in dead leaves, where no text can be right: the box decides.
+    """Up to `count` boxes in dead leaves, where no text can be right, so the box decides.
 
-    A share `with_text` has words: half of them unknown ones, half the names of kinds. The latter teach that a tight box
-    counts for more than a word in pictures unlike the household scenes; they teach nothing about presence.
+    A share `with_text` of them has words: half unknown words, half names of kinds. The latter teach that in pictures
+    unlike the household scenes a tight box counts for more than a word; they teach nothing about presence.
     """
     samples = []
     for index in rng.permutation(len(scene.things))[:count]:

@@ -1,4 +1,4 @@
-"""What a training tells: log.jsonl, curve.png, and how far it is on stderr."""
+"""What a training reports: log.jsonl, curve.png, and its progress on stderr."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rsvp_ros.training.curve import TrainingLog, draw_curve
 LOG_EVERY = 50
 """Steps."""
 SMOOTHING = 0.05
-"""Weight of a step's loss in the one that is shown."""
+"""Weight of the latest step's loss in the running mean that is shown."""
 
 
 class Report:
-    """A context; all of its methods raise ConfigurationError where the folder cannot be written to."""
+    """A context manager; all of its methods raise ConfigurationError if the folder cannot be written to."""
 
     def __init__(self, folder: Path, step: int, steps: int) -> None:
-        """`step`: where the training starts or goes on; `steps`: where it ends."""
+        """`step`: where the training starts or resumes; `steps`: where it ends."""
         self.folder, self.steps = folder, steps
         with disk_errors(folder):
             self.log = TrainingLog(folder / "log.jsonl", step)
@@ -38,7 +38,7 @@ class Report:
         self.progress.__exit__(kind, error, traceback)
 
     def add(self, step: int, seconds: float, losses: Mapping[str, float]) -> None:
-        """After a step: how many there have been, what they took, the last one's losses; "total" is one."""
+        """Record a step: the number of steps so far, the time they took, and this step's losses, including "total"."""
         for name, value in losses.items():
             self.recent[name].append(value)
         loss = losses["total"]
@@ -51,7 +51,7 @@ class Report:
                 self.log.add({"step": step, "seconds": round(seconds, 1), **means})
 
     def validated(self, step: int, figures: Mapping[str, float]) -> None:
-        """Held-out figures after a step."""
+        """Record held-out figures after a step."""
         rounded = {name: round(value, 4) for name, value in figures.items()}
         with disk_errors(self.folder):
             self.log.add({"step": step, "validation": rounded})

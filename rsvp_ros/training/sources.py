@@ -14,10 +14,10 @@ from rsvp_ros.tabletop.export import records
 from rsvp_ros.tabletop.splits import Split
 
 HELD_OUT = 50
-"""One of this many exported scenes is for validation, with all its views; and one of this many photographs, in every
-data set that has it."""
+"""One in this many exported scenes, with all its views, is kept for validation, and likewise one in this many
+photographs: the same ones in every data set that has them."""
 PHOTOGRAPHED = 0.5
-"""Of the textures are cut from photographs, where there are some."""
+"""Share of the textures that are cut from photographs, if there are any."""
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -40,19 +40,20 @@ def tabletop_records(folders: Sequence[str], held_out: bool) -> tuple[str, ...]:
 
 
 def _scene(record: str) -> str:
-    """A scene's split and seed: what all its views have in common."""
+    """A scene's split and seed, which all its views have in common."""
     return "_".join(Path(record).stem.split("_")[:2])
 
 
 def read_photographs(folder: str | None, count: int) -> list[np.ndarray]:
-    """`count` of the pictures in a folder, evenly spread, or all; uint8 H x W x 3 RGB; none for None.
+    """`count` of the pictures in a folder, evenly spread, or all if there are fewer; uint8 H x W x 3 RGB; none if
+    `folder` is None.
 
-    Raises ConfigurationError where it holds none.
+    Raises ConfigurationError if it holds none.
     """
     if folder is None:
         return []
     paths = sorted(path for path in Path(folder).expanduser().glob("*") if path.suffix.lower() in PICTURES)
-    spread = sorted(range(len(paths)), key=lambda i: i * count % len(paths) >= count)  # then those for want of others
+    spread = sorted(range(len(paths)), key=lambda i: i * count % len(paths) >= count)  # the others come last, as spares
     readable = (picture for i in spread if (picture := cv2.imread(str(paths[i]))) is not None)
     pictures = list(itertools.islice(readable, count))
     if not pictures:

@@ -36,16 +36,16 @@ READABLE = (
     InstructionKind.NEGATION,
     InstructionKind.HAZARD,
 )
-"""Kinds of instructions that can be followed by what a thing is, without comparing places or sizes."""
+"""Kinds of instructions that depend only on what a thing is, not on comparing places or sizes."""
 
 VIEWS = 2
-"""Of a scene, at most."""
+"""Maximum number of views of a scene."""
 RESURFACED_SHARE = 0.3
-"""Of the images get another ground (resurfacing.py)."""
+"""Share of the images that get another ground (resurfacing.py)."""
 WHOLE_SHARE = 0.7
-"""Of the scenes are shown whole; the others are cut to a part, so that things come in all sizes."""
+"""Share of the scenes that are shown whole; the others are cropped, so that things come in all sizes."""
 INSTRUCTION_SHARE = 0.06
-"""Of the prompts about whole images are what a person says."""
+"""Share of the prompts about whole images that are instructions as a person gives them."""
 
 
 def _thing(view: View, seen: ObjectView, ids: np.ndarray) -> Thing | None:
@@ -67,7 +67,7 @@ def _thing(view: View, seen: ObjectView, ids: np.ndarray) -> Thing | None:
 
 
 def to_scene(view: View, area: tuple[int, int, int, int]) -> Scene:
-    """A part x0, y0, x1, y1 of a view."""
+    """The part x0, y0, x1, y1 of a view as a scene."""
     x0, y0, x1, y1 = area
     ids = view.ids[y0:y1, x0:x1]
     named = {seen.id for seen in view.things}
@@ -86,7 +86,7 @@ def to_scene(view: View, area: tuple[int, int, int, int]) -> Scene:
 def _part(rng: np.random.Generator, view: View, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """A part of the view with the proportions of `size` (height, width), around one of its things.
 
-    For a size of the segmenter's crops it is as large as one; else of any size.
+    If `size` is that of the segmenter's crops, the part covers about what such a crop does; otherwise it has any size.
     """
     height, width = view.ids.shape
     ratio = size[1] / size[0]
@@ -122,11 +122,11 @@ def tabletop_scenes(
     records: Sequence[str] = (),
     split: Split = Split.TRAIN,
 ) -> list[tuple[Scene, list[Sample]]]:
-    """Images of rendered scenes, each with up to `prompts` prompts about it; `size`: height, width of the network's
-    input, whose proportions they have.
+    """Images of rendered scenes, each with up to `prompts` prompts about it. `size`: height and width of the network's
+    input; the images have its proportions.
 
-    `records`: exported scenes to choose from; none: scenes are rendered, and give up to VIEWS images each, as building
-    one takes longer than another look at it. Raises InvalidImageError where an exported scene is damaged.
+    `records`: exported scenes to choose from. If empty, scenes are rendered, with up to VIEWS images each, as building
+    a scene takes longer than rendering another view. Raises InvalidImageError if an exported scene is damaged.
     """
     found: list[tuple[Scene, list[Sample]]] = []
     while len(found) < count:

@@ -1,6 +1,6 @@
 """What things are called: descriptions as stage 1 writes them (a noun and attributes), and words that name nothing.
 
-A kind and a colour are called the same in drawn and in simulated scenes.
+Kinds and colours have the same names in drawn and in simulated scenes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHADES: dict[str, tuple[str, ...]] = {
 """English names of each colour."""
 
 CONFUSABLE = {"gray": ("silver",), "silver": ("gray", "white"), "white": ("silver",)}
-"""Colours that nobody would call wrong for each other."""
+"""Colours that cannot be called wrong when used for each other."""
 
 CHINESE_NOUNS: dict[str, str] = {
     **{kind: names[-1] for kind, names in KINDS.items()},
@@ -53,7 +53,7 @@ def _one_of(rng: np.random.Generator, names: tuple[str, ...]) -> str:
 
 
 def noun(rng: np.random.Generator, kind: str) -> str:
-    """English, or (one in eight) Chinese."""
+    """A kind's name in English or (one in eight) Chinese."""
     if rng.random() < 0.125:
         return CHINESE_NOUNS[kind]
     return _one_of(rng, NOUNS[kind])
@@ -62,7 +62,7 @@ def noun(rng: np.random.Generator, kind: str) -> str:
 def pair_text(rng: np.random.Generator, kind: str, color: str, attributes: tuple[str, ...] = ()) -> str:
     """A description by colour and kind, in English or (one in eight) Chinese.
 
-    `attributes`: one of them may be named, too.
+    `attributes`: one of them may be added.
     """
     if rng.random() < 0.125:
         name, shade = CHINESE_NOUNS[kind], CHINESE_SHADES[color]
@@ -89,13 +89,13 @@ def color_text(rng: np.random.Generator, color: str) -> str:
 
 
 def attribute_text(rng: np.random.Generator, kind: str, attribute: str) -> str:
-    """A description by the kind and what else it is ("striped", "wooden")."""
+    """A description by the kind and an attribute ("striped", "wooden")."""
     name = _one_of(rng, NOUNS[kind])
     return (f"{name}, {attribute}", f"the {attribute} {name}", f"{attribute} {name}")[rng.integers(3)]
 
 
 def confused_pairs(rng: np.random.Generator, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Two for each pair of kind and colour: it in another colour, and another kind in its colour; none of `pairs`."""
+    """For each pair of kind and colour, the kind in another colour and another kind in the colour; none of `pairs`."""
     kinds, shades = list(NOUNS), list(SHADES)
     found: set[tuple[str, str]] = set()
     for kind, color in pairs:
@@ -106,7 +106,7 @@ def confused_pairs(rng: np.random.Generator, pairs: Sequence[tuple[str, str]]) -
 
 
 def related(rng: np.random.Generator, text: str, target: Thing, others: Sequence[Thing]) -> str:
-    """A description and where the thing is beside another one, as an MLLM may add it."""
+    """A description with the thing's place relative to another one, as an MLLM may add it."""
     neighbours = [t for t in others if t.kind and (t.kind, t.color) != (target.kind, target.color)]
     if not neighbours:
         return text
@@ -124,7 +124,7 @@ def related(rng: np.random.Generator, text: str, target: Thing, others: Sequence
 
 
 def description(rng: np.random.Generator, target: Thing, others: list[Thing]) -> str | None:
-    """A text that fits the target and none of the others; None where there is none."""
+    """A text that fits the target and none of the others; None if none was found."""
     if target.foreign and rng.random() < 0.2:
         if any((t.kind, t.color) == (target.kind, target.color) for t in others):
             return None
@@ -140,7 +140,7 @@ def description(rng: np.random.Generator, target: Thing, others: list[Thing]) ->
         also = own[rng.integers(len(own))]
         return (f"{name}, {shade}, {also}", f"the {also} {shade} {name}", f"{also} {name}, {shade}")[rng.integers(3)]
     form = rng.random()
-    # Without a colour the kind itself must be seen
+    # Without a colour, the network must recognise the kind itself
     if form < 0.4 and all(t.kind != target.kind for t in others):
         return kind_text(rng, target.kind)
     if form < 0.5 and all(t.color != target.color for t in others):
@@ -157,7 +157,7 @@ _KNOWN = frozenset(word for names in NOUNS.values() for name in names for word i
 
 
 def unknown_text(rng: np.random.Generator, color: str) -> str:
-    """A description with a noun that names nothing known; `color`: may be used, empty for a random one."""
+    """A description with a noun that names nothing known; it may use `color` (empty: a random one)."""
     if rng.random() < 0.25:
         word = "".join(chr(c) for c in rng.integers(0x4E00, 0x8C00, int(rng.integers(1, 4))))
     else:

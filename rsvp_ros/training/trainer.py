@@ -1,4 +1,4 @@
-"""Trains a VLSM: `train(config)`, deterministic from its seed on a CPU, resumable after a kill."""
+"""Trains a VLSM: `train(config)`, deterministic given its seed on a CPU, resumable after a kill."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from rsvp_ros.training.sources import PHOTOGRAPHED, read_photographs, tabletop_r
 _log = logging.getLogger(__name__)
 
 ACCEPTED, REFUSED = "present accepted", "absent refused"
-"""Held-out figures: shares of the prompts whose presence is on the right side of 0.5."""
+"""Held-out figures: share of the prompts whose presence is on the correct side of 0.5."""
 
 
 CALIBRATION = 16
-"""Times as many held-out batches calibrate presence as a validation takes."""
+"""How many times as many held-out batches the calibration of presence takes as a validation."""
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -54,13 +54,13 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 HASTE = 20.0
-"""Times the learning rate is that of `Learner.hasty`."""
+"""Factor on the learning rate of the parameters in `Learner.hasty`."""
 
 
 class Trainer:
-    """Network, optimiser and where they stand. `train` is the way in.
+    """Network, optimiser and their progress. Use it through `train`.
 
-    Of several processes each makes its own images: process r of n takes the batches r, n + r, 2 n + r, …
+    With several processes, each makes its own images: process r of n takes the batches r, n + r, 2 n + r, …
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -111,7 +111,7 @@ class Trainer:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint. Raises ConfigurationError where the disk does not take it; the last ones are kept."""
+        """Write a checkpoint. Raises ConfigurationError if it cannot be written; the previous ones are then kept."""
         with disk_errors(self.out):
             self.checkpoints.write(
                 {
@@ -126,9 +126,9 @@ class Trainer:
             )
 
     def resume(self) -> bool:
-        """Go on from the newest checkpoint that can be used; False where there is none at all.
+        """Resume from the newest usable checkpoint; False if there are no checkpoints.
 
-        Raises ConfigurationError where there are checkpoints but none can be used. The trainer is then as it was.
+        Raises ConfigurationError if there are checkpoints but none is usable. The trainer is then unchanged.
         """
         path = self.checkpoints.restore(self._load)
         if path is not None and self.is_main:
@@ -136,7 +136,7 @@ class Trainer:
         return path is not None
 
     def _load(self, state: dict[str, Any]) -> None:
-        """Wholly, or not at all: raises any exception."""
+        """Load a checkpoint completely or not at all: raises any exception if it cannot be used."""
         network = self.learner.trained
         untouched = copy.deepcopy((network.state_dict(), self.optimizer.state_dict()))
         step, seconds = state["step"], state["seconds"]
@@ -165,7 +165,7 @@ class Trainer:
             yield
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimiser; the losses by name, means over all processes.
+        """One step of the optimiser; returns the losses by name, averaged over all processes.
 
         Raises TrainingDivergedError before the weights are touched.
         """
@@ -178,7 +178,7 @@ class Trainer:
         self.processes.backward(loss)
         norm = self.processes.clip(self.learner.trained.parameters(), self.config.clip_norm)
         named = {"total": loss, **vars(losses)}
-        # One transfer from the device for all of them, and one exchange between processes.
+        # One transfer from the device and one exchange between processes for all of them.
         values = self.processes.total(torch.stack([*named.values(), norm]).detach().float()) / self.processes.count
         *values, norm = values.tolist()
         if not math.isfinite(values[0]) or not (math.isfinite(norm) or self.processes.can_skip()):
@@ -225,7 +225,7 @@ class Trainer:
             report.validated(self.step, figures)
 
     def calibrate(self) -> None:
-        """Shift presence for use; to be done once, at the end. Checkpoints are without."""
+        """Shift presence for use; call it once, at the end. Checkpoints do not contain the shift."""
         held_out = self._dataset(held_out=True)
         numbers = range(CALIBRATION * self.config.validation_batches)
         with self._computing():
@@ -233,15 +233,15 @@ class Trainer:
         _log.info("presence shifted by %.2f", shift)
 
     def _batches(self) -> Iterator[Batch]:
-        """Those that are left for this process, in order, whoever makes them."""
+        """The remaining batches of this process, in order, whichever process makes them."""
         c, processes = self.config, self.processes
         numbers = range(self.step * processes.count + processes.rank, c.steps * processes.count, processes.count)
         return in_order(self.dataset, numbers, c.workers, self.device)
 
     def run(self) -> None:
-        """To the last step, with log, checkpoints and validation on the way.
+        """Train up to the last step, with log, checkpoints and validation.
 
-        Raises TrainingDivergedError, ConfigurationError (a full disk), and what the data raise where they are damaged.
+        Raises TrainingDivergedError, ConfigurationError (a full disk), and whatever damaged data raise.
         """
         config, started = self.config, time.monotonic() - self.seconds
         with Report(self.out, self.step, config.steps) if self.is_main else nullcontext() as report:
@@ -260,11 +260,11 @@ class Trainer:
 
 
 def train(config: TrainConfig) -> Path | None:
-    """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
+    """Train, resuming if `config.out` holds a checkpoint; returns the folder of the finished weights.
 
-    Of several processes, only one writes; the others return None. Raises ConfigurationError (options, checkpoints of
-    another model, a training in `out` where `steps` is 0, a disk that takes no more), ModelLoadError (`init`,
-    `backbone`), TrainingDivergedError (a loss that is no number), InvalidImageError (damaged data), ModelRunError (not
+    With several processes, only one writes; the others return None. Raises ConfigurationError (options, checkpoints of
+    another model, a training in `out` although `steps` is 0, a full disk), ModelLoadError (`init`, `backbone`),
+    TrainingDivergedError (a loss or gradient that is not finite), InvalidImageError (damaged data), ModelRunError (not
     enough memory, weights too large for float16).
     """
     trainer = Trainer(config)
@@ -285,5 +285,5 @@ def train(config: TrainConfig) -> Path | None:
 
 
 def _without_place(model_config: dict[str, Any]) -> dict[str, Any]:
-    """Where a SAM lies does not make it another one; its architecture and sizes do."""
+    """A model's configuration without the SAM's location: only its architecture and sizes make it another model."""
     return {name: value for name, value in model_config.items() if name != "backbone"}

@@ -30,21 +30,21 @@ class Generation:
     """0 where the backend does not tell."""
     completion_tokens: int = 0
     image_size: tuple[int, int] | None = None
-    """(width, height) in pixels of the last image as the model saw it, where the backend knows: absolute coordinates
-    of the Qwen2.5-VL family count in it."""
+    """(width, height) in pixels of the last image as the model saw it, if the backend knows: the absolute coordinates
+    of the Qwen2.5-VL family are in these pixels."""
     cut: bool = False
-    """Whether it ended because it had as many tokens as it may, and not because it was complete."""
+    """Whether it ended because it reached the token limit, not because it was complete."""
 
 
 class Mllm(Protocol):
     """A model that reads images and text and writes text."""
 
     name: str
-    """For the log and for Reasoning messages; it tells the family, too, in whose convention coordinates are written."""
+    """For the log and for Reasoning messages; it also tells the family, and so the coordinate convention."""
 
     def prepare(self, cancel: threading.Event | None = None) -> None:
-        """Learn what a prompt depends on and only the model's server may know: its name. Stops and raises as
-        `generate`."""
+        """Learn what a prompt depends on but only the model's server may know: the model's name. `cancel` and errors
+        are as in `generate`."""
 
     def generate(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
-    """Scale an H x W x 3 image down, if it has more than `max_pixels` pixels, so that it has no more; 0: never."""
+    """Scale an H x W x 3 image that has more than `max_pixels` pixels down to at most that many; 0: never."""
     height, width = image.shape[:2]
     if not max_pixels or height * width <= max_pixels:
         return image

@@ -21,7 +21,7 @@ EMBEDDED = Path(__file__).parents[1] / "weights" / "mllm_embedded"
 """The small model in the package, called "embedded"."""
 
 EMBEDDED_PROMPTS = (*(VisualPrompt("bands", bands, bands) for bands in (9, 5, 13)), VisualPrompt("none"))
-"""The visual prompts that it is trained with, the usual one first."""
+"""The visual prompts that it was trained with, the usual one first."""
 
 
 def _local(model: str) -> Path:
@@ -32,9 +32,9 @@ def find_model_folder(model: str, revision: str = "") -> Path:
     """The folder with all files of a model.
 
     Args:
-        model: a local folder, a name on the hub, or "embedded", the small model in the package. What the hub's cache
-            holds is used without asking the network: a robot's start must not depend on it. Else the model is
-            downloaded.
+        model: a local folder, a name on the hub, or "embedded", the small model in the package. What is in the hub's
+            cache is used without asking the network, because a robot's start must not depend on that; otherwise the
+            model is downloaded.
         revision: branch, tag or commit on the hub; empty: its main branch.
 
     Raises ModelLoadError, naming what is missing.
@@ -51,7 +51,7 @@ def find_model_folder(model: str, revision: str = "") -> Path:
 
 
 def model_name(model: str) -> str:
-    """What to call a model: its name on the hub, also where a folder of the hub's cache is given, or its folder's."""
+    """What to call a model: its name on the hub, even if given as a folder of the hub's cache, or its folder's name."""
     folder = _local(model)
     if not folder.is_dir():
         return model
@@ -62,7 +62,7 @@ def model_name(model: str) -> str:
 
 
 def download_command(model: str) -> str:
-    """What to type to have the model's files."""
+    """The command that downloads the model's files."""
     local = model.startswith(("/", ".", "~")) or Path(model).is_dir()
     return f"hf download NAME --local-dir {model}" if local else f"hf download {model}"
 

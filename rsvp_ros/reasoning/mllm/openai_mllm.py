@@ -40,7 +40,7 @@ _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 8.0
 MODELS_SHOWN = 8
 _NO_LIST = ValueError, TypeError, AttributeError
-"""What the client raises where it is given something else than a list of models."""
+"""What the client raises when it gets something other than a list of models."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class OpenAiConfig:
     """Name of the environment variable that holds the key; a server without keys needs none."""
     connect_timeout_s: float = 5.0
     first_token_timeout_s: float = 60.0
-    """From sending the request to the first piece of text: loading, queueing and reading the image at the server. Also
+    """From sending the request to the first piece of text, while the server loads, queues and reads the image; also
     between two pieces."""
     total_timeout_s: float = 180.0
     """The whole call, retries included."""
@@ -69,7 +69,7 @@ class OpenAiConfig:
     def __post_init__(self):
         if "@" in re.sub(r"^\w+://", "", self.base_url).partition("/")[0]:
             raise ConfigurationError("base_url holds a user name or key: keys belong in the environment (api_key_env)")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # not repeated: it may be the key itself
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # not shown: it may be the key itself
             raise ConfigurationError(
                 "api_key_env is no name of an environment variable: export the key in a variable and give its name"
             )
@@ -77,7 +77,7 @@ class OpenAiConfig:
             raise ConfigurationError(
                 f"base_url is {self.base_url!r}: it must be a URL such as http://localhost:8000/v1"
             )
-        if "?" in self.base_url:  # not repeated: it may hold a key
+        if "?" in self.base_url:  # not shown: it may hold a key
             raise ConfigurationError("base_url holds a query (?): keys belong in the environment (api_key_env)")
         for name in ("connect_timeout_s", "first_token_timeout_s", "total_timeout_s", "max_tokens"):
             if not getattr(self, name) > 0:
@@ -94,10 +94,10 @@ class OpenAiConfig:
 class OpenAiMllm:
     """An `Mllm` behind HTTP. Several threads may call `generate` at once.
 
-    The client lives in an event loop of its own thread: the caller's thread only waits for pieces of text, so it can
+    The client lives in an event loop on its own thread: the caller's thread only waits for pieces of text, so it can
     leave at once when it is cancelled, whatever the network is doing (name resolution cannot be interrupted at all).
 
-    `Generation.image_size` is the size in which the image was sent; the server may scale it once more (the Qwen-VL
+    `Generation.image_size` is the size at which the image was sent; the server may scale it once more (the Qwen-VL
     processors round to multiples of 28 or 32 pixels; `Family.pixels_per_unit` does the same).
 
     Raises ModelLoadError if the package openai is missing, ConfigurationError if the key cannot be sent.
@@ -114,7 +114,7 @@ class OpenAiMllm:
         self._config = config
         self._model = config.model
         self._key = os.environ.get(config.api_key_env, "").strip()
-        if not (self._key.isascii() and self._key.isprintable()):  # an HTTP header's error would repeat it
+        if not (self._key.isascii() and self._key.isprintable()):  # an HTTP header's error would show it
             raise ConfigurationError(
                 f"the environment variable {config.api_key_env} holds no API key that can be sent: it has characters "
                 "other than printable ASCII; export it anew"
@@ -127,7 +127,7 @@ class OpenAiMllm:
                 max_retries=0,
                 timeout=openai.Timeout(None, connect=config.connect_timeout_s),
             )
-        except (ImportError, OSError, ValueError) as error:  # it looks at the environment
+        except (ImportError, OSError, ValueError) as error:  # the client reads the environment
             self._loop.close()
             raise ConfigurationError(
                 f"no client for {config.base_url} can be made ({error}): see the environment variables ALL_PROXY, "
@@ -152,7 +152,7 @@ class OpenAiMllm:
         on_text: Callable[[str], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> Generation:
-        """See `Mllm.generate`. What a thinking model thought comes first, as <think>...</think>."""
+        """See `Mllm.generate`. A thinking model's thought comes first, as <think>...</think>."""
         chat, image_size = self._encode(messages)
         text, end = self._run(chat, on_text, cancel)
         return Generation(text, end.prompt_tokens, end.completion_tokens, image_size, end.cut)
@@ -205,7 +205,7 @@ class OpenAiMllm:
 
     async def _shut_down(self) -> None:
         calls = asyncio.all_tasks() - {asyncio.current_task()}
-        while calls:  # Python 3.11's wait_for loses a cancellation that comes together with what it waits for
+        while calls:  # Python 3.11's wait_for loses a cancellation that arrives together with the result
             for call in calls:
                 call.cancel()
             _, calls = await asyncio.wait(calls, timeout=_CANCEL_POLL_S)
@@ -383,7 +383,7 @@ class OpenAiMllm:
         return models[0]
 
     async def _listed_models(self) -> list[str]:
-        """For messages; empty where the server does not tell."""
+        """For messages; empty if the server does not tell."""
 
         async def read() -> list[str]:
             return [model.id async for model in self._client.models.list()]
@@ -399,7 +399,7 @@ class OpenAiMllm:
             return False  # it has waited already
         if isinstance(error, openai.APIConnectionError):
             return True
-        # Within the stream, after a status of 200, the number stands in the error itself
+        # Within the stream, after a status of 200, the error itself holds the number
         code = error.status_code if isinstance(error, openai.APIStatusError) else _code(error)
         return code is not None and (code == 429 or code >= 500)
 
@@ -411,7 +411,7 @@ class OpenAiMllm:
         return words.replace(self._key, "***") if self._key else words
 
     async def _explain(self, error: Exception, started: _Started, tries: int, delay_s: float = 0.0) -> Exception:
-        """The package's own error for one of the client library."""
+        """This package's error in place of one of the client library's."""
         openai, config = self._openai, self._config
         words, where = self._words(error), f"the MLLM server at {config.base_url}"
         if isinstance(error, openai.APITimeoutError):
@@ -422,7 +422,7 @@ class OpenAiMllm:
         if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
             name = config.api_key_env
             if not self._key and name not in os.environ and name != name.upper():
-                name = "that api_key_env names"  # who puts the key itself there must not find it in the log
+                name = "that api_key_env names"  # it may hold the key itself, which must not get into the log
             have = "is not accepted" if self._key else "is not set"
             return ServerUnavailableError(
                 f"{where} asks for a valid API key ({words}); the environment variable {name} {have}: "
@@ -433,7 +433,7 @@ class OpenAiMllm:
                 return ServerUnavailableError(
                     f"{where} does not list its models ({words}): set the model's name; base_url usually ends in /v1"
                 )
-            model, self._model = self._model, config.model  # a server that was restarted may have another one
+            model, self._model = self._model, config.model  # a restarted server may have another model
             models = _nearest(model, await self._listed_models())
             known = f"it has {models}" if models else "it lists none; base_url usually ends in /v1"
             return ServerUnavailableError(f"{where} has no model {model!r} ({words}): {known}")
@@ -470,7 +470,7 @@ class _End(NamedTuple):
 
 
 class _Started:
-    """Passes text on and remembers whether there was any: after that an answer cannot be asked for again."""
+    """Passes text on and remembers whether there was any: if so, the answer cannot be asked for again."""
 
     def __init__(self, emit: Callable[[str], None]):
         self._emit = emit
@@ -482,7 +482,7 @@ class _Started:
 
 
 def _code(error: Exception) -> int | None:
-    """The number that stands in an error's body, as in `data: {"error": {"code": 429}}`."""
+    """The number in an error's body, as in `data: {"error": {"code": 429}}`."""
     body = getattr(error, "body", None)
     code = body.get("code") if isinstance(body, dict) else None
     return int(code) if str(code).isdecimal() else None
@@ -494,9 +494,9 @@ def _thought(delta) -> str:
 
 
 def _without_refused(options: dict, message: str) -> dict | None:
-    """The request's options without those that the server's message refuses by name; None where it refuses none.
+    """The request's options without what the server's message refuses by name; None if it refuses nothing.
 
-    Some servers know no stream_options; OpenAI's reasoning models take no temperature and call the limit
+    Some servers do not know stream_options; OpenAI's reasoning models take no temperature and call the limit
     max_completion_tokens.
     """
     if "stream_options" in options and ("stream_options" in message or "include_usage" in message):
@@ -515,12 +515,12 @@ def _is_url(text: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(text)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # no port number, no IPv6 address
+    except ValueError:  # not a valid port number or IPv6 address
         return False
 
 
 def _nearest(model: str, models: Sequence[str]) -> str:
-    """Some of a server's models, for a message: those of a like name first."""
+    """Some of a server's models, for a message: those with similar names first."""
     shown = dict.fromkeys((*difflib.get_close_matches(model, models, MODELS_SHOWN), *models))
     some = ", ".join(list(shown)[:MODELS_SHOWN])
     return f"{some} and {len(shown) - MODELS_SHOWN} more" if len(shown) > MODELS_SHOWN else some

@@ -65,9 +65,9 @@ class TransformersMllm:
     """An `Mllm` in this process; `WorkerMllm` runs one in a process of its own. One `generate` at a time.
 
     `Generation.image_size` is the image's size after the Qwen-VL processors' scaling, read from their `image_grid_thw`;
-    with other families the size in which the image was handed to the processor.
+    with other families, the size at which the image was handed to the processor.
 
-    `name` is the model's name or folder, with its architecture after it where that says nothing of the family.
+    `name` is the model's name or folder, followed by its architecture if the name does not tell the family.
 
     Raises ModelLoadError.
     """
@@ -90,14 +90,14 @@ class TransformersMllm:
             raise
         except Exception as error:
             raise ModelLoadError(self._why_not_loaded(error)) from error
-        if family_for(self.name) is FAMILIES["generic"]:  # the name tells nothing; a fine-tuned model's may tell more
+        if family_for(self.name) is FAMILIES["generic"]:  # only then: a name may tell more than an architecture
             self.name = f"{self.name} ({self._model.config.model_type})"
         self._lock = threading.Lock()
         self._cancel: threading.Event | None = None
         self._watch_for_cancel()
 
     def prepare(self, cancel: threading.Event | None = None) -> None:
-        """See `Mllm.prepare`: the name is known."""
+        """See `Mllm.prepare`: the name is already known."""
 
     def generate(
         self,
@@ -130,7 +130,7 @@ class TransformersMllm:
 
     @property
     def threads(self) -> int:
-        """How many it computes with on the CPU; 0 on a GPU."""
+        """Number of CPU threads that it computes with; 0 on a GPU."""
         return self._torch.get_num_threads() if self._model.device.type == "cpu" else 0
 
     def close(self) -> None:
@@ -210,7 +210,7 @@ class TransformersMllm:
         )
 
     def _watch_for_cancel(self) -> None:
-        """Look at the cancel before every layer: reading a large image takes seconds on a small machine."""
+        """Check `cancel` before every layer: reading a large image takes seconds on a small machine."""
 
         def check(*_) -> None:
             if self._cancel is not None and self._cancel.is_set():
@@ -227,7 +227,7 @@ class TransformersMllm:
             raise CancelledError(f"cancelled before {self.name} was asked")
         chat, image_size = self._chat(messages)
         if self._processor.apply_chat_template(chat, add_generation_prompt=True).rstrip().endswith("<think>"):
-            stream.say("<think>")  # the template has opened what the model will close
+            stream.say("<think>")  # the template has opened the tag that the model will close
         inputs = self._processor.apply_chat_template(
             chat,
             add_generation_prompt=True,
@@ -270,7 +270,7 @@ class TransformersMllm:
         return chat, image_size
 
     def _without_control_tokens(self, text: str) -> str:
-        """An instruction must not end its own turn, nor stand for an image: a space makes such a token plain text.
+        """Put a space into control tokens, so that an instruction can neither end its own turn nor stand for an image.
 
         (`sanitize_control_tokens` of transformers 5.23 breaks the processor of Idefics3 and SmolVLM.)
         """
@@ -280,7 +280,7 @@ class TransformersMllm:
         return text
 
     def _reads_system(self, chat: list[dict]) -> bool:
-        """Some chat templates refuse a system message, others leave it out."""
+        """Whether the chat template uses a system message: some refuse one, others leave it out."""
         import jinja2
 
         try:
@@ -322,7 +322,7 @@ class TransformersMllm:
 def _turns_otherwise(model: Any, folder: Path) -> bool:
     """Whether a Qwen3-VL's vision tower has another base for its rotary positions than its configuration names.
 
-    It is not among the weights; before 5.17 transformers has 10000 for all of them, without a word.
+    The base is not among the weights; before 5.17, transformers silently uses 10000 for every model.
     """
     with contextlib.suppress(AttributeError, KeyError, TypeError, IndexError):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -336,7 +336,7 @@ class _Stream:
     """Turns tokens into text as they come (transformers' streamer protocol), in the thread that generates.
 
     A token may be a part of a letter: text that ends in a replacement character is held back until it is complete.
-    Special tokens are kept, since many families write boxes with them; `silent` ones (end, padding) are not.
+    Special tokens are kept, since many families write boxes with them, except the `silent` ones (end, padding).
     """
 
     def __init__(self, tokenizer, silent: set[int | None], on_text: Callable[[str], None] | None):
@@ -348,7 +348,7 @@ class _Stream:
         self._on_text = on_text
         self._prompt_is_next = True
         self._pending: list[int] = []
-        """The last tokens that were said, for the spaces between words, and those that were not said yet."""
+        """The last tokens that were said, kept for the spaces between words, and those that were not said yet."""
         self._said = 0
         """How many of `_pending` were said."""
 

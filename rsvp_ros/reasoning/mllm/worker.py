@@ -1,6 +1,6 @@
 """An MLLM in a process of its own, so that reasoning takes neither the GIL nor the CPU time of the segmenting process.
 
-On a GPU that both use they still take turns: docs/mllm.md.
+If both use the same GPU, they still take turns on it: see docs/mllm.md.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ _log = logging.getLogger(__name__)
 _CANCEL_POLL_S = 0.05
 _PARENT_POLL_S = 1.0
 _NICENESS = 19
-"""The least that can be, for where there are too few cores: Linux then wakes a thread of the segmenter in place of this
-process, and not behind another thread of the segmenter that spins while it waits for it. At 5 a frame took up to ten
-times as long now and then (benchmark/frames_while_reasoning.py)."""
+"""The lowest priority, for machines with too few cores: Linux then wakes a thread of the segmenter in place of this
+process, instead of behind another thread of the segmenter that spins while it waits for the first. At 5, a frame now
+and then took up to ten times as long (benchmark/frames_while_reasoning.py)."""
 
 
 class WorkerMllm:
     """Runs the model of `config` in another process, with lowered priority and its own torch threads.
 
-    The process is started as a plain interpreter, not by multiprocessing, which would import the main module a second
-    time: that may be a node's script without a guard. It ends when the pipe to this process breaks, so it never
-    outlives it, however this one ends. If it dies, the call that runs ends with ModelRunError and the next call starts
-    it again.
+    The worker is started as a plain interpreter, not by multiprocessing, which would import the main module a second
+    time: that may be a node's script without a `__main__` guard. The worker ends when the pipe to this process breaks,
+    so it never outlives this process, however that ends. If the worker dies, the running call ends with ModelRunError
+    and the next call starts it again.
 
-    Half of the cores are the model's, unless the environment sets OMP_NUM_THREADS. A GPU has no such priorities:
-    processes that share one are time-sliced, so there a frame waits while the model computes.
+    The model gets half of the cores, unless the environment sets OMP_NUM_THREADS. A GPU has no such priorities:
+    processes that share one are time-sliced, so a frame waits there while the model computes.
 
-    `name`: see `Mllm`; `threads`: how many the model computes with on the CPU, 0 on a GPU.
+    `name`: see `Mllm`; `threads`: number of CPU threads that the model computes with, 0 on a GPU.
 
     Raises ModelLoadError.
     """
@@ -68,7 +68,7 @@ class WorkerMllm:
         return self._process.pid
 
     def prepare(self, cancel: threading.Event | None = None) -> None:
-        """See `Mllm.prepare`: the name is known."""
+        """See `Mllm.prepare`: the name is already known."""
 
     def generate(
         self,
@@ -93,7 +93,7 @@ class WorkerMllm:
             self._lock.release()
 
     def close(self) -> None:
-        """End the process; a call that still runs ends with ModelRunError."""
+        """End the process; a call that is still running ends with ModelRunError."""
         self._closed = True
         self._process.kill()
         with self._lock:
@@ -121,12 +121,13 @@ class WorkerMllm:
         self._outbox.put(self._config)
 
     def _send_all(self, connection: Connection, outbox: queue.SimpleQueue[object]) -> None:
-        """In a thread of its own: an image is larger than the pipe, and a process that stalls does not empty it."""
+        """Runs in a thread of its own: an image does not fit into the pipe at once, and a stalled worker does not empty
+        it."""
         try:
             while (message := outbox.get()) is not None:
                 connection.send(message)
         except OSError:
-            pass  # it died: reading will tell
+            pass  # the worker died: reading will tell
         except Exception:
             _log.exception("the MLLM's process ends, since it cannot be told what to do")
             self._process.kill()
@@ -207,7 +208,7 @@ def _check(cancel: threading.Event | None) -> None:
 
 def work(descriptor: int, parent: int) -> None:
     """The other process: load the model, then answer until the pipe breaks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process by its own end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; when it ends, so does this process
     os.nice(_NICENESS)
     connection = Connection(descriptor)
     config = connection.recv()
@@ -239,7 +240,7 @@ def work(descriptor: int, parent: int) -> None:
 def _listen(connection: Connection, parent: int, requests: queue.Queue, cancels: dict[int, threading.Event]) -> None:
     """Take in requests and cancels; leave when the parent is gone.
 
-    The parent's end of the pipe may live on in a process that it forked, so its process ID is looked at, too.
+    The parent's end of the pipe may live on in a process that the parent forked, so its process ID is checked, too.
     """
     try:
         while True:
@@ -250,13 +251,13 @@ def _listen(connection: Connection, parent: int, requests: queue.Queue, cancels:
             if kind == "generate":
                 cancels[call] = threading.Event()
                 requests.put((call, messages))
-            elif event := cancels.get(call):  # looked up once: an answer that is complete takes it out
+            elif event := cancels.get(call):  # looked up once: a complete answer removes it
                 event.set()
     except (EOFError, OSError):
         os._exit(0)
     except Exception:
         _log.exception("the MLLM worker ends, since it can take in no more requests")
-    finally:  # without a listener it would neither be cancelled nor see its parent end
+    finally:  # without a listener, it could neither be cancelled nor notice that its parent has ended
         os._exit(1)
 
 

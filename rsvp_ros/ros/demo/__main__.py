@@ -2,10 +2,10 @@
 
     python -m rsvp_ros.ros.demo [--out out/demo] [--seconds 8] [--params-file config/embedded.yaml]
 
-The node runs in a process of its own. This process is the camera, which plays the clip in the package, and the robot
-program, which asks for three things, one after the other. The clip knows what is where in each of its pictures: so the
-demo can say whether the right thing was found, and how well it was followed. Exit status 0 only where at least one of
-the three was, and was followed for most of the time.
+The node runs in its own process. This process is both the camera, which plays the clip in the package, and the robot
+program, which asks for three things, one after another. The clip holds the ground truth of each of its pictures, so the
+demo can say whether the right thing was found, and how well it was followed. The exit status is 0 only if at least one
+of the three was found, and followed for most of the time.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from rsvp_ros.tabletop.bag import DEMO_CLIP
 
 CONFIG = Path(get_package_share_directory("rsvp_ros")) / "config"
 START_UP_S = 180.0
-"""The node may need this long until it is active: on a slow disk torch alone takes a minute."""
+"""The node may take this long to become active: on a slow disk torch alone takes a minute."""
 
 
 def film_and_ask(node: NodeProcess, film: Film) -> tuple[Camera, list[Answer], str]:
-    """Show the film to the node and ask for all things; the third is where the frames went. Raises DemoError."""
+    """Show the film to the node and ask for all things. The text says what became of the frames. Raises DemoError."""
     with Client(NAMESPACE) as client:
 
         def active() -> bool:
@@ -136,7 +136,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo; the exit status."""
+    """Run the demo and return the exit status."""
     options = parse(arguments)
     out = options.out.resolve()
     try:
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         "A clip of a simulated tabletop is the camera; rsvp_node, in another process, is asked for three things on it."
     )
     print(f"Takes less than a minute on a CPU; leaves a video and pictures in {out}.\n", flush=True)
-    # Whole images through shared memory, and nothing of other robots on the network.
+    # Whole images through shared memory, and no traffic with other robots on the network.
     os.environ.setdefault(PROFILES_VARIABLE, str(CONFIG / "fastdds.xml"))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     for number in INTERRUPTS:
@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     worker: Worker | None = None
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        with interrupts_held():  # between the process's start and the moment in which we hold it
+        with interrupts_held():  # none between the process's start and its assignment to `node`
             node = NodeProcess(options.params_file, out / "node.log")
         worker = Worker(lambda: run(out, options.seconds, node))
         worker.wait()
@@ -183,4 +183,4 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # interrupted work leaves threads of rclpy behind, which do not survive an orderly end
+    os._exit(status)  # interrupted work leaves rclpy threads behind, which do not survive an orderly exit

@@ -1,4 +1,4 @@
-"""What is asked for while the clip runs, what the node answers, and what the truth says to it."""
+"""What is asked for while the clip runs, what the node answers, and how that compares with the ground truth."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from rsvp_ros.types import Reasoning, ReasoningStep, RegionProposal
 ANSWER_S = 60.0
 """The node may take this long for an answer."""
 IN_SIGHT, HIDDEN = 0.5, 0.1
-"""At least this share of a thing is seen; at most this one."""
+"""A thing is in sight if at least the first share of it is seen, and hidden if at most the second is."""
 ON_IT = 0.5
 """A mask with at least this IoU is on the thing."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """Something to ask for while the clip runs, and which of its things is meant."""
+    """Something to ask for while the clip runs, and which of the clip's things is meant."""
 
     at: float
-    """When, as a share of the time that is played."""
+    """When to ask, as a share of the time that is played."""
     instruction: str
     color: str
     kind: str
@@ -49,8 +49,8 @@ ASKS = (
     Ask(0.12, "something to drink from", "blue", "mug"),
     Ask(0.32, "the purple ball", "purple", "ball"),
 )
-"""Uses that several kinds serve, so that the MLLM lists what it sees; and words of kind and colour, which a segmenter
-that reads text understands as well."""
+"""Uses that things of several kinds serve, so that the MLLM lists what it sees; and words of kind and colour, which a
+segmenter that reads text understands, too."""
 
 
 @dataclass
@@ -61,23 +61,23 @@ class Answer:
     meant: int
     """The object that is asked for."""
     number: int
-    """Of the picture in which it was found, or was not."""
+    """Number of the picture in which it was found, or was not."""
     reasoning: Reasoning
     failure: str = ""
     """Why there is no answer."""
     targets: frozenset[int] = frozenset()
-    """Their ids."""
+    """Ids of what was found."""
     shown: frozenset[int] = frozenset()
-    """The objects on which their masks lay; 0: none."""
+    """The objects on which the targets' masks lay; 0: none."""
     iou: float = 0.0
-    """Of all the masks together with the thing, in that picture."""
+    """IoU of all the masks together with the object that is meant, in that picture."""
     followed: int = 0
-    """Pictures in which it was in sight, and the mask on it."""
+    """Pictures in which it was in sight and the mask was on it."""
     hidden: int = 0
     noticed: int = 0
-    """Hidden, and there was no mask."""
+    """Pictures in which it was hidden and there was no mask."""
     ious: dict[int, float] = field(default_factory=dict)
-    """By the number of the picture, where the thing is in sight: 0 without a mask."""
+    """IoU by picture number, for pictures in which the thing is in sight; 0 without a mask."""
 
     @property
     def right(self) -> bool:
@@ -90,10 +90,10 @@ class Answer:
         return self.right and self.followed * 2 >= len(self.ious) > 0
 
     def add(self, number: int, message: msg.TargetArray, shot: Shot) -> None:
-        """What the node said of it in one picture; the pictures in their order."""
+        """Take in the node's targets in one picture; called with the pictures in order."""
         targets = [target for target in message.targets if target.id in self.targets]
         if not targets and not (self.ious or self.hidden):
-            return  # it is on its way
+            return  # the answer is still on its way
         mask, seen = union(targets, shot), shot.seen(self.meant)
         if seen >= IN_SIGHT:
             self.ious[number] = mask_iou(mask, shot.ids == self.meant)
@@ -122,7 +122,7 @@ class Answer:
 
 
 def union(targets: Sequence[msg.Target], shot: Shot) -> np.ndarray:
-    """All their masks, bool H x W."""
+    """The union of all their masks, bool H x W."""
     mask = np.zeros(shot.ids.shape, bool)
     for target in targets:
         mask |= mask_from_msg(target, *mask.shape)
@@ -130,7 +130,7 @@ def union(targets: Sequence[msg.Target], shot: Shot) -> np.ndarray:
 
 
 def say(text: str) -> None:
-    """On the console, under the instruction."""
+    """Print text on the console, under the instruction."""
     print(textwrap.fill(text, 110, initial_indent=" " * 9, subsequent_indent=" " * 11), flush=True)
 
 
@@ -184,7 +184,7 @@ def find(client: Client, camera: Camera, film: Film, ask: Ask) -> Answer:
 
 
 def to_reasoning(result: FindTarget.Result) -> Reasoning:
-    """What was thought, with a proposal for each target that was found."""
+    """The reasoning in a result, with its proposals if targets were found."""
     message = result.reasoning
     proposals = tuple(
         RegionProposal(

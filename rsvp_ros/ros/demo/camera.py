@@ -23,7 +23,7 @@ from rsvp_ros.tabletop.view import ObjectView
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One picture of the clip and the truth about it."""
+    """One picture of the clip and its ground truth."""
 
     image: np.ndarray
     """uint8 H x W x 3 RGB."""
@@ -32,21 +32,21 @@ class Shot:
     objects: dict[int, ObjectView]
 
     def seen(self, object_id: int) -> float:
-        """How much of an object the camera sees, 0 to 1: of what is in the image and not hidden."""
+        """How much of an object the camera sees, 0 to 1: the share that is in the image and not hidden."""
         thing = self.objects.get(object_id)
         return thing.visible * thing.inside if thing is not None else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Film:
-    """What is played of the clip."""
+    """The part of the clip that is played."""
 
     shots: list[Shot]
     rate_hz: float
 
     @classmethod
     def read(cls, path: Path, seconds: float | None) -> Film:
-        """The clip, or its first seconds. Raises ConfigurationError; DemoError where there is nothing to play."""
+        """The clip, or its first seconds. Raises ConfigurationError; DemoError if there is nothing to play."""
         shots: list[Shot] = []
         stamps: list[int] = []
         for view in read_bag(path):
@@ -72,22 +72,22 @@ class Film:
         return number / self.rate_hz
 
     def name(self, object_id: int) -> str:
-        """Of an object, for people; 0 is none of them."""
+        """An object's name for people; 0 is no object."""
         thing = self.shots[0].objects.get(object_id)
         return f"the {thing.color} {thing.kind}" if thing is not None else "no thing"
 
 
 class Camera:
-    """Shows the node the film in its own time, and keeps what the node answers to each picture."""
+    """Shows the node the film at its own rate, and keeps what the node answers to each picture."""
 
     def __init__(self, film: Film) -> None:
         self.targets: dict[int, TargetArray] = {}
-        """By the number of the picture."""
+        """By picture number."""
         self.overlays: dict[int, np.ndarray] = {}
         self.delays_s: dict[int, float] = {}
         """From a picture's stamp to the arrival of its targets."""
         self.position = 0
-        """Number of the newest picture shown; the first and the last one stand still before and after the film."""
+        """Number of the newest picture shown; the first and the last one are held before and after the film."""
         self.sent = 0
         self._film = film
         self._numbers: dict[int, int] = {}
@@ -104,7 +104,7 @@ class Camera:
         self._workers = [Worker(self._executor.spin)]
 
     def greet(self) -> bool:
-        """Show the first picture once more; whether the node has answered it, with targets and an overlay."""
+        """Show the first picture again. Returns whether the node has answered it with targets and an overlay."""
         if not (self.targets and self.overlays):
             self._show(0)
         return bool(self.targets and self.overlays)
@@ -114,7 +114,7 @@ class Camera:
         self._workers.append(Worker(self._run))
 
     def stop(self) -> None:
-        """Show no more pictures. Raises what kept them from being shown."""
+        """Show no more pictures. Raises the error that kept them from being shown, if any."""
         self._closed.set()
         for worker in self._workers[1:]:
             worker.wait()
@@ -128,8 +128,8 @@ class Camera:
         return self._numbers[stamp_ns]
 
     def counts(self, node: NodeProcess) -> dict[str, int]:
-        """What the node has counted of the pictures shown: "received", "overtaken". Not while the film runs."""
-        after = time.time_ns() + 300_000_000  # what was shown last has arrived
+        """The node's counts of the pictures shown: "received", "overtaken". Not to be called while the film runs."""
+        after = time.time_ns() + 300_000_000  # by then the last picture shown has arrived
         node.wait_for(lambda: self._counts[0] > after, "rsvp_node published no diagnostics", 10.0)
         return {name: int(self._counts[1][f"images {name}"]) for name in ("received", "overtaken")}
 

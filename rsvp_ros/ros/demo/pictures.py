@@ -15,12 +15,12 @@ from rsvp_ros.types import TargetState
 from rsvp_ros.visualization import PAPER, draw_text_bar, reasoning_panel, target_color
 
 WIDTH = 640
-"""Narrower pictures are enlarged, at least to this, where text stands beside or under them."""
+"""Narrower pictures are enlarged to at least this width if text goes beside or under them."""
 BAR_HEIGHT = 36
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
-    """So that text fits under it."""
+    """The image, enlarged if text would not fit under it."""
     times = -(-WIDTH // image.shape[1])
     return cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC) if times > 1 else image
 
@@ -47,7 +47,7 @@ def captioned(number: int, camera: Camera, film: Film, answers: Sequence[Answer]
 
 
 def write_video(path: Path, camera: Camera, film: Film, answers: Sequence[Answer]) -> None:
-    """All pictures in their own time. Raises DemoError."""
+    """Write all pictures at the film's rate. Raises DemoError."""
     height, width = captioned(0, camera, film, answers).shape[:2]
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), film.rate_hz, (width, height))
     if not video.isOpened():
@@ -58,7 +58,7 @@ def write_video(path: Path, camera: Camera, film: Film, answers: Sequence[Answer
 
 
 def write_page(path: Path, camera: Camera, film: Film, answer: Answer) -> None:
-    """The first picture with what was found, beside the reasoning, above what the truth says. Raises DemoError."""
+    """Write the first picture with what was found, beside the reasoning and above the verdict. Raises DemoError."""
     number = next_overlay(answer.number, camera, answer.targets)
     picture = enlarged(camera.overlays[number])
     panel = reasoning_panel(answer.reasoning, picture.shape[0], complete=not answer.failure, ids=sorted(answer.targets))
@@ -68,18 +68,18 @@ def write_page(path: Path, camera: Camera, film: Film, answer: Answer) -> None:
 
 
 def write_sheet(path: Path, camera: Camera, film: Film, answers: Sequence[Answer]) -> None:
-    """Six moments in their order: after each answer, when least is seen of a thing that is followed, later, the end.
+    """Write six moments in order: after each answer, when a followed thing is seen least, later, and at the end.
 
     Raises DemoError.
     """
     last = len(film) - 1
 
     def seen(number: int) -> float:
-        """Of the thing that is seen least, of those that are followed: in tenths."""
+        """How much is seen of the followed thing that is seen least: in tenths."""
         followed = (answer.meant for answer in answers if answer.right and answer.number < number)
         return round(min((film.shots[number].seen(thing) for thing in followed), default=1.0), 1)
 
-    # Where nothing is hidden, in the midst of what comes after the last answer.
+    # If nothing is hidden: midway between the last answer and the end.
     middle = (answers[-1].number + last) // 2
     hidden_at = min(range(answers[0].number, last), key=lambda number: (seen(number), abs(number - middle)))
     numbers = [next_overlay(answer.number, camera, answer.targets) for answer in answers]
@@ -93,7 +93,7 @@ def write_sheet(path: Path, camera: Camera, film: Film, answers: Sequence[Answer
 
 
 def next_overlay(number: int, camera: Camera, targets: frozenset[int] = frozenset()) -> int:
-    """The first picture from this one on that has an overlay, with these targets; the last one where there is none."""
+    """The first picture from this one on that has an overlay with these targets; else the last with an overlay."""
     answered = sorted(camera.overlays.keys() & camera.targets.keys())
     fitting = (n for n in answered if n >= number and targets <= {target.id for target in camera.targets[n].targets})
     return next(fitting, answered[-1])

@@ -24,7 +24,7 @@ class DemoError(Exception):
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Ctrl-C, and its like, wait for the end of the block: raises KeyboardInterrupt there."""
+    """Hold back Ctrl-C and the like until the end of the block, where they raise KeyboardInterrupt."""
     held: list[int] = []
     previous = {number: signal.signal(number, lambda number, _: held.append(number)) for number in INTERRUPTS}
     try:
@@ -39,9 +39,9 @@ def interrupts_held() -> Iterator[None]:
 class Worker:
     """Does the work in a thread of its own, and keeps what it raised for whoever waits for it.
 
-    So Ctrl-C finds the main thread waiting: in the midst of the work it may be raised in Python code that a C extension
-    calls (rosidl's message constructors), which prints it and goes on. And what fails because ROS was shut down
-    meanwhile is not printed.
+    So Ctrl-C finds the main thread waiting: in the middle of the work it could be raised in Python code that a C
+    extension calls (rosidl's message constructors), which prints it and goes on. Also, what fails because ROS was shut
+    down meanwhile is not printed.
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -50,7 +50,7 @@ class Worker:
         self.thread.start()
 
     def wait(self) -> None:
-        """Until the work is done; raises what it raised."""
+        """Wait until the work is done. Raises what it raised."""
         while self.thread.is_alive():
             self.thread.join(0.2)
         if self._error is not None:
@@ -73,13 +73,13 @@ class NodeProcess:
         command += ["-r", f"__ns:=/{NAMESPACE}", "--params-file", str(params_file)]
         with log.open("w") as file:
             self.started = time.monotonic()
-            # A session of its own: Ctrl-C in the terminal reaches the demo alone, which then ends the node in order.
+            # A session of its own: Ctrl-C in the terminal reaches only the demo, which then ends the node properly.
             self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
 
     def wait_for(self, condition: Callable[[], bool], what: str, timeout_s: float, every_s: float = 0.01) -> None:
-        """Raises DemoError where the node ends before the condition holds, or where that takes too long.
+        """Raises DemoError if the node ends before the condition holds, or if that takes too long.
 
-        It is looked at again after `every_s`.
+        The condition is checked every `every_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -95,7 +95,7 @@ class NodeProcess:
         return self._log.read_text(errors="replace")
 
     def stop(self) -> None:
-        """As Ctrl-C does; by force where that does not help."""
+        """End the node as Ctrl-C does; by force if that does not help."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:

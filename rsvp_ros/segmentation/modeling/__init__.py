@@ -1,1 +1,1 @@
-"""The parts of the `Vlsm` network, one a file. They import torch."""
+"""The parts of the `Vlsm` network, one per file. They import torch."""

@@ -53,7 +53,7 @@ class Attention(nn.Module):
 def sine_encoding(positions: Tensor, dim: int, longest: float = 1024.0) -> Tensor:
     """Sines and cosines of (x, y) positions in pixels, ... x 2 to ... x dim, wavelengths from 8 to `longest` pixels.
 
-    Pixels, not shares of the image: a cell means the same at every size and shape of the model's input.
+    Pixels rather than shares of the image, so that a cell means the same at every size and shape of the model's input.
     """
     count = dim // 4
     wavelengths = torch.logspace(math.log10(8.0), math.log10(longest), count, device=positions.device)

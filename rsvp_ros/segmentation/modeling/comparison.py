@@ -1,4 +1,4 @@
-"""Where in an image does a description fit, and is what it describes there: text against image, cell by cell."""
+"""Where in an image a description fits, and whether what it describes is there: text against image, cell by cell."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
 class Comparison(nn.Module):
     """Compares texts with the semantic map of an image.
 
-    How well a text fits a cell is one product with the whole of it, less what each of its words misses there. The
-    product alone is a sum of what the words say, in which one can make up for another: the reddest thing of all is
-    still no red cup.
+    How well a text fits a cell is a product of the whole text with the cell, minus what each of its words misses there.
+    The product alone is a sum over the words, in which one can make up for another: the reddest thing of all is still
+    no red cup.
     """
 
     def __init__(self, text_dim: int) -> None:
@@ -48,14 +48,14 @@ class Comparison(nn.Module):
         return logits.unflatten(1, shape) - self._missed(fits.unflatten(2, shape), text)
 
     def _missed(self, fits: Tensor, text: TextFeatures) -> Tensor:
-        """Of each of V texts, what its words miss, in all: ... x V x words x h x w to ... x V x h x w, float32."""
+        """What the words of each of V texts miss in total: ... x V x words x h x w to ... x V x h x w, float32."""
         missed = F.softplus(text.demand.float()[..., None, None] - fits.float() * self.scale)
         return (text.relevance.float()[..., None, None] * missed).sum(-3)
 
     def evidence(self, semantic: Tensor, similarity: Tensor, inside: Tensor, text: TextFeatures) -> Tensor:
-        """What tells whether a region shows what a text describes: P x `evidence_width`.
+        """Evidence of whether a region shows what a text describes: P x `evidence_width`.
 
-        How well the text fits where it does so best in the region, elsewhere, and on the whole; what the image shows
+        How well the text fits best in the region, best elsewhere, and on average in the region; what the image shows
         where it fits best, times the text and alone; the text. `inside`: share of each cell that the region covers,
         P x h x w.
         """

@@ -99,5 +99,5 @@ class ImageEncoder(nn.Module):
 
 
 def take(maps: Tensor, index: Tensor) -> Tensor:
-    """Those of these images, one for each prompt; no copy where there is but one image."""
+    """For each prompt, the maps of its image; no copy if there is only one image."""
     return maps.expand(len(index), *maps.shape[1:]) if len(maps) == 1 else maps[index]

@@ -1,6 +1,6 @@
 """Mask decoder: looks at the image's own pixels in a region, and draws the mask there.
 
-SAM upsamples its features for the whole image; here the same number of cells covers the region alone. So a small thing
+SAM upsamples its features for the whole image; here the same number of cells covers the region alone, so a small thing
 gets as many as a large one. (`refinement.py` makes the outline as sharp as the image.)
 """
 
@@ -21,8 +21,8 @@ class MaskDecoder(nn.Module):
     def __init__(
         self, dim: int, stem: tuple[int, int, int], widths: tuple[int, int, int], fine_blocks: int, maps: int
     ) -> None:
-        """`widths`: channels at full, half and quarter of the grid; `fine_blocks`: at full; `maps`: channels of the
-        region prior."""
+        """`widths`: channels on the whole, half and quarter grid; `fine_blocks`: blocks on the whole grid; `maps`:
+        channels of the region prior."""
         super().__init__()
         _, c4, c8 = stem
         fine, middle, coarse = widths

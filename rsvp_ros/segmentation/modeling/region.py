@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def sampling_weights(low: Tensor, high: Tensor, cells: int, size: int, stride: float) -> Tensor:
-    """How `cells` equal cells between `low` and `high` read one axis of a map: P x cells x size, rows sum to 1.
+    """Weights by which `cells` equal cells from `low` to `high` read one map axis: P x cells x size, rows sum to 1.
 
     `low`, `high`: P, pixels of the network's input; the map has `size` cells of `stride` pixels. Linear interpolation
     where the grid is finer than the map, a mean with falling weights where it is coarser.
@@ -25,7 +25,7 @@ def sample_regions(maps: Tensor, regions: Tensor, index: Tensor, cells: int, str
     """Maps B x C x h x w as seen on a grid of `cells` x `cells` over each region: P x C x cells x cells.
 
     `regions`: P x 4, x0, y0, x1, y1 in pixels of the network's input; `index`: P, the image that each lies in. As the
-    regions' sides are parallel to the map's, it is two products of matrices, on any device and in any precision.
+    regions' sides are parallel to the map's, two matrix products do it, on any device and in any precision.
     """
     height, width = maps.shape[-2:]
     x0, y0, x1, y1 = regions.float().unbind(1)
@@ -33,6 +33,6 @@ def sample_regions(maps: Tensor, regions: Tensor, index: Tensor, cells: int, str
     down = sampling_weights(y0, y1, cells, height, stride).to(maps.dtype)
     count = len(regions)
     lines = maps.permute(0, 2, 3, 1).flatten(2)  # B x h x w*C, without a copy where the maps are channels_last
-    # All prompts about one image: one product.
+    # If all prompts are about one image: one product.
     rows = down.flatten(0, 1) @ lines[0] if len(lines) == 1 else down @ lines[index]
     return (across[:, None] @ rows.view(count, cells, width, -1)).permute(0, 3, 1, 2)

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rsvp_ros.segmentation.modeling.common import Mlp
 from rsvp_ros.segmentation.modeling.image_encoder import ViTLayer
 
-# One CJK ideograph, kana or hangul syllable is a word of its own: those scripts write no spaces.
+# One CJK ideograph, kana or hangul syllable is a word of its own: most of these scripts write no spaces.
 _ALONE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
@@ -66,7 +66,7 @@ class TextFeatures:
 
     @classmethod
     def join(cls, parts: Sequence[TextFeatures]) -> TextFeatures:
-        """Of several texts in one, padded to the longest."""
+        """The features of several texts in one, padded to the longest."""
         if len(parts) == 1:
             return parts[0]
         each = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
@@ -78,7 +78,7 @@ class TextFeatures:
 
 
 class TextEncoder(nn.Module):
-    """Descriptions to `TextFeatures`: word pieces averaged, positions, transformer layers; words, and their mean."""
+    """Descriptions to `TextFeatures`: averaged word pieces, positions, transformer layers; the words and their mean."""
 
     def __init__(
         self, buckets: int, piece_dim: int, dim: int, layers: int, heads: int, text_dim: int, max_words: int

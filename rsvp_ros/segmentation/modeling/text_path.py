@@ -1,8 +1,8 @@
 """How a description enters a pretrained SAM: through gates that are closed at first.
 
-Every part adds `tanh(gate)` times something to what the SAM computes, and each gate starts at 0, as does the head for
-presence. So an untrained text path changes nothing, whatever the text, and says that everything is there; nor does a
-trained one change anything where no text is given. Training opens the gates as far as it helps.
+Every part adds `tanh(gate)` times something to what the SAM computes, and each gate starts at 0, as does the presence
+head. So an untrained text path changes nothing, whatever the text, and says that everything is there; a trained one
+still changes nothing where no text is given. Training opens the gates as far as it helps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRESENT = 20.0
 
 @dataclass(frozen=True)
 class TextPathSize:
-    """What can be chosen of a text path."""
+    """The sizes of a text path that can be chosen."""
 
     heads: int = 8
     text_layers: int = 2
@@ -46,13 +46,13 @@ class TextPathConfig(TextPathSize):
     architecture: str
     """The backbone's class in transformers."""
     image_size: int
-    """Side of its input, pixels."""
+    """Side of the backbone's input, pixels."""
     parameters: int
-    """How many it has, which tells the sizes of a family apart."""
+    """How many the backbone has, which tells the sizes of a family apart."""
     width: int
-    """Of its decoder."""
+    """Width of the backbone's decoder."""
     fine_width: int
-    """Channels of the level of its embedding that is twice as fine (SAM 2); 0 where there is none (SAM)."""
+    """Channels of the backbone's embedding level that is twice as fine (SAM 2); 0 if there is none (SAM)."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -63,7 +63,7 @@ class TextPathConfig(TextPathSize):
 
 
 class Gate(nn.Module):
-    """How far a part of the text path is open: from 0 at first to 1 and -1."""
+    """How far a part of the text path is open: 0 at first, later between -1 and 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,11 +88,11 @@ class GatedTextAttention(nn.Module):
         self.gate = Gate()
 
     def queries(self, x: Tensor, position: Tensor | float) -> Tensor:
-        """What tokens B x N x dim ask, whatever the text is: for an image it is computed once for all its prompts."""
+        """Queries of tokens B x N x dim, independent of the text: an image's are computed once for all its prompts."""
         return self.q(self.norm(x) + position)
 
     def forward(self, x: Tensor, queries: Tensor, text: TextFeatures) -> Tensor:
-        """Tokens P x N x dim, updated; `queries`: theirs."""
+        """Tokens P x N x dim, updated; `queries`: those of the tokens."""
         words = (self.k(text.tokens), self.v(text.tokens))
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (queries, *words))
         padding = torch.where(text.valid, 0.0, -1e4)[:, None, None].expand(-1, -1, q.shape[2], -1)
@@ -148,7 +148,7 @@ class TextPath(nn.Module):
         return any(bool(gate.value != 0) for gate in self.modules() if isinstance(gate, Gate))
 
     def mask_prompt(self, similarity: Tensor, inside: Tensor) -> Tensor:
-        """The similarity as SAM's own prompt of the kind "mask": logits P x 1 x 2h x 2w.
+        """The similarity as a mask prompt for SAM: logits P x 1 x 2h x 2w.
 
         `inside`: share of each cell that the box covers, P x h x w.
         """

@@ -14,7 +14,7 @@ class RegionBias(nn.Module):
 
     def __init__(self, heads: int) -> None:
         super().__init__()
-        # Heads start from "anywhere" to "hardly outside the region".
+        # At the start, the heads range from "anywhere" to "hardly outside the region".
         self.outside = nn.Parameter(torch.linspace(0.5, 4.0, heads))
         self.similarity = nn.Parameter(torch.full((heads,), 0.3))
 

@@ -63,7 +63,7 @@ TOGETHER = {
     "crockery": ("das ganze Geschirr", "~das gesamte Geschirr"),
 }
 THING = ("m Gegenstand|Gegenstände", "n Ding|Dinge", "~n Objekt|Objekte")
-# Stems; an adjective in "=" takes no ending
+# Stems; one that ends in "=" takes no ending
 COLORS = {
     "red": "rot",
     "orange": "orangefarben",
@@ -450,7 +450,7 @@ class German(Grammar):
 
         Args:
             before: an adjective's stem that comes first: "dritt".
-            article: in place of the definite one, before the weak endings: "alle".
+            article: replaces the definite one, before weak endings: "alle".
         """
         table = NOUNS[what.kind] if what.kind else CATEGORY_NOUNS[what.category] if what.category else THING
         gender, noun = _read(self.pick_once(table), plural)
@@ -557,7 +557,7 @@ class German(Grammar):
                 return Phrase("das, was der Tischkante am nächsten ist,")
 
     def known(self, query: Query, case: str) -> str:
-        """A thing that another one's place is told by."""
+        """A thing that tells where another one is."""
         if isinstance(query, Only) and query.what.use:
             return f"{'dem' if case == 'dat' else 'das'}, {self._use(query.what)[1]},"
         return self.refer(query, case).text
@@ -570,7 +570,7 @@ class German(Grammar):
         return f"{before} {self.known(query.anchor, 'dat')}"
 
     def finish_phrase(self, text: str) -> str:
-        """No comma before the end or another one; "von dem" is "vom" except before a clause."""
+        """Without commas before the end or other punctuation; "von dem" becomes "vom" except before a clause."""
         text = re.sub(r",(?=\s*([.,?!:]|$))", "", text)
         text = re.sub(r"\bvon dem (?=\S)", "vom ", text)
         return re.sub(r"\bbei dem (?=\S)", "beim ", text)

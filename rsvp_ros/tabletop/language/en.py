@@ -427,7 +427,7 @@ class English(Grammar):
 
 
 def with_article(noun: str) -> str:
-    """With "a" or "an"; a noun that is plural only has none."""
+    """With "a" or "an"; a plural-only noun takes neither."""
     if noun in ("scissors",):
         return noun
     return ("an " if noun[0] in "aeiou" else "a ") + noun

@@ -405,7 +405,7 @@ class Spanish(Grammar):
             return Phrase("lo que " + self.pick(HAZARDS[what.hazard]))
         gender, noun, tail, plural = self.head(what, False)
         article = _article(gender, plural)
-        if case == "the":  # what is there is not "que no sea"
+        if case == "the":  # what is known to be there takes no subjunctive ("que no sea")
             tail = tail.replace(" que no sean ", " que no son ").replace(" que no sea ", " que no es ")
         if " que no sea" in tail and not plural:
             article = "un" if gender == "m" else "una"
@@ -504,7 +504,7 @@ def _color(color: str, gender: str, plural: bool) -> str:
 
 
 def _agree(adjective: str, gender: str, plural: bool) -> str:
-    """An adjective in -o, with its gender and number; "grande" takes the number alone."""
+    """An adjective in -o, inflected for gender and number; "grande" is inflected for number only."""
     if adjective.startswith("de "):
         return adjective
     if gender == "f" and adjective.endswith("o"):

@@ -54,23 +54,23 @@ class ChainWords:
     places: tuple[str, ...]
     """Nine: top left, top, top right, left, middle, right, bottom left, bottom, bottom right."""
     thing: str
-    """One thing of the scene, of {n}, {name}, {place}."""
+    """One thing of the scene, with {n}, {name}, {place}."""
     anchor: str
     among: str
-    """What is chosen among, of {ids}: as a set …"""
+    """What is chosen among, with {ids}: as a set …"""
     order: str
-    """… and in the order in which it is counted."""
+    """… or in the order in which it is counted."""
     yes: str
     no: str
     region: str
-    """Of {n}, {rows}, {columns}."""
+    """With {n}, {rows}, {columns}."""
     no_region: str
     fits: str
-    """Why: of {named} and {what}; of one …"""
+    """The reason, with {named} and {what}: for one thing …"""
     fit: str
-    """… and of several."""
+    """… and for several."""
     nothing: str
-    """Why nothing is meant, of {what}."""
+    """Why nothing is meant, with {what}."""
     comma: str = ", "
     semicolon: str = "; "
     colon: str = ": "
@@ -78,7 +78,7 @@ class ChainWords:
 
 
 class Grammar(ABC):
-    """Says a query in one language. One object a text: `novel` tells whether it used held-out words."""
+    """Says a query in one language. Use one object per text: `novel` tells whether it used held-out words."""
 
     language: str
     chain_words: ChainWords
@@ -89,22 +89,22 @@ class Grammar(ABC):
     ANY: tuple[str, ...]
     """… for "something …"."""
     PLACE: tuple[str, ...]
-    """Frames of {place}, where nothing is said of the thing."""
+    """Frames with only {place}, which say nothing about the thing."""
     NEEDS: ClassVar[dict[str, tuple[str, ...]]]
-    """Of each use: sentences that tell only what somebody wants to do."""
+    """For each use: sentences that only tell what somebody wants to do."""
     DANGERS: ClassVar[dict[str, tuple[str, ...]]]
-    """Of each hazard and "edge": questions about one thing …"""
+    """For each hazard and "edge": questions about one thing …"""
     ALL_DANGERS: ClassVar[dict[str, tuple[str, ...]]]
     """… and about all."""
     ALL: tuple[str, ...]
-    """Frames for several."""
+    """Frames for several things."""
     PARAPHRASES: ClassVar[Mapping[str, tuple[str, ...]]]
-    """What only training says besides, of each table, by one of its entries: all of them stand beside that one."""
+    """What only training says in addition: keyed by one entry of each table, beside which all of them are offered."""
 
     def __init__(self, rng: np.random.Generator | None, is_training: bool, count: int = 1) -> None:
         """
         Args:
-            rng: chooses among the paraphrases; None: the first one always.
+            rng: chooses among the paraphrases; None: always the first one.
             is_training: without held-out words.
             count: how many things are meant.
         """
@@ -116,7 +116,7 @@ class Grammar(ABC):
 
     @abstractmethod
     def refer(self, query: Query, case: str = "") -> Phrase:
-        """The noun phrase for what a query asks for; `case` is the language's own name of it."""
+        """The noun phrase for what a query asks for; `case` names its form in the language's own terms."""
 
     @abstractmethod
     def place(self, query: Beside | NextTo | Between) -> str:
@@ -149,7 +149,7 @@ class Grammar(ABC):
         return choice.removeprefix("~")
 
     def pick_once(self, options: tuple[str, ...]) -> str:
-        """Like `pick`, and the same in the whole text: who says "mug" and "coffee cup" means two different things."""
+        """Like `pick`, but the same throughout the text: "mug" and "coffee cup" would mean two different things."""
         if options not in self._picked:
             self._picked[options] = self.pick(options)
         return self._picked[options]
@@ -197,7 +197,7 @@ class Grammar(ABC):
         return re.sub(r"\[([^|\]]*)\|([^\]]*)\]", lambda m: m[2 if plural else 1], filled)
 
     def finish(self, text: str) -> str:
-        """Capitals and contractions."""
+        """The first letter as a capital; a language may add its contractions."""
         return re.sub(r"^(\W*)(\w)", lambda m: m[1] + m[2].upper(), text, count=1)
 
     def chain(self, query: Query, layout: Layout, found: Answer) -> tuple[ChainStep, ...]:
@@ -248,7 +248,7 @@ class Grammar(ABC):
         )
 
     def finish_phrase(self, text: str) -> str:
-        """Contractions alone."""
+        """Contractions only."""
         return text
 
     def members(self, query: Query) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""German that only training says, besides what `de.py` has: none of it has a word that is held out."""
+"""German that only training says, in addition to `de.py`: none of it has a held-out word."""
 
 PARAPHRASES = {
     "gib mir {x:acc}.": (
@@ -535,7 +535,7 @@ PARAPHRASES = {
         "räum alles weg, was für Kinder zu scharf ist.",
     ),
 }
-"""Of each table, by one of its entries."""
+"""Additional phrases for each table, keyed by one of its entries."""
 USES = {
     "cut": (
         ("zum Schneiden", "womit ich etwas schneiden kann"),
@@ -690,4 +690,4 @@ USES = {
         ("zum Zubereiten von Tee für alle", "worin ich Tee für die Gäste zubereiten kann"),
     ),
 }
-"""Of each use, as `de.USES`."""
+"""For each use, like `de.USES`."""

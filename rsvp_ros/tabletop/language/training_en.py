@@ -1,4 +1,4 @@
-"""English that only training says, besides what `en.py` has: none of it has a word that is held out."""
+"""English that only training says, in addition to `en.py`: none of it has a held-out word."""
 
 PARAPHRASES = {
     "mug|mugs": (
@@ -960,4 +960,4 @@ PARAPHRASES = {
         "move all the sharp things away from the toddler.",
     ),
 }
-"""Of each table, by one of its entries."""
+"""Additional phrases for each table, keyed by one of its entries."""

@@ -1,4 +1,4 @@
-"""Spanish that only training says, besides what `es.py` has: none of it has a word that is held out."""
+"""Spanish that only training says, in addition to `es.py`: none of it has a held-out word."""
 
 PARAPHRASES = {
     "dame {x}.": (
@@ -962,4 +962,4 @@ PARAPHRASES = {
         "¿qué cosas tienen filo?",
     ),
 }
-"""Of each table, by one of its entries."""
+"""Additional phrases for each table, keyed by one of its entries."""

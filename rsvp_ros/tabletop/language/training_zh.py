@@ -1,4 +1,4 @@
-"""Chinese that only training says, besides what `zh.py` has: none of it has a word that is held out."""
+"""Chinese that only training says, in addition to `zh.py`: none of it has a held-out word."""
 
 PARAPHRASES = {
     "给我{x:one}。": (
@@ -651,4 +651,4 @@ PARAPHRASES = {
         "哪些东西会割到小孩?",
     ),
 }
-"""Of each table, by one of its entries."""
+"""Additional phrases for each table, keyed by one of its entries."""

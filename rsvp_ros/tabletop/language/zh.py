@@ -325,13 +325,13 @@ class Chinese(Grammar):
         return before, measure, noun
 
     def refer(self, query: Query, case: str = "") -> Phrase:
-        """`case`: "one" where somebody asks for something that may not be known yet, "the" where one is meant."""
+        """`case`: "one" if what is asked for may not be known yet, "the" if a particular one is meant."""
         match query:
             case Only(what):
                 before, measure, noun = self.head(what)
                 if case == "one" and (what.use or what.not_color or what.not_kind):
                     return Phrase(f"一{measure}{before}{noun}")
-                # A long description and its noun take "the" behind it, a short one before: 那把红色的刀
+                # "The" (那) goes between a long description and the noun, but before a short one: 那把红色的刀
                 if case and self.pick(("bare", "that")) == "that":
                     return Phrase(
                         f"{before}那{measure}{noun}"

@@ -9,7 +9,7 @@ from rsvp_ros.tabletop.shapes.shape import LYING, UPRIGHT, Draft, thinned
 
 
 def _uneven(mesh: Mesh, rng: np.random.Generator, strength: float) -> Mesh:
-    """Nothing that grew is perfectly round."""
+    """The mesh made uneven: nothing that grew is perfectly round."""
     angle = np.arctan2(mesh.vertices[:, 1], mesh.vertices[:, 0])
     swell = np.ones(len(angle))
     for waves in (1, 2, 3):
@@ -18,7 +18,7 @@ def _uneven(mesh: Mesh, rng: np.random.Generator, strength: float) -> Mesh:
 
 
 def _leaf(length: float, turn: float) -> Mesh:
-    """Along x, drooping, both sides seen."""
+    """A drooping leaf along x, visible from both sides."""
     f = np.linspace(0, 1, 7)
     wide = 0.24 * length * np.sin(np.pi * f**0.8) + 0.0004
     lift = length * 0.35 * np.sin(f * 2.4)
@@ -214,7 +214,7 @@ def _around(path: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 
 def _ridged(path: np.ndarray, radius: np.ndarray) -> Mesh:
-    """A tube of five blunt edges."""
+    """A tube with five blunt edges."""
     angles = np.arange(15) * (2 * np.pi / 15)
     size = 1 + 0.07 * np.cos(5 * angles)
     ahead = np.gradient(path, axis=0)
@@ -228,7 +228,7 @@ def _ridged(path: np.ndarray, radius: np.ndarray) -> Mesh:
 
 
 def carrot(rng: np.random.Generator) -> Draft:
-    """Lies along x, its green at -x."""
+    """Lies along x, its leaves at -x."""
     s = rng.uniform(0.88, 1.2)
     length, r = s * rng.uniform(0.125, 0.15), s * rng.uniform(0.0145, 0.0175)
     f = np.linspace(0, 1, 22)

@@ -22,7 +22,7 @@ from rsvp_ros.tabletop.shapes.shape import LYING, UPRIGHT, UPSIDE_DOWN, Draft, b
 
 
 def _decal(width: float, height: float, z: float, thick: float = 0.0004) -> Mesh:
-    """A thin sheet seen from above, its texture 0 to 1 over both sides."""
+    """A thin sheet seen from above, its texture 0 to 1 along both width and height."""
     sheet = box((width, height, thick))
     flat = sheet.vertices[:, :2] / (width, height) + 0.5
     return Mesh(sheet.vertices, sheet.faces, flat).moved((0, 0, z))
@@ -141,7 +141,7 @@ def remote(rng: np.random.Generator) -> Draft:
 
 
 def battery(rng: np.random.Generator) -> Draft:
-    """Round; as large as a torch takes."""
+    """Round, of a size that fits a torch."""
     s = rng.uniform(1.0, 1.25)
     radius, height = s * rng.uniform(0.0135, 0.0165), s * 0.056
     split = height * rng.uniform(0.62, 0.72)
@@ -169,13 +169,13 @@ def battery(rng: np.random.Generator) -> Draft:
 
 
 def can(rng: np.random.Generator) -> Draft:
-    """Of a drink, with a tab; or of food, with rims and a paper label."""
+    """A drink can with a tab, or a food can with rims and a paper label."""
     s = rng.uniform(0.85, 1.1)
     turn = rotation((0, 0, 1), rng.uniform(0, 360))
     if rng.random() < 0.5:
         radius, height = s * 0.032, s * rng.uniform(0.105, 0.122)
         neck = radius * 0.83
-        # Three skins that meet: one outside
+        # Three skins that meet to form one outside
         lower = lathe(
             [(0, 0.004), (neck * 0.85, 0.004), (neck * 0.92, 0), (neck * 0.96, 0.001), (radius, 0.009)], 28, caps=False
         )

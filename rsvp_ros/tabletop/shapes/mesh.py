@@ -35,7 +35,7 @@ class Mesh:
     def mapped(self, u: int, v: int) -> Mesh:
         """Texture laid flat over it, seen along the third axis: `u` and `v` are the axes (0, 1, 2) it runs along.
 
-        Both in the same measure, so that a dot stays round: 0 to 1 is the mesh's longer side of the two.
+        Both have the same scale, so that a dot stays round: 0 to 1 spans the longer of the mesh's two sides.
         """
         flat = self.vertices[:, [u, v]]
         low, high = flat.min(0), flat.max(0)
@@ -43,7 +43,7 @@ class Mesh:
 
 
 def merge(*meshes: Mesh) -> Mesh:
-    """Several as one, each as it is: they may stick into each other."""
+    """Several meshes as one, each unchanged: they may stick into each other."""
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
@@ -66,7 +66,7 @@ def circle(radius: float = 1.0, count: int = 24) -> np.ndarray:
 
 
 def rounded_rectangle(width: float, height: float, radius: float, steps: int = 4) -> np.ndarray:
-    """Around the origin; `steps` points a corner."""
+    """Around the origin; `steps` points per corner."""
     radius = min(radius, width / 2, height / 2)
     corners = []
     for quarter, (sx, sy) in enumerate(((1, 1), (-1, 1), (-1, -1), (1, -1))):
@@ -77,7 +77,7 @@ def rounded_rectangle(width: float, height: float, radius: float, steps: int = 4
 
 
 def smooth(points: Sequence[Sequence[float]], count: int) -> np.ndarray:
-    """A curve through points (P x D), `count` x D: Catmull-Rom, evenly in its parameter."""
+    """A Catmull-Rom curve through points (P x D), `count` x D, evenly spaced in its parameter."""
     knots = np.asarray(points, float)
     padded = np.concatenate((2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]))
     t = np.linspace(0, len(knots) - 1, count)
@@ -90,9 +90,9 @@ def smooth(points: Sequence[Sequence[float]], count: int) -> np.ndarray:
 def loft(rings: np.ndarray, caps: bool = True, v: np.ndarray | None = None) -> Mesh:
     """A skin over rings, R x C x 3.
 
-    Each ring runs counter-clockwise around the way from the first ring to the last. `v` (R) is the texture's second
-    coordinate, by default the way along the skin, 0 to 1; the first runs around the ring. `caps` closes both ends with
-    fans around their middles.
+    Each ring runs counter-clockwise about the direction from the first ring to the last. `v` (R) is the texture's
+    second coordinate, by default the distance along the skin, 0 to 1; the first coordinate runs around the ring. `caps`
+    closes both ends with fans around their middles.
     """
     rings = np.asarray(rings, float)
     count, sides = rings.shape[:2]
@@ -100,7 +100,7 @@ def loft(rings: np.ndarray, caps: bool = True, v: np.ndarray | None = None) -> M
         steps = np.linalg.norm(np.diff(rings, axis=0), axis=2).mean(1)
         way = np.concatenate(([0.0], np.cumsum(steps)))
         v = way / max(way[-1], 1e-9)
-    skin = np.concatenate((rings, rings[:, :1]), 1)  # the seam's vertices twice: u is 0 there, and 1
+    skin = np.concatenate((rings, rings[:, :1]), 1)  # the seam's vertices twice: with u = 0 and with u = 1
     u = np.linspace(0, 1, sides + 1)
     texcoords = np.stack((np.broadcast_to(u, (count, sides + 1)), np.broadcast_to(v[:, None], (count, sides + 1))), 2)
     index = np.arange(count * (sides + 1)).reshape(count, sides + 1)
@@ -120,17 +120,17 @@ def _fan(ring: np.ndarray, v: float) -> Mesh:
 
 
 def _without_slivers(mesh: Mesh) -> Mesh:
-    """Without faces of no area, as at the poles."""
+    """The mesh without faces of zero area, such as those at the poles."""
     a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     return Mesh(mesh.vertices, mesh.faces[area > 1e-12], mesh.texcoords)
 
 
 def lathe(profile: Sequence[Sequence[float]], segments: int = 28, by_height: bool = False, caps: bool = True) -> Mesh:
-    """Turned about z. `profile` (P x 2: radius, z) runs from the bottom's middle over the outside to the top.
+    """A profile turned about z. `profile` (P x 2: radius, z) runs from the bottom's middle over the outside to the top.
 
     A hollow thing's profile goes on down its inside, a ring's ends where it began. `by_height`: the texture's v is the
-    height instead of the way. `caps`: ends away from the axis are closed with discs.
+    height instead of the distance along the skin. `caps`: ends away from the axis are closed with discs.
     """
     profile = np.asarray(profile, float)
     ring = circle(1, segments)
@@ -139,7 +139,7 @@ def lathe(profile: Sequence[Sequence[float]], segments: int = 28, by_height: boo
     )
     v = None
     if by_height:
-        # Not quite 0 to 1: at the picture's very edge its first row would mix with its last
+        # Not quite 0 to 1: at the very edge, the picture's first row would mix with its last
         v = 0.01 + 0.98 * (profile[:, 1] - profile[:, 1].min()) / max(float(np.ptp(profile[:, 1])), 1e-9)
     return loft(rings, caps and not np.array_equal(profile[0], profile[-1]), v)
 
@@ -154,9 +154,9 @@ def cylinder(radius: float, low: float, high: float, bevel: float = 0.0, segment
 
 
 def tube(path: Sequence[Sequence[float]], radius: float | np.ndarray, sides: int = 10) -> Mesh:
-    """Closed, along a path, P x 3. `radius`: one, or P, or P x 2: across the path's plane sideways and upwards.
+    """Closed, along a path, P x 3. `radius`: one number, or P, or P x 2: across the path, sideways and upwards.
 
-    Upwards is z as far as the path lets it; a path that runs along z has x for it.
+    Upwards is z as far as the path allows; for a path that runs along z, it is the direction that `_off` gives.
     """
     path = np.asarray(path, float)
     radius = np.asarray(radius, float)
@@ -184,7 +184,7 @@ def _off(path: np.ndarray) -> np.ndarray:
 
 
 def prism(outline: np.ndarray, low: float, high: float, bevel: float = 0.0) -> Mesh:
-    """An outline, N x 2, raised from z = `low` to `high`; the outline must be seen whole from its middle.
+    """An outline, N x 2, extruded from z = `low` to `high`; the whole outline must be visible from its middle.
 
     `bevel` rounds both rims; the texture lies flat over it, as seen from above.
     """
@@ -208,9 +208,9 @@ def prism(outline: np.ndarray, low: float, high: float, bevel: float = 0.0) -> M
 
 
 def ribbon(left: np.ndarray, right: np.ndarray, low: float, high: float, bevel: float = 0.0) -> Mesh:
-    """A flat thing between two curves, each P x 2, from z = `low` to `high`: what no one point sees whole.
+    """A flat thing between two curves, each P x 2, from z = `low` to `high`: for outlines that no one point sees whole.
 
-    Both run the same way, `left` to the left of it.
+    Both curves run the same way, with `left` on the left.
     """
     left, right = np.asarray(left, float), np.asarray(right, float)
     across = right - left
@@ -229,13 +229,13 @@ def ribbon(left: np.ndarray, right: np.ndarray, low: float, high: float, bevel: 
 
 
 def ring(outline: np.ndarray, hole: np.ndarray, low: float, high: float, bevel: float = 0.0) -> Mesh:
-    """A flat ring between two outlines of as many points each."""
+    """A flat ring between two outlines with the same number of points."""
     loop = [*range(len(outline)), 0]
     return ribbon(hole[loop], outline[loop], low, high, bevel)
 
 
 def box(size: Sequence[float], bevel: float = 0.0, steps: int = 2) -> Mesh:
-    """Around the origin, edges rounded; every side has the texture at the same measure, 0 to 1 the longest side."""
+    """Around the origin, edges rounded; every side has the texture at the same scale, 0 to 1 along the longest side."""
     x, y, z = size
     bevel = min(bevel, x / 2, y / 2, z / 2)
     if not bevel:
@@ -251,7 +251,7 @@ def box(size: Sequence[float], bevel: float = 0.0, steps: int = 2) -> Mesh:
 
 
 def _wrapped(mesh: Mesh, measure: float) -> Mesh:
-    """Each face's texture laid flat along the axis that it faces most: the vertices of each face become its own."""
+    """Each face's texture laid flat along the axis that it faces most: each face gets vertices of its own."""
     corners = mesh.vertices[mesh.faces]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     facing = np.abs(normal).argmax(1)
@@ -267,9 +267,9 @@ def _wrapped(mesh: Mesh, measure: float) -> Mesh:
 
 
 def shaded(mesh: Mesh, crease: float) -> tuple[Mesh, np.ndarray]:
-    """The mesh with one normal a vertex, N x 3: smooth over edges that bend less than `crease` degrees.
+    """The mesh with one normal per vertex, N x 3: smooth over edges that bend less than `crease` degrees.
 
-    At sharper edges, and where the texture has a seam, the vertices are there more than once.
+    At sharper edges, and where the texture has a seam, vertices are duplicated.
     """
     mesh = _without_slivers(mesh)
     corners = mesh.vertices[mesh.faces]
@@ -278,7 +278,7 @@ def shaded(mesh: Mesh, crease: float) -> tuple[Mesh, np.ndarray]:
     angles = np.arccos(np.clip(-(edges * np.roll(edges, 1, 1)).sum(2), -1, 1)).ravel()
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    normals = np.repeat(normals, 3, 0)  # one a corner from here on
+    normals = np.repeat(normals, 3, 0)  # one per corner from here on
 
     cells = np.round((mesh.vertices - mesh.vertices.min(0)) / 2e-6).astype(np.int64)
     place = np.unique(cells @ np.array([1, 1 << 20, 1 << 40]), return_inverse=True)[1].ravel()[mesh.faces.ravel()]

@@ -13,23 +13,23 @@ from rsvp_ros.tabletop.shapes.mesh import Mesh, loft, merge, rotation, shaded
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A piece of a thing of one colour."""
+    """A piece of a thing, in one colour."""
 
     role: str
-    """What it is coloured as, see `surfaces.paint`: "main" is the part that people name the thing's colour by."""
+    """What it is coloured as, see `surfaces.paint`: "main" is the part whose colour people call the thing's."""
     vertices: np.ndarray
     """float32 N x 3, metres, in the thing's frame."""
     faces: np.ndarray
     """int32 M x 3, counter-clockwise seen from outside."""
     normals: np.ndarray
-    """float32 N x 3, unit length. Vertices at sharp edges are there once a side."""
+    """float32 N x 3, unit length. Vertices at sharp edges occur once per side."""
     texcoords: np.ndarray
     """float32 N x 2; 0 to 1 is the picture once, u along its rows and v down its columns: (0, 0) is its first pixel."""
 
 
 @dataclass(frozen=True)
 class Rest:
-    """A way to lie on a table that physics keeps."""
+    """A way to lie on a table that physics leaves unchanged."""
 
     name: str
     """"upright", "lying", "upside_down", "face_down", …"""
@@ -37,7 +37,7 @@ class Rest:
     """w, x, y, z: world from object."""
     probability: float
     height: float
-    """Of the thing's origin above the table, metres."""
+    """Height of the thing's origin above the table, metres."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Shape:
     kind: str
     parts: tuple[Part, ...]
     dimensions: tuple[float, float, float]
-    """Of the box around it: x, y, z, metres."""
+    """Size of the box around it: x, y, z, metres."""
     collision: tuple[np.ndarray, ...]
     """Convex pieces: points, float32 N x 3 each, whose hulls collide. Each has the same share of the mass."""
     rests: tuple[Rest, ...]
@@ -58,14 +58,14 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A shape as a builder leaves it: anywhere, without normals."""
+    """A shape as a builder leaves it: not centred, without normals."""
 
     parts: Sequence[tuple[str, Mesh] | tuple[str, Mesh, float]]
-    """Role, mesh, and where it is not 40: the crease in degrees, as in `mesh.shaded`."""
+    """Role, mesh and, if it is not 40, the crease in degrees, as in `mesh.shaded`."""
     collision: Sequence[np.ndarray]
     mass: float
     rests: Sequence[tuple[str, np.ndarray, float]] = ()
-    """Name, about which rotation (3 x 3), weight; without any it stands upright."""
+    """Name, approximate rotation (3 x 3), weight; without any, the thing stands upright."""
 
 
 UPRIGHT = np.eye(3)
@@ -116,11 +116,11 @@ _WAYS = np.array(
         [(np.cos(a) * np.sin(b), np.sin(a) * np.sin(b), -np.cos(b)) for a in np.arange(20) * np.pi / 10]
         for b in np.linspace(0, np.pi, 13)
     ]
-).round(12)  # so that all of a pole's ways are one
+).round(12)  # so that all directions at a pole are equal
 
 
 def _middle(points: np.ndarray) -> np.ndarray:
-    """The centre of mass of the points' convex hull, nearly: the hull's farthest points in many directions, skinned."""
+    """About the centre of mass of the points' convex hull, from a skin over its farthest points in many directions."""
     skin = loft(points[(_WAYS @ points.T).argmax(2)], caps=False)
     a, b, c = (skin.vertices[skin.faces[:, i]] - points[0] for i in range(3))
     volumes = (a * np.cross(b, c)).sum(1)
@@ -128,14 +128,14 @@ def _middle(points: np.ndarray) -> np.ndarray:
 
 
 def settled(points: np.ndarray, center: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """How a convex body lies in the end that is put on a table as `turn` says: it tips over edge after edge.
+    """How a convex body that is put on a table with rotation `turn` lies in the end: it tips over edge after edge.
 
-    `points` (N x 3) and the centre of mass are in its own frame. Returns a rotation, 3 x 3.
+    `points` (N x 3) and the centre of mass are in the body's own frame. Returns a rotation, 3 x 3.
     """
     for _ in range(60):
         x, y, z = (points @ turn.T).T - (turn @ center)[:, None]
         z = z - z.min()
-        feet = np.column_stack((x, y))[z < 1e-5]  # as seen from below the centre of mass
+        feet = np.column_stack((x, y))[z < 1e-5]  # relative to the point below the centre of mass
         first, second = np.triu_indices(len(feet), 1)
         edges = (feet[second] - feet[first]) @ np.array([[0, 1], [-1, 0]])
         ways = np.concatenate((edges, -edges, -feet, [(1.0, 0.0)]))
@@ -153,7 +153,7 @@ def settled(points: np.ndarray, center: np.ndarray, turn: np.ndarray) -> np.ndar
 
 
 def turned_points(profile: Sequence[Sequence[float]], count: int = 16) -> np.ndarray:
-    """Points of a lathe's outside, N x 3: what a convex piece needs."""
+    """Points on the outside of a lathed thing, N x 3: what a convex piece needs."""
     angles = np.arange(count) * (2 * np.pi / count)
     rows = [
         np.array([[0.0, 0.0, z]])
@@ -165,9 +165,9 @@ def turned_points(profile: Sequence[Sequence[float]], count: int = 16) -> np.nda
 
 
 def hollow_points(outside: np.ndarray, thickness: float, floor: float, walls: int = 6) -> list[np.ndarray]:
-    """Convex pieces of an open vessel, so that things fall into it: its floor and its wall in so many pieces.
+    """Convex pieces of an open vessel, so that things can fall into it: its floor, and its wall in `walls` pieces.
 
-    `outside` is its outside's profile, P x 2: radius, z, from the floor to the rim.
+    `outside` is the profile of its outside, P x 2: radius, z, from the floor to the rim.
     """
     low = outside[0, 1]
     foot = float(np.interp(floor, outside[:, 1], outside[:, 0]))
@@ -188,7 +188,7 @@ def box_points(low: Sequence[float], high: Sequence[float]) -> np.ndarray:
 
 
 def thinned(mesh: Mesh, directions: int = 60) -> np.ndarray:
-    """The points of a mesh that are farthest out, N x 3: about its convex hull, with few points."""
+    """The outermost points of a mesh, N x 3: roughly its convex hull, with few points."""
     i = np.arange(directions) + 0.5
     z = 1 - 2 * i / directions
     around = np.pi * (1 + 5**0.5) * i

@@ -28,7 +28,7 @@ def _walls(outside: np.ndarray, thickness: float, floor: float) -> np.ndarray:
     inside = inside[inside[:, 1] > floor]
     rim = outside[-1] + (-thickness / 2, thickness * 0.4)
     corner = float(np.interp(floor, outside[:, 1], outside[:, 0])) - thickness
-    # Rings within the flat discs: light falls on vertices alone
+    # Rings within the flat discs: lighting is computed at vertices only
     bottom = [(corner, floor), (corner * 0.6, floor), (corner * 0.25, floor), (0, floor)]
     low, foot = outside[0, 1], outside[0, 0]
     return np.concatenate(([(0, low), (foot * 0.5, low)], outside, [rim], inside, bottom))
@@ -46,7 +46,7 @@ def mug(rng: np.random.Generator) -> Draft:
     reach = s * rng.uniform(0.026, 0.034)
     low, high = height * rng.uniform(0.16, 0.25), height * rng.uniform(0.78, 0.88)
     start = radius * 0.95
-    if rng.random() < 0.5:  # an ear, or a square handle
+    if rng.random() < 0.5:  # a rounded handle, or a square one
         knots = [(start, high), (start + reach * 0.75, high + 0.002), (start + reach, (2 * high + low) / 3)]
         knots += [(start + reach * 0.85, (high + 2 * low) / 3), (min(foot, start) - 0.001, low)]
     else:
@@ -172,7 +172,7 @@ def plate(rng: np.random.Generator) -> Draft:
     body = lathe(profile, 36).mapped(0, 1)
     return Draft(
         [("main", body, 30.0)],
-        # No higher than its well: what lies on it cuts into its rim a little, but does not hover
+        # No higher than its well: what lies on it cuts into the rim a little, but does not hover
         [turned_points([(foot, 0), (well, 0.006), (radius * 0.97, 0.0075)], 24)],
         0.4,
     )
@@ -266,7 +266,7 @@ def pan(rng: np.random.Generator) -> Draft:
 
 
 def _handle(style: float, length: float, s: float) -> Mesh:
-    """Of cutlery, along -x from 0; the middle of its thickness at z = 0."""
+    """A cutlery handle, along -x from 0; the middle of its thickness is at z = 0."""
     x = np.linspace(0, -length, 12)
     f = np.linspace(0, 1, 12)
     width = s * (0.0032 + (0.0095 - 0.0032) * f ** (0.6 + style))

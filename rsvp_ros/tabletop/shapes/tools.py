@@ -25,7 +25,7 @@ _EITHER_SIDE = (("flat", UPRIGHT, 0.5), ("flat", UPSIDE_DOWN, 0.5))
 
 
 def _along_x(mesh: Mesh) -> Mesh:
-    """What was turned about z, now about x."""
+    """A mesh that lies along z, laid along x."""
     return mesh.turned((0, 1, 0), 90)
 
 
@@ -43,7 +43,7 @@ def scissors(rng: np.random.Generator) -> Draft:
         back = s * (0.0085 * (1 - f**2.5) + 0.0008)
         edge = np.full(10, -0.0035 * s) + 0.003 * s * f
         steel = ribbon(np.column_stack((x, back)), np.column_stack((x, edge)), 0, 2 * thick, 0.0006)
-        # The bow sits to the blade's back's other side, so that open blades mean open bows
+        # The bow sits opposite the blade's back, so that open blades mean open bows
         hub = np.array([-reach - radius * 0.8, -radius * 0.95])
         oval = np.array([1.25, 1.0])
         outer, inner = circle(radius, 24) * oval, circle(radius - 0.0062 * s, 24) * oval
@@ -145,7 +145,7 @@ def _outward(mesh: Mesh) -> bool:
 
 
 def _mirrored(mesh: Mesh) -> Mesh:
-    """Through z = 0."""
+    """Mirrored in the plane z = 0."""
     return Mesh(mesh.vertices * (1, 1, -1), mesh.faces[:, ::-1], mesh.texcoords)
 
 
@@ -288,7 +288,7 @@ def key(rng: np.random.Generator) -> Draft:
 
 
 def tape(rng: np.random.Generator) -> Draft:
-    """A roll; its core is of cardboard."""
+    """A roll with a cardboard core."""
     s = rng.uniform(0.85, 1.15)
     radius, hole, height = s * rng.uniform(0.043, 0.052), s * rng.uniform(0.026, 0.035), s * rng.uniform(0.022, 0.045)
     core = hole + 0.003
@@ -324,7 +324,7 @@ def pen(rng: np.random.Generator) -> Draft:
     s = rng.uniform(0.95, 1.25)
     length, radius = s * rng.uniform(0.125, 0.14), s * rng.uniform(0.0048, 0.0058)
     parts: list = []
-    if rng.random() < 0.5:  # pressed at its end, or with a cap
+    if rng.random() < 0.5:  # with a push button at its end, or with a cap
         barrel = lathe(
             [
                 (0, -length / 2),

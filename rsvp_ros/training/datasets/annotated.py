@@ -1,4 +1,4 @@
-"""An image of somebody's own data with what is annotated in it, whatever format it comes from."""
+"""An annotated image from a user's own data, whatever format it comes from."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from rsvp_ros.training.datasets.areas import Area
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedThing:
-    """A thing, or several that a text means together."""
+    """A thing, or several things that a text means together."""
 
     id: int
-    """Of the annotation, where the format numbers them; else 0."""
+    """The annotation's number if the format has one, otherwise 0."""
     area: Area
     name: str = ""
-    """Its category ("dining table"); empty: several things may be meant, and only texts say which."""
+    """Its category ("dining table"); empty: several things may be meant, and only the texts say which."""
     texts: tuple[str, ...] = ()
-    """Each means it and nothing else in the image."""
+    """Each of them means this and nothing else in the image."""
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """Where an image lies and what is in it. Small: pixels and masks are made when they are asked for."""
+    """Where an image is stored and what is in it. Small, as pixels and masks are only made on request."""
 
     path: Path
     width: int
@@ -38,17 +38,17 @@ class AnnotatedImage:
     things: tuple[AnnotatedThing, ...]
     """They may overlap."""
     ignored: tuple[AnnotatedThing, ...] = ()
-    """Areas of which it is not known what belongs to a thing: crowds by their names, others without one."""
+    """Areas where it is not known what belongs to a thing: crowds have their category's name, others have none."""
     complete: tuple[str, ...] = ()
-    """Names of categories whose things are all in `things` or in `ignored`."""
+    """Names of the categories whose things are all in `things` or `ignored`."""
     absent: tuple[str, ...] = ()
     """Texts that mean nothing in the image."""
 
     def read(self) -> np.ndarray:
-        """uint8 H x W x 3 RGB. Raises InvalidImageError: missing, damaged, or another image."""
+        """uint8 H x W x 3 RGB. Raises InvalidImageError if it is missing, damaged, or another image."""
         size = (self.height, self.width)
         pixels = read_picture(self.path)
-        if pixels.shape[:2] == size[::-1] != size:  # some annotate it as it is stored, not as it is to be shown
+        if pixels.shape[:2] == size[::-1] != size:  # annotated as stored, before the rotation that EXIF asks for
             pixels = read_picture(self.path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels.shape[:2] != size:
             raise InvalidImageError(
@@ -58,7 +58,7 @@ class AnnotatedImage:
         return pixels
 
     def mask(self, thing: AnnotatedThing) -> np.ndarray:
-        """Bool H x W. Raises ConfigurationError where the annotation is damaged."""
+        """Bool H x W. Raises ConfigurationError if the annotation is damaged."""
         try:
             return thing.area.mask(self.width, self.height)
         except ValueError as error:
@@ -72,7 +72,7 @@ class AnnotatedImages(Sequence[AnnotatedImage]):
 
     @abstractmethod
     def file_name(self, index: int) -> str:
-        """Of an image, without reading anything."""
+        """An image's file name, without reading anything."""
 
 
 def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
@@ -87,7 +87,7 @@ def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is to be shown, without reading its pixels. Raises InvalidImageError."""
+    """Width and height of an image as displayed, without reading its pixels. Raises InvalidImageError."""
     if not path.is_file():
         raise missing_image(path)
     try:
@@ -98,7 +98,7 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise damaged_image(path) from error
 
 
-_ORIENTATION = 0x0112  # EXIF: from 5 on it lies on its side
+_ORIENTATION = 0x0112  # EXIF: for values from 5 on, the stored image lies on its side
 
 
 def damaged_image(path: Path) -> InvalidImageError:

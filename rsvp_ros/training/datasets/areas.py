@@ -1,4 +1,4 @@
-"""Areas of an image as data sets store them, made into masks when they are asked for. numpy only."""
+"""Areas of an image as data sets store them, made into masks on request. Uses numpy only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Area(Protocol):
     """Some pixels of an image."""
 
     def mask(self, width: int, height: int) -> np.ndarray:
-        """Bool H x W, in an image of this size; what lies outside is cut off.
+        """Bool H x W, for an image of this size; what lies outside is cut off.
 
-        Raises ValueError where the area is of an image of another size, or damaged.
+        Raises ValueError if the area is damaged or belongs to an image of another size.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
-    """What lies in one or more polygons: N x 2 x, y, pixels; (0, 0) is the top left corner of the first pixel."""
+    """The inside of one or more polygons: N x 2 (x, y), pixels; (0, 0) is the top left corner of the first pixel."""
 
     outlines: tuple[np.ndarray, ...]
 
@@ -50,7 +50,7 @@ class RunLengths:
 
 
 def _add_polygon(mask: np.ndarray, points: np.ndarray) -> None:
-    """Set the pixels whose middles a polygon holds by the even-odd rule, as COCO's own reader counts them.
+    """Set the pixels whose middles lie in a polygon by the even-odd rule, like COCO's own reader.
 
     (cv2.fillPoly would add every pixel that the outline touches: half a pixel on all sides.)
     """

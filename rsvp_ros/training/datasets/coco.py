@@ -1,7 +1,7 @@
 """COCO's instances, and other data in its format: instances_<split>.json and a folder of images.
 
-All of COCO's 118 000 training images must fit into memory, and into that of every process that makes batches: numbers
-go into arrays while the file is read, and an image's annotations are taken out of them when it is asked for.
+The annotations of all of COCO's 118 000 training images must fit into the memory of every process that makes batches.
+So numbers go into arrays while the file is read, and an image's annotations are taken out of them on request.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from rsvp_ros.training.datasets.files import read_json, wrong_annotation, wrong_
 _log = logging.getLogger(__name__)
 
 MANY_CROWDS = 0.2
-"""Of a file's annotations; COCO's own are one in a hundred."""
+"""Share of crowds among a file's annotations that triggers a warning; in COCO it is one in a hundred."""
 
 
 class CocoInstances(AnnotatedImages):
-    """The images of which something is annotated, in the file's order. A crowd (`iscrowd`) is ignored area."""
+    """The images that have annotations, in the file's order. Crowds (`iscrowd`) are ignored areas."""
 
     def __init__(self, annotations: Path, folders: Sequence[Path], exhaustive: bool = True) -> None:
-        """`folders`: where the images may be; the first that holds the first image is where they are; `exhaustive`:
-        whether all things of the file's categories are annotated.
+        """`folders`: where the images may be; the first folder that holds the first image is used for all.
+        `exhaustive`: whether all things of the file's categories are annotated.
 
-        Raises ConfigurationError that names the file, the annotation and what to do.
+        Raises ConfigurationError naming the file, the annotation and what to do.
         """
         self.path = annotations
         self._columns = columns = _Columns(annotations)
@@ -102,7 +102,7 @@ class CocoInstances(AnnotatedImages):
         return len(self._columns.ids)
 
     def indices_of(self, annotations: Collection[int]) -> list[int]:
-        """Which images hold these annotations. Raises ConfigurationError where one of them is not in the file."""
+        """Indices of the images with these annotations. Raises ConfigurationError if one of them is not in the file."""
         rows = np.flatnonzero(np.isin(self._columns.ids, list(annotations)))
         missing = set(annotations).difference(self._columns.ids[row] for row in rows.tolist())
         if missing:
@@ -115,7 +115,7 @@ class CocoInstances(AnnotatedImages):
 
 
 class _Columns:
-    """The annotations of a file, a row each, in arrays that are filled while its JSON is read."""
+    """The annotations of a file, one per row, in arrays that are filled while its JSON is read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,20 +124,20 @@ class _Columns:
         self.category_ids = array("q")
         self.crowd = array("b")
         self.boxes = array("f")
-        """x, y, width, height; what has none has 0."""
+        """x, y, width, height; all 0 for annotations without a box."""
         self.numbers = array("f")
         """x and y of all corners of all polygons."""
         self.corners = array("q", [0])
-        """Polygon k has the corners from corners[k] to corners[k + 1]."""
+        """Polygon k has the corners from corners[k] up to corners[k + 1]."""
         self.polygons = array("q", [0])
-        """Row r has the polygons from polygons[r] to polygons[r + 1]."""
+        """Row r has the polygons from polygons[r] up to polygons[r + 1]."""
         self.run_lengths: dict[int, RunLengths] = {}
-        """Of the rows that have no polygons."""
+        """By row, for the rows that have no polygons."""
 
     def take(self, value: dict) -> dict | None:
-        """Any object of the JSON: an annotation goes into the arrays, others are given back.
+        """Hook for every JSON object: an annotation goes into the arrays, any other object is returned unchanged.
 
-        Raises ConfigurationError that names the annotation.
+        Raises ConfigurationError naming the annotation.
         """
         if "segmentation" not in value or "image_id" not in value:
             return value
@@ -182,9 +182,9 @@ class _Columns:
         return Polygons(tuple(points[self.corners[k] : self.corners[k + 1]] for k in range(first, last)))
 
     def check(self, sizes: Mapping[int, tuple[int, int]], categories: Mapping[int, str]) -> None:
-        """Raise ConfigurationError for an annotation of an image or a category that is not there, or outside its image.
+        """Raise ConfigurationError for an annotation outside its image, or whose image or category is missing.
 
-        What reaches out of its image in part is cut off when its mask is made.
+        Areas that are partly outside their image are allowed: they are cut off when the mask is made.
         """
         self._refuse(~np.isin(self.image_ids, list(sizes)), "its `image_id` is not among the `images`")
         self._refuse(~np.isin(self.category_ids, list(categories)), "its `category_id` is not among the `categories`")

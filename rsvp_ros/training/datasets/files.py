@@ -1,4 +1,4 @@
-"""Annotation files read, and what is said where they cannot be used."""
+"""Reading annotation files, and the errors raised for unusable ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_bytes(path: Path) -> bytes:
 def read_json(
     path: Path, encodings: tuple[str, ...] = ("utf-8",), object_hook: Callable[[dict], object] | None = None
 ) -> dict:
-    """The JSON object in a file, in the first of the encodings that fits. Raises ConfigurationError."""
+    """The JSON object in a file, decoded with the first of the encodings that works. Raises ConfigurationError."""
     data = read_bytes(path)
     for encoding in encodings:
         try:
@@ -33,7 +33,7 @@ def read_json(
             continue
     else:
         raise wrong_content(path, f"it is not text in {' or '.join(encodings)}")
-    del data  # COCO's has half a gigabyte
+    del data  # COCO's is half a gigabyte
     try:
         content = json.loads(text, object_hook=object_hook)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Data sets that a user has, opened by their format."""
+"""Opening a user's own data sets by their format."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ FORMATS = ("coco", "refcoco", "reasonseg")
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """Where a data set lies. docs/training_data.md shows the layouts."""
+    """Where a data set is stored. docs/training_data.md shows the layouts."""
 
     format: str
-    """One of FORMATS; "refcoco" is also RefCOCO+'s and RefCOCOg's."""
+    """One of FORMATS; "refcoco" is also for RefCOCO+ and RefCOCOg."""
     folder: str
     """COCO: holds annotations/ and the images; RefCOCO: holds refs(…).p and instances.json; ReasonSeg: holds train/."""
     split: str = "train"
-    """COCO: "train2017" for annotations/instances_train2017.json; ReasonSeg: a folder; RefCOCO: as refs(…).p has it."""
+    """COCO: "train2017" for annotations/instances_train2017.json; ReasonSeg: a folder; RefCOCO: as in refs(…).p."""
     annotations: str | None = None
-    """COCO: the file, where it has another name."""
+    """COCO: the annotation file, if it has another name."""
     images: str | None = None
     """Folder of the images. COCO: by default train2017/, images/train2017/ or images/; RefCOCO: COCO's train2014."""
     split_by: str | None = None
-    """RefCOCO: "unc", "google" or "umd", where the folder holds several."""
+    """RefCOCO: "unc", "google" or "umd", if the folder holds several."""
     exhaustive: bool = True
-    """COCO, RefCOCO: all things of all categories are annotated, as in COCO. Only then can be learnt what is absent."""
+    """COCO, RefCOCO: all things of all categories are annotated, as in COCO. Only then can absence be learnt."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -53,15 +53,15 @@ class DatasetConfig:
 _ONLY_OF = {"annotations": ("coco",), "images": ("coco", "refcoco"), "split_by": ("refcoco",)}
 
 READ_FIRST = 50
-"""Images that are looked for when a data set is opened, so that a wrong folder is told before the training starts."""
+"""Number of images looked for when a data set is opened, so that a wrong folder is noticed before training starts."""
 
 
 def open_dataset(config: DatasetConfig) -> AnnotatedImages:
-    """The annotated images; can be pickled, for the processes that make batches.
+    """The annotated images; picklable, for the processes that make batches.
 
     Raises:
-        ConfigurationError: a file is missing, damaged, or holds an annotation that cannot be used.
-        InvalidImageError: one of the first images is missing. Others are noticed when they are read.
+        ConfigurationError: a file is missing, damaged, or holds an unusable annotation.
+        InvalidImageError: one of the first images is missing. Other missing images are noticed when they are read.
     """
     folder = Path(config.folder).expanduser()
     images = None if config.images is None else Path(config.images).expanduser()
@@ -80,7 +80,8 @@ def open_dataset(config: DatasetConfig) -> AnnotatedImages:
 
 
 _NOT_ITS_OWN = re.compile(r"^COCO_[a-z]+\d{4}_|(?<=\d{6})(_\d{1,2})+$")
-"""How COCO's older names begin; views and questions, with which those of `rsvp tabletop export` end."""
+"""The prefix of COCO's older file names, and the view and question numbers at the end of those of `rsvp tabletop
+export`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +99,11 @@ class Selection(Sequence[AnnotatedImage]):
 
 
 def divided(images: AnnotatedImages, held_out: bool) -> Sequence[AnnotatedImage]:
-    """Those to train on, or those for validation; all of them where there are too few to divide."""
+    """The images to train on, or those for validation; all of them if there are too few to divide."""
     chosen = [index for index in range(len(images)) if _is_held_out(images.file_name(index)) == held_out]
     return Selection(images, chosen) if chosen else images
 
 
 def _is_held_out(file_name: str) -> bool:
-    """By what the names of one photograph have in common, wherever it lies."""
+    """Decided by what all file names of the same photograph have in common, whichever data set it is in."""
     return zlib.crc32(_NOT_ITS_OWN.sub("", Path(file_name).stem).encode()) % HELD_OUT == 0

@@ -1,4 +1,4 @@
-"""A part of an annotated image, in a training image's proportions and size, with what is seen in it."""
+"""A part of an annotated image, with a training image's proportions and size, and what is seen in it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from rsvp_ros.training.drawn_scenes import UNKNOWN, Scene, Thing, photograph
 from rsvp_ros.training.prompts import Sample
 
 WHOLE_SHARE = 0.7
-"""Of the parts are as large as the image's proportions allow; the others are smaller, so that things come in all
-sizes."""
+"""Share of the parts that are as large as the image's proportions allow; the others are smaller, so that things come in
+all sizes."""
 SMALLEST = 0.45
 """The smallest part's sides, as a share of the largest's."""
 SHARP_SHARE = 0.5
-"""Of the parts of images that allow it have twice the network's resolution, as a camera's images mostly have."""
+"""Share of the parts that have twice the network's resolution, as most camera images do, if the image is large
+enough."""
 PHOTOGRAPH_SHARE = 0.5
-"""Of the photographs are blurred, lit, made noisy and compressed once more."""
+"""Share of the photographs that are once more blurred, lit, made noisy and compressed."""
 CUT = 0.6
-"""A thing of which less than this share is left is not asked for …"""
+"""A thing is not asked for if less than this share of it is left …"""
 LEAST = 40 / (320 * 240)
-"""… nor is one that covers less than this share of the part."""
+"""… or if it covers less than this share of the part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,28 +36,28 @@ class Seen:
     annotated: AnnotatedThing
     thing: Thing
     targets: tuple[int, ...]
-    """Ids of its pixels in the scene: where things overlap, the pixels have an id of their own."""
+    """Ids of its pixels in the scene; where things overlap, the pixels have an id of their own."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A scene, and what its things are."""
+    """A scene, and the annotations of its things."""
 
     scene: Scene
     """`Scene.things` are those of `asked`, `Scene.doubtful` those of `others`."""
     asked: tuple[Seen, ...]
-    """Things of which enough is seen."""
+    """Things that are visible enough."""
     others: tuple[Seen, ...]
-    """Things of which little is seen."""
+    """Things that are hardly visible."""
     ignored: tuple[Seen, ...]
     share: float
-    """Of the image's area that is to be seen."""
+    """Share of the image's area that the part covers."""
 
 
 def take_part(rng: np.random.Generator, image: AnnotatedImage, size: tuple[int, int]) -> Part:
-    """A part around one of the things, with the proportions of `size` (height, width) and of that size or twice.
+    """A part around one of the things, scaled to `size` (height, width) or to twice that.
 
-    Raises InvalidImageError, ConfigurationError: the image or an annotation cannot be used.
+    Raises InvalidImageError or ConfigurationError if the image or an annotation cannot be used.
     """
     masks = [image.mask(thing) for thing in image.things]
     boxes = [box for mask in masks if (box := mask_to_box(mask)) is not None]
@@ -88,7 +89,7 @@ def take_part(rng: np.random.Generator, image: AnnotatedImage, size: tuple[int, 
 
 
 def _seen(annotated: AnnotatedThing, crop: np.ndarray, size: tuple[int, int], own: tuple[int, ...]) -> Seen:
-    """`crop`: its mask in the part, not empty and not yet scaled: scaled, something small may be gone."""
+    """`crop`: its mask in the part, not empty and not yet scaled, as scaling may make something small vanish."""
     box = mask_to_box(crop).scale(size[1] / crop.shape[1], size[0] / crop.shape[0])
     area = np.count_nonzero(crop) * size[0] * size[1] // crop.size
     return Seen(annotated, Thing(own[0] if own else 0, "", "", box, area), own)
@@ -107,9 +108,9 @@ def mirrored(scene: Scene, samples: Sequence[Sample]) -> tuple[Scene, list[Sampl
 
 
 def overlaid(masks: Sequence[np.ndarray], shape: tuple[int, int]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """Masks that may overlap, bool H x W, in one map of ids, uint8 H x W, and the ids that each consists of.
+    """Combine masks that may overlap, bool H x W, into one map of ids, uint8 H x W; also returns each mask's ids.
 
-    Each combination of masks has an id. Should there be more than ids, the smallest areas are UNKNOWN.
+    Each combination of masks has an id. If there are more combinations than ids, the smallest areas are UNKNOWN.
     """
     ids = np.zeros(shape, np.int32)
     holders: list[tuple[int, ...]] = [()]

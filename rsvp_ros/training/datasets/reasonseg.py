@@ -1,8 +1,8 @@
-"""ReasonSeg (LISA, CVPR 2024), and what `rsvp tabletop export` writes like it: NAME.jpg beside NAME.json.
+"""ReasonSeg (LISA, CVPR 2024), and what `rsvp tabletop export` writes in its format: NAME.jpg beside NAME.json.
 
-The JSON holds `text`, a list of instructions that all mean the same, and labelme's `shapes`. What counts is what LISA's
-own reader (utils/data_processing.py) makes of it. Whether the texts are sentences (`is_sentence`) matters to a language
-model only.
+The JSON holds `text`, a list of instructions that all mean the same, and labelme's `shapes`. They are interpreted
+exactly as by LISA's own reader (utils/data_processing.py). Whether the texts are sentences (`is_sentence`) matters only
+to a language model.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from rsvp_ros.training.datasets.files import read_json, wrong_content
 
 @dataclass(frozen=True, eq=False)
 class Shapes:
-    """One of two areas, target and ignored, that polygons paint over each other, the largest first."""
+    """One of two areas, target or ignored; polygons paint them over each other, the largest polygon first."""
 
     polygons: tuple[np.ndarray, ...]
     """N x 2 int32: x, y of pixels."""
     ignored: tuple[bool, ...]
-    """Of each polygon, whether it paints ignored area."""
+    """Whether each polygon paints ignored area."""
     wanted: bool
-    """Which area it is: True: the ignored one."""
+    """Which of the areas this is; True: the ignored one."""
 
     def mask(self, width: int, height: int) -> np.ndarray:
         drawn = [_drawn(polygon, width, height) for polygon in self.polygons]
-        # LISA sorts so, also where two are of the same size.
+        # LISA sorts this way, also where two are of the same size.
         order = np.argsort([np.count_nonzero(mask) for mask in drawn])[::-1]
         area = np.zeros((height, width), bool)
         for index in order:
@@ -46,7 +46,7 @@ class Shapes:
 
 
 def _drawn(polygon: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Bool H x W: inside and outline, in whole pixels."""
+    """Bool H x W: the inside and the outline, in whole pixels."""
     mask = np.zeros((height, width), np.uint8)
     cv2.polylines(mask, [polygon], True, 1)
     cv2.fillPoly(mask, [polygon], 1)
@@ -57,10 +57,10 @@ class ReasonSeg(AnnotatedImages):
     """The images of a folder, by name; each has one target, which may be several things."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder`: of one split (train, val, test). Its files are read when they are asked for, which raises
-        ConfigurationError where one cannot be used.
+        """`folder`: of one split (train, val, test). Its files are read on request, which raises ConfigurationError if
+        one is unusable.
 
-        Raises ConfigurationError where it holds no annotations, InvalidImageError where an image is missing.
+        Raises ConfigurationError if it holds no annotations, InvalidImageError if an image is missing.
         """
         names = {path.name for path in folder.glob("*.*")}
         self._paths = [folder / name for name in sorted(names) if name.endswith(".json")]

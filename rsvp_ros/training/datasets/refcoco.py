@@ -1,8 +1,8 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: people's descriptions of things in COCO's photographs.
 
-A folder as published (https://github.com/lichengunc/refer) holds instances.json, in COCO's format with all that COCO
-annotates in these photographs, and the descriptions, refs(unc).p, refs(google).p or refs(umd).p: a pickled list of
-dictionaries with `ref_id`, `ann_id`, `split` and `sentences`. The photographs are those of COCO's train2014.
+A folder as published (https://github.com/lichengunc/refer) holds instances.json, in COCO's format with everything that
+COCO annotates in these photographs, and the descriptions in refs(unc).p, refs(google).p or refs(umd).p: a pickled list
+of dictionaries with `ref_id`, `ann_id`, `split` and `sentences`. The photographs are those of COCO's train2014.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class RefCoco(AnnotatedImages):
         self, folder: Path, images: Path, split: str, split_by: str | None = None, exhaustive: bool = True
     ) -> None:
         """`images`: folder of train2014 or train2017; `split`: "train", "val", "testA", … as the file has it;
-        `split_by`: which refs(…).p, None where there is only one; `exhaustive`: whether instances.json has all things
-        of its categories. It is not believed of a file that has only what is described.
+        `split_by`: which refs(…).p, None if there is only one; `exhaustive`: whether instances.json has all things of
+        its categories (ignored for a file that has only the described things).
 
-        Raises ConfigurationError that names the file and what to do.
+        Raises ConfigurationError naming the file and what to do.
         """
         path = _descriptions_file(folder, split_by)
         texts: dict[str, dict[int, tuple[str, ...]]] = {}
@@ -92,11 +92,11 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _unpickle(path: Path) -> list:
-    """Written by Python 2, its text may be bytes."""
+    """Read a pickle written by Python 2, whose text may be bytes."""
     data = io.BytesIO(read_bytes(path))
     try:
         content = _PlainUnpickler(data, encoding="utf-8", errors="replace").load()
-    except Exception as error:  # what a damaged pickle raises is endless
+    except Exception as error:  # a damaged pickle can raise almost anything
         raise wrong_content(path, f"it is not RefCOCO's pickle ({error})") from error
     if not isinstance(content, list):
         raise wrong_content(path, "it does not hold a list")

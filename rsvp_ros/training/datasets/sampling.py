@@ -1,8 +1,8 @@
 """Prompts about annotated images, with their answers.
 
-A category's name is said where one thing only in the region has it. A description that somebody wrote means one thing
-(or one set of things) in the whole image, and is said as long as what it may refer to is still seen. What is absent is
-known where all things of a category are annotated, and in regions that do not hold what is described.
+A category's name is used if only one thing in the region has it. A description that somebody wrote means one thing (or
+one set of things) in the whole image, and is used as long as what it may refer to is still visible. Absence is known
+for categories whose things are all annotated, and in regions that do not contain what is described.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rsvp_ros.training.prompts import SHARES, PromptKind, Sample, prompt_box, ti
 from rsvp_ros.training.texts import unknown_text
 
 NAME_SHARE = 0.2
-"""Of the texts about a thing that somebody described are its category's name."""
+"""Share of the texts about a described thing that use its category's name instead."""
 NEARLY_WHOLE = 0.8
-"""Where a part holds at least this share of an image, places in the image are still what they were."""
+"""If a part holds at least this share of an image, statements about places in the image still hold."""
 _FRUITLESS = 1000
 
 
@@ -34,11 +34,11 @@ def annotated_scenes(
     prompts: int,
     count: int,
 ) -> list[tuple[Scene, list[Sample]]]:
-    """Parts of images, each with up to `prompts` prompts about it; `size`: height, width of the network's input, whose
-    proportions they have. Each data set is as likely as the others, and each image in it.
+    """Parts of images, each with up to `prompts` prompts about it. `size`: height and width of the network's input; the
+    parts have its proportions. All data sets are equally likely, and all images within a data set.
 
-    Raises InvalidImageError or ConfigurationError where an image or its annotation cannot be used, ConfigurationError
-    where the images hold nothing to ask for.
+    Raises InvalidImageError or ConfigurationError if an image or its annotation cannot be used, ConfigurationError if
+    the images hold nothing to ask for.
     """
     found: list[tuple[Scene, list[Sample]]] = []
     fruitless = 0
@@ -61,9 +61,9 @@ def annotated_scenes(
 def annotated_prompts(
     rng: np.random.Generator, image: AnnotatedImage, other: AnnotatedImage, size: tuple[int, int], count: int
 ) -> tuple[Scene, list[Sample]] | None:
-    """A part of an image and up to `count` prompts about it; None where there is nothing to ask for.
+    """A part of an image and up to `count` prompts about it; None if there is nothing to ask for.
 
-    `other`: what is described there may be what is absent here.
+    `other`: another image, whose descriptions may serve as those of absent things.
     """
     part = take_part(rng, image, size)
     samples: list[Sample] = []
@@ -71,7 +71,7 @@ def annotated_prompts(
     for kind in kinds:
         absent = kind is PromptKind.ABSENT
         sample = _absent(rng, part, image, other) if absent else _present(rng, part, image, kind)
-        if sample is not None and sample not in samples:  # of one text there is only one about the whole image
+        if sample is not None and sample not in samples:  # prompts about the whole image may come twice
             samples.append(sample)
         if len(samples) == count:
             break
@@ -89,7 +89,7 @@ _OF_SETS = {
     PromptKind.WHOLE_TEXT: PromptKind.INSTRUCTION,
     PromptKind.LOOSE_TEXT: PromptKind.LOOSE_TEXT,
 }
-"""Kinds of prompts about what has no name: only its text says what of the box is meant."""
+"""Kinds of prompts about targets without a name, for which only the text says what in the box is meant."""
 
 
 def _present(rng: np.random.Generator, part: Part, image: AnnotatedImage, kind: PromptKind) -> Sample | None:
@@ -108,16 +108,16 @@ def _present(rng: np.random.Generator, part: Part, image: AnnotatedImage, kind: 
     if kind is PromptKind.UNKNOWN_TEXT:
         text = unknown_text(rng, "")
     elif kind is not PromptKind.BOX and (kind is not PromptKind.SHIFTED or rng.random() < 0.7):
-        # In its own box it needs not be known where else there is such a thing
+        # In its own box, it need not be known where else there is such a thing
         sure = kind in (PromptKind.BOX_TEXT, PromptKind.SHIFTED)
         text = _text(rng, part, target, box, {target.annotated.name} if sure else set(image.complete))
     return None if text is None else Sample(kind, box, text, target.targets)
 
 
 def _text(rng: np.random.Generator, part: Part, target: Seen, box: Box, sure: Collection[str]) -> str | None:
-    """What means the target and nothing else in the region; None where nothing does.
+    """A text that means the target and nothing else in the region; None if there is none.
 
-    `sure`: names of which all that may be meant in the region is annotated.
+    `sure`: names of the categories for which everything that may be meant in the region is annotated.
     """
     texts = _told(part, target)
     name = target.annotated.name
@@ -130,7 +130,7 @@ def _text(rng: np.random.Generator, part: Part, target: Seen, box: Box, sure: Co
 
 
 def _told(part: Part, seen: Seen) -> list[str]:
-    """What was written about a thing, and is right in the part of the image, too."""
+    """Texts written about a thing that are also right in the part of the image."""
     return [text for text in seen.annotated.texts if part.share >= NEARLY_WHOLE or not says_place(text)]
 
 
@@ -139,7 +139,7 @@ def _phrase(rng: np.random.Generator, name: str) -> str:
 
 
 def _names_in(seen: Sequence[Seen], box: Box) -> set[str]:
-    """Of all that reaches into a box."""
+    """Names of everything that reaches into a box."""
     return {s.annotated.name for s in seen if s.thing.box.intersection(box) > 0}
 
 
@@ -170,12 +170,12 @@ def _absent(rng: np.random.Generator, part: Part, image: AnnotatedImage, other: 
 
 
 def _about(annotated: AnnotatedThing, texts: Sequence[str]) -> list[str]:
-    """Those of its texts that can mean nothing of another category."""
+    """Those of its texts that cannot mean something of another category."""
     return [text for text in texts if not annotated.name or says_name(text, annotated.name)]
 
 
 def _region(rng: np.random.Generator, part: Part) -> Box:
-    """The whole scene, a thing's tight box or one around it, or any box."""
+    """The whole scene, a tight or a loose box around a thing, or any box."""
     height, width = part.scene.ids.shape
     named = [s.thing for s in part.asked if s.annotated.name]
     form = rng.random()

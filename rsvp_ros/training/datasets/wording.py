@@ -1,4 +1,4 @@
-"""What a description that somebody wrote refers to, as far as its words tell."""
+"""What a human-written description refers to, as far as its words tell."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _PEOPLE = re.compile(
 
 
 def says_side(text: str) -> bool:
-    """Whether it speaks of left or right, in English, Spanish, German or Chinese: wrong in a mirrored image."""
+    """Whether it mentions left or right, in English, Spanish, German or Chinese: wrong in a mirrored image."""
     return bool(_SIDE.search(text))
 
 
 def says_place(text: str) -> bool:
-    """Whether it may speak of a place in the whole image or in a row of things: wrong in a part of the image."""
+    """Whether it may mention a place in the whole image or in a row of things: wrong in a part of the image."""
     return says_side(text) or bool(_PLACE.search(text))
 
 
 def says_name(text: str, name: str) -> bool:
-    """Whether an English text holds a category's name, or of COCO's "person" any usual one.
+    """Whether an English text contains a category's name or, for COCO's "person", any usual word for people.
 
     "The blue one" does not, and may fit something of another category.
     """

@@ -1,16 +1,16 @@
-"""The answers that the small MLLM learns: the MCoT's steps, cut so fine that each is a look-up or a copy.
+"""The answers that the small MLLM learns: the MCoT's steps, broken down so finely that each is a look-up or a copy.
 
     {"target": " one: mug cup",
      "scene": "#1[2,3][4,5] red mug fits;#2[6][3,4] blue bottle; so#1",
      "present": true,
      "objects": [{"id": "#1", "name": " mug", "attributes": [" red"], "rows": [4,5], "columns": [2,3], "reason": "…"}]}
 
-`target` says the instruction in canonical words, groups as the kinds that belong to them. `scene` lists all things from
-left to right (number, columns, rows, colour, pattern, kind, and where the question compares them a measure or a place),
-says of each whether it is what is sought or what the question goes by, and then goes through what decides: the order,
-or the way from the reference to each of the others. What stage 2 can find by the words alone ("the blue mug") is passed
-on to it: no list, and the whole image as the region. An answer is a list of words, each one token of the model
-(`answer_words` holds them all), and each word belongs to a `Part`.
+`target` restates the instruction in canonical words, with groups given as the kinds that belong to them. `scene` lists
+all things from left to right (number, columns, rows, colour, pattern, kind, and a measure or a place if the question
+compares them), says of each whether it is a candidate or a reference of the question, and then goes through what
+decides: the order, or the offset from the reference to each of the others. What stage 2 can find by words alone ("the
+blue mug") is passed on to it, without a list and with the whole image as the region. An answer is a list of words, each
+a single token of the model (`answer_words` holds them all), and each word belongs to a `Part`.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Part(enum.IntEnum):
     GLUE = 0
     TARGET = 1
     LIST = 2
-    """Of the list of things: number, place, looks."""
+    """In the list of things: number, bands, looks."""
     MEASURE = 3
-    """Of the list: how large, how near to the edge, where on the table."""
+    """In the list: how large, how near to the edge, where on the table."""
     FLAG = 4
-    """Of the list: whether it is meant; ends a thing."""
+    """In the list: whether the thing is a candidate or a reference; ends its entry."""
     WORK = 5
     """What decides: references, order, relations."""
     MEANT = 6
@@ -105,8 +105,8 @@ FLAGS = {
     (False, 2): " other reference;",
     (True, 2): " other reference, fits;",
 }
-"""By whether a thing is what is sought, and by which reference it is. What the words exclude is a reference: "not the
-red one" is so told from "the red one" by another word for the same thing, not by the opposite of a word for each."""
+"""Keys: whether a thing is a candidate, and which reference it is (0: none). What the words exclude is a reference:
+"not the red one" thus differs from "the red one" in the word for that one thing, not in the words for all things."""
 ONE, ALL, BUT = " one:", " all:", " all but:"
 RELATIONS = {
     "left": " left of", "right": " right of", "front": " in front of", "behind": " behind",
@@ -129,7 +129,7 @@ REASONS = {
     "size": ("Its size decides.", "Lo decide su tamaño.", "Seine Größe entscheidet.", "由大小决定。"),
     "place": ("Its place decides.", "Lo decide su lugar.", "Sein Ort entscheidet.", "由位置决定。"),
 }  # fmt: skip
-"""By what decided, in the order of LANGUAGES."""
+"""Reasons by what decided, each in the order of LANGUAGES."""
 
 
 def number(k: int) -> str:
@@ -137,20 +137,20 @@ def number(k: int) -> str:
 
 
 def span(low: int, high: int) -> str:
-    """A run of band IDs as JSON."""
+    """A range of band IDs as JSON."""
     return "[" + ",".join(map(str, range(low, high + 1))) + "]"
 
 
 RELATED = (*SIDES, "aside", "beside", "far")
-"""How a thing may lie to the one that a question goes by."""
+"""How a thing may lie relative to the reference of a question."""
 
 
 _DISTANCE_EDGES = tuple(4 * 1.28**k for k in range(DISTANCES - 1))
-"""Steps; geometric, as "clearly nearer" is a factor."""
+"""In steps; geometric, as "clearly nearer" means a factor."""
 
 
 def relation(how: str, away: Place) -> str:
-    """One of RELATED, and a class of the distance."""
+    """The word for one of RELATED and the class of the distance."""
     return f" {how}{bisect.bisect(_DISTANCE_EDGES, math.hypot(*away))}"
 
 
@@ -163,7 +163,7 @@ def y_word(steps: int) -> str:
 
 
 def told_place(place: Place) -> tuple[str, str]:
-    """A place, or the way from one to another, in words."""
+    """A place, or the offset from one to another, in words."""
     return x_word(place[0]), y_word(place[1])
 
 
@@ -183,7 +183,7 @@ def kind_word(kind: str) -> str:
 
 @cache
 def answer_words() -> tuple[str, ...]:
-    """All words that answers are made of, sorted into runs of like ones: numbers, spans, measures, …"""
+    """All words that answers are made of, grouped by type: numbers, spans, measures, …"""
     numbers = [number(k) for k in range(1, MOST_THINGS + 1)]
     spans = [span(a, b) for a in range(1, MOST_BANDS + 1) for b in range(a, MOST_BANDS + 1)]
     measures = [size(k) for k in range(CLASSES)]
@@ -202,7 +202,7 @@ def answer_words() -> tuple[str, ...]:
 
 
 def target_words(query: Query) -> Iterator[str]:
-    """What a question asks for."""
+    """What a question asks for, in canonical words."""
     match query:
         case Only(what):
             yield ONE
@@ -239,7 +239,7 @@ def target_words(query: Query) -> Iterator[str]:
 
 
 def described(what: Description) -> Iterator[str]:
-    """Colour, pattern and material, then the kinds that serve."""
+    """Colour, pattern and material, then the kinds that qualify."""
     if what.color:
         yield f" {what.color}"
     if what.not_color:
@@ -259,7 +259,7 @@ def described(what: Description) -> Iterator[str]:
 
 
 def _known(what: Description) -> tuple[str, ...]:
-    """The kinds that a description allows, of a group without those that training never shows."""
+    """The kinds that a description allows; a group leaves out those that training never shows."""
     if what.kind:
         return (what.kind,)
     groups = {"breaks": FRAGILE, "cuts": SHARP}
@@ -276,13 +276,13 @@ def left_to_right(things: Iterable[ObjectView]) -> list[ObjectView]:
 
 
 def places_of(layout: Layout) -> dict[int, Place]:
-    """Of the things in a view, by their id."""
+    """Places of the things in a view, by id."""
     found = Ground.of(layout.view).places([spot(thing) for thing in layout.things])
     return {thing.id: place for thing, place in zip(layout.things, found, strict=True)}
 
 
 def measure_told(target: Iterable[str]) -> Measure | None:
-    """By what things are compared, by the words of the target; None: by nothing."""
+    """The measure by which things are compared, according to the target's words; None: they are not compared."""
     return next((_MEASURES[word] for word in target if word in _MEASURES), None)
 
 
@@ -297,7 +297,7 @@ _MEASURES = {
 
 
 def _queries(query: Query) -> Iterator[Query]:
-    """A question and those that its references are asked by, inner ones last."""
+    """A question and those that define its references, inner ones last."""
     yield query
     for name in ("anchor", "first", "second"):
         if hasattr(query, name):
@@ -306,7 +306,7 @@ def _queries(query: Query) -> Iterator[Query]:
 
 @dataclass(frozen=True)
 class _Told:
-    """What the list tells of each thing, by its id; empty where the question does not ask for it."""
+    """What the list says about each thing, by id; `sizes` and `places` are empty if the question does not need them."""
 
     numbers: dict[int, str]
     sizes: dict[int, str]
@@ -324,7 +324,7 @@ class _Told:
 
 
 class _Writer:
-    """An answer as it is written."""
+    """An answer while it is being written."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -336,8 +336,8 @@ class _Writer:
 
 
 def is_passed_on(query: Query) -> bool:
-    """Whether a question asks for one thing by its colour, pattern or material, with its kind or without: that is what
-    stage 2 reads best. By a kind alone it finds less than the list of things tells."""
+    """Whether a question asks for one thing by its colour, pattern or material, with or without its kind: stage 2
+    handles these best. By a kind alone, it finds less than the list of things does."""
     if not isinstance(query, Only):
         return False
     what = query.what
@@ -346,7 +346,7 @@ def is_passed_on(query: Query) -> bool:
 
 
 def pass_on(query: Only, language: str, grid: RegionGrid) -> Chain:
-    """The answer that leaves it to stage 2 to find a thing, or that it is not there, by what it is called."""
+    """The answer that leaves it to stage 2 to find a thing by its description, or to find that it is absent."""
     what = query.what
     (kind,) = _known(what) or ("",)
     looks_like = [f" {what.color}"] if what.color else []
@@ -414,14 +414,14 @@ _ANSWER = Part.GLUE, Part.OBJECT, Part.REASON
 
 
 def without_thought(words: Sequence[str], parts: Sequence[int]) -> tuple[list[str], list[int]]:
-    """What is left of a chain where nothing is thought about: whether something is there, and where."""
+    """A chain without its thoughts: only whether something is there, and where."""
     decided = max(words.index(word) for word in (PRESENT, ABSENT) if word in words)
     kept = [k for k, part in enumerate(parts) if part in _ANSWER or k > decided]
     return [words[k] for k in kept], [parts[k] for k in kept]
 
 
 def looks(thing: ObjectView) -> Iterator[str]:
-    """How a thing is called in the list."""
+    """What a thing is called in the list."""
     yield f" {thing.color}"
     if thing.pattern != "plain":
         yield f" {thing.pattern}"
@@ -468,7 +468,7 @@ def _anchors(query: Query) -> tuple[Query, ...]:
 
 
 def _references(query: Query, layout: Layout) -> list[int]:
-    """The things that the outer question goes by, as far as they can be told by looks alone, in its order."""
+    """Ids of the outer question's references that are defined by looks alone, in the question's order."""
     found = []
     for anchor in _anchors(query):
         if isinstance(anchor, Only):
@@ -477,7 +477,7 @@ def _references(query: Query, layout: Layout) -> list[int]:
 
 
 def _is_sought(query: Query, thing: ObjectView) -> bool:
-    """Whether a thing is one that the question, or the comparison by which it finds its reference, chooses from."""
+    """Whether a thing is a candidate of the question, or of the comparison that defines its reference."""
     for part in (query, *_anchors(query)):
         what = getattr(part, "what", None)
         if part is not query and isinstance(part, Only):
@@ -489,7 +489,7 @@ def _is_sought(query: Query, thing: ObjectView) -> bool:
 
 
 def _is_excluded(query: Query, thing: ObjectView) -> bool:
-    """Whether a thing would be sought but for what the words exclude."""
+    """Whether a thing would be a candidate if the words did not exclude it."""
     what = getattr(query, "what", None)
     if what is None or not (what.not_color or what.not_kind):
         return False
@@ -507,19 +507,19 @@ def _write_work(out: _Writer, query: Query, layout: Layout, told: _Told) -> None
 
 
 def _compare(out: _Writer, query: Extreme | NearestEdge, layout: Layout, told: _Told) -> None:
-    """The measure of the one that is meant: whose it is, is a look-up then."""
+    """The measure of the thing that is meant; finding whose it is then is a look-up."""
     out.add(Part.WORK, *(told.sizes[id_] for id_ in query.answer(layout).ids))
 
 
 def _count(out: _Writer, query: Ordinal, layout: Layout, told: _Told) -> None:
-    """The candidates in the order in which they are counted, up to the one that is meant."""
+    """The candidates in counting order, up to the one that is meant."""
     counted = Ordinal(query.what, query.side, 99).answer(layout).candidates
     for name, id_ in zip(ORDINALS[: query.n], counted, strict=False):
         out.add(Part.WORK, f" {name}", told.numbers[id_])
 
 
 def _relate(out: _Writer, query: Beside | NextTo | Between, layout: Layout, told: _Told) -> None:
-    """The references, then of each thing that could be meant the way from them to it, and how it therefore lies."""
+    """The references, then for each candidate its offset from them and how it therefore lies."""
     anchors: list[ObjectView] = []
     for anchor in _anchors(query):
         if isinstance(anchor, Ordinal):
@@ -539,7 +539,7 @@ def _relate(out: _Writer, query: Beside | NextTo | Between, layout: Layout, told
             continue
         ways = [offset(told.places[thing.id], told.places[anchor.id]) for anchor in anchors]
         for step in itertools.chain.from_iterable(map(told_place, ways)):
-            # The number each time: a step follows from it and from the reference
+            # Repeat the number: each step follows from the thing's place and the reference's
             out.add(Part.WORK, told.numbers[thing.id], step)
         out.add(Part.WORK, _relation(query, thing, anchors, layout, ways[0]))
 

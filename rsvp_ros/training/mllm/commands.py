@@ -1,4 +1,4 @@
-"""`rsvp train mllm`. What it needs is imported when it runs."""
+"""`rsvp train mllm`. Its dependencies are imported only when it runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Words that stand in an order begin with vectors that lie in that order.
+"""Words that have an order start with vectors that reflect that order.
 
-Bands, numbers, sizes, places and distances are compared and counted. From random vectors a network would have to learn
-the order of each of them by heart; from smooth ones it learns what "one more" means once.
+Bands, numbers, sizes, places and distances are compared and counted. From random vectors, a network would have to learn
+each of these orders by heart; from smooth ones, it learns only once what "one more" means.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from rsvp_ros.training.mllm.extents import CLASSES
 from rsvp_ros.training.places import FARTHEST
 
 OWN_SHARE = 0.4
-"""Of a word's vector that is its own; the rest follows from where it stands."""
+"""Share of a word's vector that is its own; the rest encodes its position in the order."""
 _WAVES = (2.0, 4.0, 8.0, 16.0, 32.0)
-"""Lengths of the waves whose phases tell a place, in steps of the order."""
+"""Wavelengths, in positions of the order, of the waves whose phases encode a position."""
 _PLACE_STRETCH = 6.0
-"""… and how many times longer they are for places on the table, of which there are as many more."""
+"""… and the factor by which they are longer for places on the table, as there are that many more of these."""
 
 
 @torch.no_grad()
 def put_in_order(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
-    """Set the vectors of all words that stand in an order."""
+    """Set the vectors of all words that have an order."""
     table = model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(seed)
     width = table.shape[1]

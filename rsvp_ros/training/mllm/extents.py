@@ -1,9 +1,9 @@
-"""How large things are and how near to the table's edge they lie, in classes that follow from the image alone.
+"""How large things are and how near to the table's edge they lie, in classes that depend on the image alone.
 
-A large thing far away and a small one near by look alike, and so do their distances to the edge. All is told in the
-steps of places.py, which an image that is magnified has more of: lengths in classes of which each is a little longer
-than the one before, as "clearly larger" is a factor, and the way to the edge in classes of a step. Only edges that the
-image shows count; what is said to lie nearest to the edge is near to one that does.
+A large thing far away and a small one nearby look alike, and so do their distances to the edge. Everything is therefore
+measured in the steps of places.py (a magnified thing spans more of them): lengths in classes that grow by a constant
+factor, as "clearly larger" means a factor, and the distance to the edge in classes of one step. Only edges that the
+image shows count; a thing called nearest to the edge is near one of these.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from rsvp_ros.training.places import Ground
 
 CLASSES = 48
 _SHORTEST, _RATIO = 0.7, 1.08
-"""Steps; of the first class of lengths, and from one class to the next. People tell things apart from 1.14 on, which is
-what `queries.LARGER` makes of a side."""
+"""Length of the first class, in steps, and the factor from one class to the next. People tell lengths apart from a
+factor of 1.14 on: the factor on a side to which `queries.LARGER` corresponds."""
 _OVER_THE_EDGE = 8
-"""Steps that something may stand over the edge before it is told as the farthest over."""
+"""Most steps by which something may extend over the edge; beyond that, the class stays the same."""
 
 
 class Measure(enum.IntEnum):
-    """By what things are compared."""
+    """What things are compared by."""
 
     VOLUME = 0
-    """The side of a cube as large as the box around it."""
+    """Side of the cube with the same volume as the box around the thing."""
     LENGTH = 1
     HEIGHT = 2
     EDGE = 3
-    """From its outline to the nearest place of the table's edge that is in the image; negative where it stands over."""
+    """Distance from its outline to the nearest point of the table's edge in the image; negative beyond the edge."""
 
 
 EXTENT = len(Measure) - 1 + 2 * 4
-"""Numbers in what `millimetres` returns."""
+"""Number of values that `millimetres` returns."""
 
 
 def millimetres(layout: Layout, thing: ObjectView) -> tuple[int, ...]:
-    """What a thing's measures follow from: its lengths, then x and y of the points of its outline that are farthest
-    towards -x, -y, x and y, world."""
+    """What a thing's measures are computed from: its lengths, then x and y of the points of its outline that are
+    farthest towards -x, -y, x and y, world."""
     hull = layout.hulls[thing.id]
     points = hull[[*hull.argmin(0), *hull.argmax(0)]]
     lengths = thing.volume ** (1 / 3), thing.length, np.ptp(layout.corners[thing.id][:, 2])
@@ -51,7 +51,7 @@ def millimetres(layout: Layout, thing: ObjectView) -> tuple[int, ...]:
 
 
 def measure_classes(values: Sequence[int], ground: Ground) -> tuple[int, ...]:
-    """Of a thing in an image of that ground, in the order of Measure; values: its `millimetres`."""
+    """A thing's classes in an image of that ground, in the order of Measure; values: its `millimetres`."""
     lengths, points = np.split(np.array(values) / 1000, [int(Measure.EDGE)])
     edge = ground.to_rim(points.reshape(-1, 2)).min()
     return (*(length_class(length / ground.step) for length in lengths), edge_class(edge / ground.step))
@@ -63,5 +63,5 @@ def length_class(steps: float) -> int:
 
 
 def edge_class(steps: float) -> int:
-    """0 to CLASSES - 1; steps: to the edge, negative beside the table."""
+    """0 to CLASSES - 1; steps: distance to the edge, negative beside the table."""
     return round(min(max(steps + _OVER_THE_EDGE, 0), CLASSES - 1))

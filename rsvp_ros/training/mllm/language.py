@@ -1,4 +1,4 @@
-"""The language model on many rows at once, with what all rows about one image share computed once."""
+"""The language model on many rows at once; what all rows about one image share is computed only once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rsvp_ros.training.mllm.tokenizer import prompt_parts, request_text
 from rsvp_ros.training.mllm.views import HEIGHT, WIDTH
 
 ROWS, COLUMNS = HEIGHT // PATCH, WIDTH // PATCH
-"""Of patches."""
+"""Number of rows and columns of patches."""
 IMAGE_TOKENS = ROWS * COLUMNS // MERGE**2
 
 Cache = list[tuple[torch.Tensor, torch.Tensor]]
@@ -26,21 +26,21 @@ Cache = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Frame:
-    """What is the same in every request: the tokens up to the end of the image, and where they stand."""
+    """What is the same in every request: the tokens up to the end of the image, and their positions."""
 
     ids: torch.Tensor
-    """1 x length; the image's tokens among them."""
+    """1 x length; includes the image's tokens."""
     is_image: torch.Tensor
     """bool length."""
     positions: torch.Tensor
     """3 x 1 x length (time, row, column), as the network's own get_rope_index gives them."""
     next_position: int
     after: tuple[int, ...]
-    """Tokens from the end of the instruction's part to the start of the answer."""
+    """Tokens from the end of the instruction to the start of the answer."""
 
     @classmethod
     def of(cls, model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> Frame:
-        """On the CPU, wherever the network is."""
+        """Its tensors are on the CPU, wherever the network is."""
         prompt = VisualPrompt()
         _, after = prompt_parts(prompt)
         head = request_text("", prompt).split("<|image_pad|>")[0]
@@ -68,10 +68,10 @@ def run_layers(
     mask: torch.Tensor,
     past: Cache | None = None,
 ) -> tuple[torch.Tensor, Cache]:
-    """What the network's own forward gives for embedded tokens, batch x length x width, with a mask of one's own.
+    """Like the network's own forward for embedded tokens, batch x length x width, but with a custom mask.
 
-    mask: bool, broadcast to batch x 1 x length x (past + length); True where a token may look.
-    Returns the last hidden states and the keys and values, those of `past` included.
+    mask: bool, broadcast to batch x 1 x length x (past + length); True where a token may attend.
+    Returns the last hidden states, and the keys and values including those of `past`.
     """
     batch, length, _ = hidden.shape
     cos, sin = model.rotary_emb(hidden, positions)
@@ -102,7 +102,7 @@ def causal(length: int, device: torch.device) -> torch.Tensor:
 
 
 def read_frames(model: Qwen3VLTextModel, frame: Frame, merged: torch.Tensor) -> Cache:
-    """The shared beginning of all requests about some images; merged: the images' tokens, I x IMAGE_TOKENS x width."""
+    """Cache of the shared beginning of requests about each image; merged: image tokens, I x IMAGE_TOKENS x width."""
     images = merged.shape[0]
     hidden = model.embed_tokens(frame.ids).expand(images, -1, -1).clone()
     hidden[:, frame.is_image] = merged.to(hidden.dtype)
@@ -112,14 +112,14 @@ def read_frames(model: Qwen3VLTextModel, frame: Frame, merged: torch.Tensor) -> 
 
 
 def rows_of(cache: Cache, owners: torch.Tensor) -> Cache:
-    """The beginnings of rows, each about the image `owners` says."""
+    """The cached beginnings of rows; `owners`: index of the image that each row is about."""
     return [(key[owners], value[owners]) for key, value in cache]
 
 
 def row_hidden(
     model: Qwen3VLTextModel, frame: Frame, cache: Cache, ids: torch.Tensor, blind: torch.Tensor
 ) -> torch.Tensor:
-    """Hidden states of rows of tokens, R x length (padded at the end), after their images' beginnings.
+    """Hidden states of rows of tokens, R x length (padded at the end), that follow the beginnings in the cache.
 
     blind: bool R; True: the row does not see its image.
     """
@@ -144,10 +144,11 @@ def write_rows(
     forced: Sequence[Sequence[int | None]] | None = None,
     force_after: int = -1,
 ) -> list[list[int]]:
-    """Answers, greedy, many rows at once.
+    """Greedy answers to many rows at once.
 
-    requests: each row's tokens after the image. most: tokens of an answer. end: the token that ends one.
-    forced: for each row the tokens to write after the token `force_after`, whatever the network says; None: its own.
+    requests: each row's tokens after the image. most: maximum tokens of an answer. end: the token that ends one.
+    forced: for each row, the tokens to write after the token `force_after`, whatever the network predicts; None as a
+    token: the network's own.
     """
     text = model.model.language_model
     device = frame.ids.device

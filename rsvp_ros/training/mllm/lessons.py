@@ -1,8 +1,8 @@
 """What the small MLLM is taught from: cached views and questions, and batches of them.
 
 A batch holds a few images, several rows of text about each (instruction and answer), and blind rows, which see no image
-and are given the list of things: from those reasoning alone is learned, at half the cost. Rows for reading see none,
-either, and end with the target: so many ways to say a thing are learned at little cost.
+but are given the list of things: they teach reasoning alone, at half the cost. Reading rows see no image either and end
+with the target: they teach many ways to say a thing at little cost.
 """
 
 from __future__ import annotations
@@ -54,37 +54,37 @@ from rsvp_ros.training.mllm.variety import (
 from rsvp_ros.training.mllm.views import HEIGHT, WIDTH, ViewStore, network_image, recolored, to_patches
 
 QUESTIONS = 8
-"""About a view, at most."""
+"""Maximum number of questions about a view."""
 PHRASINGS = 3
-"""Of a question in each language."""
+"""Phrasings of a question in each language."""
 USUAL_SHARE = 0.8
-"""Of the images carry the usual visual prompt, 9 x 9; the others one of those that the ablations ask about."""
+"""Share of the images with the usual visual prompt, 9 x 9; the others have one of those used in the ablations."""
 UNKNOWN_NOUNS = 0.3
-"""Of the instructions that get unknown words have one for a kind, where their answer can do without it."""
+"""Share of the instructions with unknown words that get one in place of a kind, if the answer can do without it."""
 UNKNOWN_RELATIONS = 0.6
-"""Of the others one for how a thing lies to another, where they say so."""
+"""Share of the others that get one for how a thing lies relative to another, if they say so."""
 CUT_SHARE = 0.5
-"""Of the instructions that are varied are cut within some words."""
+"""Share of the varied instructions that are cut within some words."""
 MISREAD_SHARE = 0.5
-"""Of the lists that are varied have wrong words."""
+"""Share of the varied lists that have wrong words."""
 RECAST_SHARE = 0.2
-"""Of the images are in colours that are not told; about them the rows only list what is there."""
+"""Share of the images with colours that are not taught; the rows about these only list what is there."""
 WINDOW = 200
-"""Views with about as many things, from which a batch is drawn: its rows are then about as long."""
+"""Number of views with similarly many things that a batch is drawn from, so that its rows are similarly long."""
 ROWS_AT_ONCE = 16
-"""Rows that are padded to the same length."""
+"""Number of rows that are padded to the same length."""
 BLIND = Part.LIST, Part.MEASURE
-"""What a blind row cannot know and is not taught."""
+"""Parts that a blind row cannot know and that are not taught in it."""
 WEIGHTS = {
     Part.GLUE: 0.3, Part.TARGET: 0.7, Part.LIST: 1.0, Part.MEASURE: 1.0, Part.FLAG: 1.5, Part.WORK: 1.5,
     Part.MEANT: 2.0, Part.OBJECT: 2.0, Part.REASON: 0.3,
 }  # fmt: skip
-"""Of the words' losses."""
+"""Weights of the words' losses."""
 TAUGHT_OFTEN = {
     InstructionKind.RELATION: 2.0, InstructionKind.TWO_STEP: 2.0, InstructionKind.NEGATION: 4.0,
     InstructionKind.SIZE: 4.0, InstructionKind.HAZARD: 4.0,
 }  # fmt: skip
-"""How much more often than others the kinds of questions are asked that are learned last."""
+"""How much more often the kinds of questions that are learned last are asked than others."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class Lesson:
 
     kind: str
     texts: dict[str, list[str]]
-    """By language; a language that cannot say it is not there."""
+    """Phrasings by language; languages that cannot express the question are missing."""
     chains: dict[int, list[int]]
-    """By the grid's bands: indices into `answer_words`."""
+    """By the grid's number of bands: indices into `answer_words`."""
     parts: str
-    """A digit a word: its Part."""
+    """One digit per word: its Part."""
 
 
 def make_lessons(view: View, rng: np.random.Generator, is_training: bool = True) -> Iterator[Lesson]:
@@ -119,15 +119,16 @@ def make_lessons(view: View, rng: np.random.Generator, is_training: bool = True)
 
 
 def _words_checksum() -> int:
-    """By which lessons whose indices mean other words are told."""
+    """Detects lessons whose indices refer to another list of words."""
     return zlib.crc32("\n".join(answer_words()).encode())
 
 
 @contextlib.contextmanager
 def written_lessons(path: Path) -> Iterator[Callable[[Iterable[Lesson]], None]]:
-    """A function that writes the lessons about one view after the other; at the end, and not before, the file is there.
+    """Yields a function that writes the lessons about one view at a time; the file appears only at the end.
 
-    First stands a line of JSON about the words that the chains' indices mean, then one a view. Raises OSError.
+    The first line is JSON about the words that the chains' indices refer to; then comes one line per view. Raises
+    OSError.
     """
     with written_whole(path) as file:
 
@@ -139,13 +140,13 @@ def written_lessons(path: Path) -> Iterator[Callable[[Iterable[Lesson]], None]]:
 
 
 class LessonFile(Sequence[list[Lesson]]):
-    """What `written_lessons` writes: the lessons about each view, read when they are asked for.
+    """What `written_lessons` writes: the lessons about each view, read on request.
 
-    As objects they take ten times the room of their text, and those about tens of thousands of views no memory holds.
+    As objects, they take ten times the memory of their text; those about tens of thousands of views would not fit.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError, ConfigurationError where it is of another version."""
+        """Raises OSError, or ConfigurationError if the file is of another version."""
         self._path = path
         with path.open("rb") as file:
             head = file.readline().decode(errors="replace").rstrip("\n")
@@ -157,14 +158,14 @@ class LessonFile(Sequence[list[Lesson]]):
             self._text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __reduce__(self) -> tuple[type[LessonFile], tuple[Path]]:
-        """Another process opens the file itself."""
+        """Pickles the path only: another process opens the file itself."""
         return LessonFile, (self._path,)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
 
     def __getitem__(self, index: int) -> list[Lesson]:
-        """Raises ConfigurationError where it is damaged."""
+        """Raises ConfigurationError if the file is damaged."""
         start, end = self._starts[index], self._starts[index + 1]
         try:
             found = json.loads(self._text[start:end])
@@ -186,11 +187,11 @@ class Rows:
     ids: torch.Tensor
     """R x length: the rows' tokens after the image."""
     targets: torch.Tensor
-    """R x length: the next token; -100 where none is taught."""
+    """R x length: the next token; -100 if none is taught."""
     weights: torch.Tensor
     """R x length."""
     parts: torch.Tensor
-    """R x length: the target's Part; -1 where none is taught."""
+    """R x length: the Part of the next token; -1 if none is taught."""
 
     @property
     def taught(self) -> torch.Tensor:
@@ -206,17 +207,17 @@ class LessonBatch:
     """Some images and rows of text."""
 
     patches: torch.Tensor
-    """I x N x values; those that no row is about stand last."""
+    """I x N x values; images that no row is about come last."""
     truth: DenseTruth
     rows: tuple[Rows, ...]
-    """Whole ones, then those for reading. None where the vision tower alone learns."""
+    """Complete rows, then reading rows. Empty if only the vision tower learns."""
 
     def to(self, device: torch.device) -> LessonBatch:
         return LessonBatch(self.patches.to(device), self.truth.to(device), tuple(rows.to(device) for rows in self.rows))
 
 
 def spoken_words(lesson: Lesson, bands: int, language: str) -> list[str]:
-    """An answer's words, the reason in the instruction's language."""
+    """An answer's words, with the reason in the instruction's language."""
     words = [answer_words()[k] for k in lesson.chains[bands]]
     for k, part in enumerate(lesson.parts):
         if int(part) == Part.REASON:
@@ -226,7 +227,7 @@ def spoken_words(lesson: Lesson, bands: int, language: str) -> list[str]:
 
 
 def request_ids(tokenizer: PreTrainedTokenizerFast, frame: Frame, prompt: VisualPrompt, *text: str) -> list[int]:
-    """A row's tokens from the image to where the answer begins; text: the instruction, whole or in pieces."""
+    """A row's tokens from after the image to the start of the answer; text: the instruction, whole or in pieces."""
     spoken = [token for piece in text for token in tokenizer(piece)["input_ids"]]
     return [*tokenizer(prompt_parts(prompt)[0])["input_ids"], *spoken, *frame.after]
 
@@ -250,7 +251,7 @@ class Lessons:
         seeing_images: int = 0,
         chain_of_thought: bool = True,
     ) -> None:
-        """rows: about each image; blind_rows, reading_rows: in a batch, besides. The others: see MllmTrainConfig."""
+        """rows: number per image; blind_rows, reading_rows: number per batch. For the others, see MllmTrainConfig."""
         self.store, self.lessons, self.tokenizer, self.frame = store, lessons, tokenizer, frame
         self.seed, self.images, self.rows = seed, images, rows
         self.blind_rows, self.reading_rows = blind_rows, reading_rows
@@ -308,7 +309,7 @@ class Lessons:
     def _row(
         self, lesson: Lesson, prompt: VisualPrompt, rng: np.random.Generator, picture: Picture | None = None
     ) -> tuple[list[int], list[int], list[int]]:
-        """Tokens of the request, of the answer, and the answer's parts; picture: what is seen."""
+        """Tokens of the request, tokens of the answer, and the answer's parts; picture: what is seen, None: blind."""
         request, words, parts = self._request(lesson, prompt, rng, is_blind=picture is None)
         if picture is not None:
             height, width = picture.ids.shape
@@ -323,7 +324,7 @@ class Lessons:
         return request, answer_ids(self.tokenizer, words), [*parts, Part.GLUE]
 
     def _reading_row(self, rng: np.random.Generator) -> tuple[list[int], list[int], list[int]]:
-        """As `_row`, about any view, up to the end of the target."""
+        """Like `_row`, about any view, but only up to the end of the target."""
         (lesson,) = draw(self.lessons[self.order[int(rng.integers(len(self.order)))]], 1, rng)
         request, words, parts = self._request(lesson, self._prompt(rng), rng, is_blind=True, is_reading=True)
         end = 2 + max(k for k, part in enumerate(parts) if part == Part.TARGET)
@@ -339,7 +340,7 @@ class Lessons:
     ) -> tuple[list[int], list[str], list[int]]:
         """A question in one of its languages and phrasings, varied: its tokens, the answer's words and their parts.
 
-        is_reading: the target alone is told, and may become another.
+        is_reading: only the target is taught, so it may change.
         """
         language = str(rng.choice(sorted(lesson.texts)))
         texts = lesson.texts[language]
@@ -350,8 +351,8 @@ class Lessons:
             if changed is None and rng.random() < UNKNOWN_RELATIONS:
                 changed = with_unknown_relation(text, words, parts, language, rng)
                 if changed is not None and changed[1] != words and not is_reading:
-                    changed = None  # another thing would be meant
-            # What a blind row cannot see it could only guess at
+                    changed = None  # the question would mean another thing
+            # No arbitrary words are replaced in a blind row: what it cannot see, it could only guess
             text, words = changed or (with_unknown_words(text, language, rng, replace=not is_blind), words)
         is_cut = self.varied and rng.random() < CUT_SHARE
         request = request_ids(self.tokenizer, self.frame, prompt, *(pieces(text, rng) if is_cut else (text,)))
@@ -365,7 +366,7 @@ def draw(lessons: Sequence[Lesson], count: int, rng: np.random.Generator) -> lis
 
 
 def vary(picture: Picture, lessons: Sequence[Lesson], rng: np.random.Generator) -> Picture:
-    """Move, repaint and resurface a picture such that some questions about it keep their answers."""
+    """Move, repaint and resurface a picture such that the given questions about it keep their answers."""
     spoken_of: set[str] = set()
     for lesson in lessons:
         words = [answer_words()[k] for k in next(iter(lesson.chains.values()))]
@@ -374,7 +375,7 @@ def vary(picture: Picture, lessons: Sequence[Lesson], rng: np.random.Generator) 
 
 
 def _by_length(rows: list) -> list[list]:
-    """Rows in groups of about the same length, the longest first: half of the tokens of all together were padding."""
+    """Rows in groups of similar length, the longest first: in a single group, half of the tokens would be padding."""
     longest_first = sorted(rows, key=lambda row: -len(row[2]) - len(row[3]))
     return [longest_first[k : k + ROWS_AT_ONCE] for k in range(0, len(rows), ROWS_AT_ONCE)]
 

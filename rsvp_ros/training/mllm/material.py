@@ -1,4 +1,4 @@
-"""From a folder of rendered scenes to what the training reads: made once, then memory-mapped."""
+"""Turns a folder of rendered scenes into what the training reads: made once, then memory-mapped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rsvp_ros.training.mllm.views import ViewStore, write_store
 _log = logging.getLogger(__name__)
 
 MADE_OF = "made_of.json"
-"""What a part of the material was made of; material of earlier versions does not say."""
+"""File that says what a part of the material was made of; material of earlier versions lacks it."""
 
 Part = tuple[ViewStore, Sequence[list[Lesson]]]
 
@@ -37,13 +37,13 @@ class Material:
     held_out: Part
     tokenizer: PreTrainedTokenizerFast
     folder: Path
-    """Where it is kept."""
+    """Where it is stored."""
 
 
 def gather(train: str, held_out: str, folder: Path, vocabulary: int, init: Path | None = None) -> Material:
-    """The material of two folders of `rsvp tabletop export`, kept in `folder`; init: folder with another tokenizer.
+    """The material from two folders of `rsvp tabletop export`, stored in `folder`; init: folder with another tokenizer.
 
-    Of `train` it takes the split `train`, of `held_out` the split `val`: one folder may hold both.
+    It takes the split `train` from `train` and the split `val` from `held_out`: one folder may hold both.
 
     Raises ConfigurationError, InvalidImageError.
     """
@@ -72,7 +72,7 @@ def _part(source: Path, split: Split, folder: Path) -> Part:
                 f"`rsvp tabletop export --format coco --split {split.value} --out {source}`"
             )
         _log.info("reading %d views of %s", len(found), source)
-        with disk_errors(folder), written_lessons(questions) as write:  # there at the end: where it is, all is
+        with disk_errors(folder), written_lessons(questions) as write:  # appears last: if it exists, all is complete
 
             def views() -> Iterator[View]:
                 for index, record in enumerate(found):
@@ -94,7 +94,7 @@ def _part(source: Path, split: Split, folder: Path) -> Part:
 
 
 def _check(folder: Path, made_of: dict[str, str | int]) -> None:
-    """Raises ConfigurationError where what is in a folder is known to be made of something else."""
+    """Raises ConfigurationError if the content of a folder is known to have been made from something else."""
     try:
         was = json.loads((folder / MADE_OF).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""How well the small MLLM answers: by kind of instruction and by language, on its own and with the true list given.
+"""How well the small MLLM answers, by kind of instruction and by language: on its own, and given the true list.
 
-Where the true list does not help, reasoning is the limit; where it does, seeing is.
+If the true list does not help, reasoning is the limit; if it does, seeing is.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from rsvp_ros.training.mllm.views import network_image, to_patches
 IMAGES_AT_ONCE = 4
 MOST_TOKENS = 220
 FOUND = 0.3
-"""IoU of band regions from which on one is taken to mean a thing."""
+"""IoU of band regions from which on a region is taken to mean a thing."""
 _THING = re.compile(r"#(\d+)(\[[\d,]+\])(\[[\d,]+\])([a-z ]+)")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of one question."""
+    """The outcome of one question."""
 
     kind: str
     language: str
@@ -47,7 +47,7 @@ class Judged:
     right: bool
     refused: bool
     listed: float
-    """Share of the true list that is in the answer's: at that place and called so; NaN where there is none."""
+    """Share of the true list that the answer's list has, with the right place and name; NaN if there is no list."""
 
 
 def measure(
@@ -58,7 +58,7 @@ def measure(
     forced: bool,
     prompt: VisualPrompt = EMBEDDED_PROMPTS[0],
 ) -> list[Judged]:
-    """Ask all questions about some views, each in one language, in turn; forced: with the true list given."""
+    """Ask all questions about some views, in alternating languages; forced: with the true list given."""
     judged: list[Judged] = []
     frame, text = lessons.frame.to(model.device), model.model.language_model
     index = 0
@@ -94,7 +94,7 @@ def _language(lesson: Lesson, index: int) -> str:
 
 
 def _forced_list(tokenizer: PreTrainedTokenizerFast, lesson: Lesson, bands: int) -> list[int | None]:
-    """The true list's tokens; None where the network says what it thinks of a thing."""
+    """The true list's tokens; None where the network is to write its own (measures and flags)."""
     words = [answer_words()[k] for k in lesson.chains[bands]]
     ids = answer_ids(tokenizer, words)
     parts = [Part(int(part)) for part in lesson.parts]
@@ -106,7 +106,7 @@ def _forced_list(tokenizer: PreTrainedTokenizerFast, lesson: Lesson, bands: int)
 
 
 def judge(said: str, lesson: Lesson, language: str, prompt: VisualPrompt) -> Judged:
-    """Compare an answer with the true one: by where its things are and by what they are called."""
+    """Compare an answer with the true one by the places and names of its things."""
     size = (320, 240)
     truth = "".join(spoken_words(lesson, prompt.rows, language))
     meant = parse_answer(truth, FAMILIES[FAMILY], size)
@@ -137,7 +137,7 @@ def judge(said: str, lesson: Lesson, language: str, prompt: VisualPrompt) -> Jud
 
 
 def _listed(answer: str, grid: RegionGrid) -> Iterator[tuple[Box, str]]:
-    """The things of an answer's list: where, and what they are called."""
+    """The things in an answer's list: where they are and what they are called."""
     _, _, scene = answer.partition(SCENE)
     for _, columns, rows, words in _THING.findall(scene.partition(PRESENT)[0]):
         name = re.sub(r" (size|x|fits|reference|other)\b.*", "", words).strip()
@@ -153,7 +153,7 @@ def _recall(said: str, listed: Sequence[tuple[Box, str]], grid: RegionGrid) -> f
 
 
 def figures(judged: Sequence[Judged], prefix: str = "") -> dict[str, float]:
-    """Shares that are right: all, by kind, by language; refusals; answers that could be read; the list's recall."""
+    """Share of right answers (overall, by kind, by language), refusals, readable answers, and the list's recall."""
     groups: dict[str, list[float]] = defaultdict(list)
     for j in judged:
         groups["right"].append(j.right)

@@ -1,4 +1,4 @@
-"""A Qwen3-VL that is small enough to be trained here: its sizes, its configuration and how its weights start."""
+"""A Qwen3-VL small enough to be trained here: its sizes, its configuration and its initial weights."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from rsvp_ros.errors import ConfigurationError, ModelLoadError
 from rsvp_ros.training.deepening import deepened
 
 PATCH = 16
-"""Pixels on a side of what one token of the vision tower sees."""
+"""Side of the square that one token of the vision tower sees, pixels."""
 MERGE = 2
-"""Patches on a side that become one token of the language model."""
+"""Side of the square that becomes one token of the language model, patches."""
 VISION_THETA = 100.0
 """Base of the vision tower's rotary positions: an image has some twenty patches on a side, not thousands."""
 
 
 @dataclass(frozen=True)
 class MllmSize:
-    """How large the network is. Raises ConfigurationError for sizes that do not fit together."""
+    """The network's size. Raises ConfigurationError for sizes that do not fit together."""
 
     vision_hidden: int = 192
     vision_layers: int = 16
@@ -63,7 +63,7 @@ class MllmSize:
 def make_config(size: MllmSize, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """What transformers builds the network from."""
     head = size.hidden // size.heads
-    spatial = head // 8  # of the head's half, a quarter each for row and column, the rest for the order in the text
+    spatial = head // 8  # of half the head, a quarter each for row and column, the rest for the position in the text
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_interleaved": True}
     text = {
         "vocab_size": len(tokenizer),
@@ -99,7 +99,7 @@ def make_config(size: MllmSize, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLCo
 
 
 def build_model(size: MllmSize, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForConditionalGeneration:
-    """A network with weights that follow from `seed`."""
+    """A network with weights that are determined by `seed`."""
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(make_config(size, tokenizer))
     look_around(model.model.visual)
@@ -112,8 +112,8 @@ def build_model(size: MllmSize, tokenizer: PreTrainedTokenizerFast, seed: int) -
 
 
 def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
-    """Take the weights that a training wrote into `folder`; words that it did not know keep the vectors they have here,
-    as long as its own, and layers that it lacks begin by passing on what they get. Raises ModelLoadError."""
+    """Load the weights that a training wrote into `folder`. Words it did not know keep their vectors here, scaled to
+    the spread of its own; layers that it lacks at first pass on their input unchanged. Raises ModelLoadError."""
     try:
         config = AutoConfig.from_pretrained(folder)
         if not isinstance(config, Qwen3VLConfig):
@@ -145,9 +145,9 @@ def load_weights(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
 
 
 def _check_sizes(folder: Path, given: Qwen3VLConfig, wanted: Qwen3VLConfig) -> None:
-    """Raises ModelLoadError where weights are not of the wanted size, nor of one with fewer layers or words.
+    """Raises ModelLoadError unless weights have the wanted size, or one with fewer layers or words.
 
-    The tensors alone do not tell: another number of heads leaves their shapes as they are.
+    The tensors alone do not tell this: another number of heads does not change their shapes.
     """
     sizes, asked = _sizes(given), _sizes(wanted)
     differing = [
@@ -169,7 +169,7 @@ def _check_sizes(folder: Path, given: Qwen3VLConfig, wanted: Qwen3VLConfig) -> N
 
 
 def _sizes(config: Qwen3VLConfig) -> dict[str, int]:
-    """The options of MllmSize from which `config` is made."""
+    """The options of MllmSize that `config` was made from."""
     vision, text = config.vision_config, config.text_config
     return {
         "vision_hidden": vision.hidden_size,
@@ -186,11 +186,11 @@ def _sizes(config: Qwen3VLConfig) -> dict[str, int]:
 
 @torch.no_grad()
 def look_around(vision: Qwen3VLVisionModel, strength: float = 4.0) -> None:
-    """Let most heads of each layer begin by looking at one neighbour of a patch, as a convolution does.
+    """Let most heads of each layer start by looking at one neighbour of a patch, as a convolution does.
 
-    A bias of queries and keys alone, turned by the rotary positions, is a logit that depends on the distance of two
-    patches only; it is largest at the offset by which the query's bias is turned back. From small random weights a
-    tower first has to discover what a neighbour is, which takes longer than this project's trainings last.
+    The biases of queries and keys, rotated by the rotary positions, give a logit that depends only on the offset
+    between two patches; it is largest at the offset by which the query's bias is rotated back. From small random
+    weights, a tower would first have to discover what a neighbour is, for which this project's trainings are too short.
     """
     around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
     frequencies = vision.rotary_pos_emb.inv_freq.float()
@@ -209,10 +209,10 @@ def look_around(vision: Qwen3VLVisionModel, strength: float = 4.0) -> None:
 def encode_images(
     vision: Qwen3VLVisionModel, patches: torch.Tensor, rows: int, columns: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The vision tower on a batch of images of one size: what its own forward gives, without a loop over the images.
+    """The vision tower on a batch of images of one size, like its own forward but without a loop over the images.
 
-    patches: B x (rows * columns) x values, as the processor orders them. Returns the patches' tokens, B x N x hidden,
-    and the merged ones, B x N/4 x the language model's width.
+    patches: B x (rows * columns) x values, in the processor's order. Returns the patches' tokens, B x N x hidden, and
+    the merged ones, B x N/4 x the language model's width.
     """
     from transformers.models.qwen3_vl.modeling_qwen3_vl import (
         get_vision_interpolation_indices_and_weights,

@@ -1,4 +1,4 @@
-"""Questions about views, quickly: what is measured between two things is measured once."""
+"""Fast questions about views: what is measured between two things is measured only once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rsvp_ros.tabletop.view import ObjectView, View
 
 
 def _remembered(method: Callable) -> Callable:
-    """A method of two things (and names) that is computed once for each pair."""
+    """A method of things (and names) whose result is computed only once for the same arguments."""
 
     @functools.wraps(method)
     def wrapper(self: RememberingLayout, *arguments: ObjectView | str) -> object:

@@ -1,7 +1,7 @@
-"""Images in other colours than things have: what is what must be seen by its shape.
+"""Images in colours that things do not have, so that kinds must be recognised by shape.
 
-Where each kind of thing comes in its few colours a network goes by those, and takes a thing in another colour for
-another kind. The colours of a recast image have no names, and none is taught from it.
+If each kind of thing comes in only a few colours, a network relies on these and takes a thing in another colour for
+another kind. The colours of a recast image have no names, and no colour is taught from it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _HUES = np.array([[2, -1, -1], [0, np.sqrt(3), -np.sqrt(3)]]) / np.sqrt(6)
 
 
 def recast_colors(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The hues of all, or of single things, turned, paled and tinted at random.
+    """Colours rotated in hue, changed in saturation and tinted at random, for the whole image or for each thing alone.
 
     image: uint8 H x W x 3 RGB; ids: uint8 H x W, which thing is seen in a pixel, 0: none.
     """

@@ -1,7 +1,7 @@
-"""What the vision tower is taught besides language: which thing covers each token, and what and where that is.
+"""What the vision tower is taught besides language: which thing covers each token, and what and where it is.
 
-The truth is dense, every token of every image, and so a tower learns to see from it in a fraction of the images that
-words alone would need. The heads are thrown away after the training.
+The truth is dense (every token of every image), so the tower learns to see from a fraction of the images that words
+alone would need. The heads are discarded after the training.
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ from rsvp_ros.training.mllm.views import (
 from rsvp_ros.training.places import FARTHEST, Ground
 
 GRID = 9
-"""Bands in each direction in which the heads tell where a thing is."""
+"""Number of bands in each direction by which the heads tell where a thing is."""
 MOST_THINGS = 12
 NOTHING = len(KIND_NAMES)
 """Class of a token that no thing covers."""
 RECAST_SHARE = 0.5
-"""Of the varied images are in colours that are not told."""
+"""Share of the varied images with colours that are not taught."""
 MIN_COVER = 0.15
-"""Share of a token that a thing must cover to be what is seen there; where several do, the largest, but first what has
-its middle there, and of several of those the smallest: a larger one shows elsewhere, too."""
+"""Share of a token that a thing must cover to count as seen there; of several such things, the one covering most
+counts. A thing with its middle in the token takes precedence; of several of these, the smallest, as larger ones also
+show elsewhere."""
 MIDDLE_WEIGHT = 3.0
-"""Of the token that has a thing's middle, which for a small thing is the only one, others being 1."""
+"""Weight of the token with a thing's middle, which may be a small thing's only token; other tokens weigh 1."""
 BARE_WEIGHT = 0.3
-"""Of the tokens that show no thing. Most do: if they weighed as much, nothing else would be learned at first."""
+"""Weight of tokens that show no thing. Most tokens do: with full weight, nothing else would be learned at first."""
 
 FIELDS = {
     "kind": len(KIND_NAMES) + 1,
@@ -67,14 +68,14 @@ FIELDS = {
     "y": 2 * FARTHEST + 1,
     **{measure.name.lower(): CLASSES for measure in Measure},
 }
-"""What is told of each token, and in how many classes."""
+"""What is predicted for each token, and the number of classes."""
 
 
 def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground, cell: int) -> np.ndarray:
     """The classes of FIELDS for each cell of `cell` pixels: int64 rows x columns x fields, UNTOLD where unknown.
 
-    ids: uint8 HEIGHT x WIDTH; ground: under the image, of whatever size. A thing that is not named is unknown, and what
-    covers little of a cell as well. Where there is no thing, the way to the table's edge is told all the same.
+    ids: uint8 HEIGHT x WIDTH; ground: under the image, of whatever size. Cells of things that are not named, or that
+    things cover only a little, are unknown. Cells without a thing still have the distance to the table's edge.
     """
     rows, columns = HEIGHT // cell, WIDTH // cell
     truth = np.full((rows, columns, len(FIELDS)), UNTOLD, np.int64)
@@ -119,7 +120,7 @@ def cell_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground, cel
 
 
 def _edges(ground: Ground, cell: int) -> np.ndarray:
-    """The way to the table's edge, as a class, from what each cell's middle shows of the table's plane."""
+    """Class of the distance to the table's edge, from the point of the table's plane at each cell's middle."""
     rows, columns = np.indices((HEIGHT // cell, WIDTH // cell))
     pixels = (np.column_stack((columns.ravel(), rows.ravel())) + 0.5) * cell * ground.width / WIDTH - 0.5
     steps = ground.to_rim(ground.points(pixels)) / ground.step
@@ -128,7 +129,7 @@ def _edges(ground: Ground, cell: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DenseTruth:
-    """Of a batch: int64 B x tokens x fields."""
+    """The truth for a batch: int64 B x tokens x fields."""
 
     patches: torch.Tensor
     merged: torch.Tensor
@@ -138,7 +139,7 @@ class DenseTruth:
 
 
 def dense_truth(ids: np.ndarray, things: Sequence[SeenThing], ground: Ground) -> tuple[np.ndarray, np.ndarray]:
-    """Of one image's patches, in their order, and of its merged tokens."""
+    """The truth for one image's patches, in their order, and for its merged tokens."""
     fine = to_patch_order(cell_truth(ids, things, ground, PATCH))
     coarse = cell_truth(ids, things, ground, PATCH * MERGE)
     return fine, coarse.reshape(-1, coarse.shape[-1])
@@ -156,7 +157,7 @@ class SeeingHeads(nn.Module):
     def forward(
         self, patches: torch.Tensor, merged: torch.Tensor, truth: DenseTruth
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """The loss, and the share of merged tokens of each field that are right."""
+        """The loss, and for each field the share of merged tokens that are right."""
         fine, _ = _loss(self.patches(self.norm(patches)), truth.patches)
         coarse, right = _loss(self.merged(merged), truth.merged)
         return 0.5 * fine + coarse, right
@@ -190,9 +191,9 @@ def _loss(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, dict
 def seeing_batch(
     store: ViewStore, rng: np.random.Generator, images: int, varied: bool = True
 ) -> tuple[torch.Tensor, DenseTruth]:
-    """Views, or parts of them, half of them mirrored: what a thing is does not change by that.
+    """Views, or parts of them, half of them mirrored, which does not change what a thing is.
 
-    varied: moved, in other colours and on other grounds, too.
+    varied: also moved, in other colours and on other grounds.
     """
     pictures, fine, coarse = [], [], []
     for index in rng.choice(len(store), images, replace=images > len(store)):

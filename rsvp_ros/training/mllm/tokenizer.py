@@ -1,8 +1,8 @@
-"""The small MLLM's tokenizer and processor: trained on what people say, and with the prompts' fixed parts as one token.
+"""The small MLLM's tokenizer and processor: trained on what people say, with each fixed part of the prompts as a token.
 
-The reasoner's prompts are a thousand tokens of text that is the same in every request. For a model that is trained here
-each such part, from one placeholder to the next, is a token of its own: it means what it always meant, and a prompt is
-a dozen tokens besides the instruction. The words of the answers are one token each as well.
+The reasoner's prompts contain a thousand tokens of text that is the same in every request. For a model trained here,
+each such part, from one placeholder to the next, is a single token: it always means the same, and a prompt then has
+only a dozen tokens besides the instruction. The words of the answers are also one token each.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 
 @cache
 def prompt_parts(prompt: VisualPrompt) -> tuple[str, str]:
-    """What stands before the instruction and after it in the reasoner's question."""
+    """The text before and after the instruction in the reasoner's question."""
     prompts = Prompts(_PLACEHOLDER, prompt, FAMILIES[FAMILY], (WIDTH, HEIGHT), ReasonerConfig().max_targets)
     before, after = prompts.render("mcot_structured").split(_PLACEHOLDER)
     return before, after
@@ -66,9 +66,9 @@ def fixed_parts() -> tuple[str, ...]:
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `size` tokens for what people say, without regard to capitals, and the fixed tokens besides.
+    """A case-insensitive byte-level BPE of `size` tokens for what people say, plus the fixed tokens.
 
-    Raises ValueError where `size` is too small for the words of the answers.
+    Raises ValueError if `size` is too small for the words of the answers.
     """
     single = [word for word in answer_words() if _is_plain(word)]
     fixed = [word for word in answer_words() if not _is_plain(word)]
@@ -105,7 +105,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
 
 
 def with_answer_words(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """A tokenizer of an earlier training, and the answers' words that it has not as tokens at its end."""
+    """An earlier training's tokenizer, with the answers' words that it lacks appended as tokens."""
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in _torn(tokenizer)])
     return tokenizer
 
@@ -115,14 +115,14 @@ def _torn(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 
 def _is_plain(word: str) -> bool:
-    """Whether a word of the answers is one that people say, too, so that it must not be cut out of longer ones."""
+    """Whether people may also say this word of the answers, so that it must not be cut out of longer words."""
     return word.startswith(" ") and word[1:].isalpha()
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
-    """Qwen3-VL's own, for images as large as the network sees them."""
-    # A smaller image is scaled up to the least size and rounded up to whole tokens: from exactly all pixels, a rounding
-    # error would make it one more.
+    """Qwen3-VL's own processor, set to the size in which the network sees images."""
+    # A smaller image is scaled up to the minimum size, then rounded up to whole tokens: if the minimum were all pixels,
+    # a rounding error could add a token.
     size = {"shortest_edge": HEIGHT * WIDTH * 15 // 16, "longest_edge": HEIGHT * WIDTH}
     options = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 1}
     normal = {"image_mean": [MEAN] * 3, "image_std": [STD] * 3}
@@ -144,7 +144,7 @@ def request_text(instruction: str, prompt: VisualPrompt) -> str:
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[int]:
-    """The tokens of an answer's words, and the end."""
+    """The tokens of an answer's words, then the end token."""
     vocabulary = _vocabulary(tokenizer)
     return [*(vocabulary[word] for word in words), tokenizer.eos_token_id]
 

@@ -1,4 +1,4 @@
-"""Trains a small Qwen3-VL: `train(config)`, deterministic from its seed on a CPU, resumable after a kill."""
+"""Trains a small Qwen3-VL: `train(config)`, deterministic given its seed on a CPU, resumable after a kill."""
 
 from __future__ import annotations
 
@@ -43,69 +43,70 @@ from rsvp_ros.training.report import Report
 _log = logging.getLogger(__name__)
 
 ADAM_SHARE = 0.5
-"""AdamW's learning rate, of Muon's."""
+"""AdamW's learning rate, as a share of Muon's."""
 
 
 @dataclass(frozen=True)
 class MllmTrainConfig:
-    """Everything that a training of the small MLLM follows from. See docs/embedded_mllm.md."""
+    """Everything that determines the training of the small MLLM. See docs/embedded_mllm.md."""
 
     out: str
     """Folder for material, checkpoints, log, curve and the finished weights."""
     train: str
-    """Folder of `rsvp tabletop export` with scenes of the split `train`."""
+    """Folder written by `rsvp tabletop export` with scenes of the split `train`."""
     held_out: str
-    """… and with others, of the split `val`, to measure on."""
+    """… and one with scenes of the split `val`, to measure on."""
     steps: int = 5000
-    """0 where `init` is given: it is measured."""
+    """May be 0 if `init` is given: its weights are then only measured."""
     seeing_steps: int = 1000
-    """The first steps, in which the vision tower alone learns."""
+    """The first steps, in which only the vision tower learns."""
     seed: int = 0
     seeing_images: int = 16
-    """Images in a batch of those steps."""
+    """Images in a batch of these first steps."""
     images: int = 4
-    """Images in a batch of the others."""
+    """Images in a batch of the later steps."""
     rows: int = 4
     """Instructions about each image."""
     blind_rows: int = 10
-    """Instructions without an image, the list of things given."""
+    """Instructions in a batch without an image, but with the list of things given."""
     reading_rows: int = 0
-    """Instructions without an image, of which the target alone is told."""
+    """Instructions in a batch without an image, for which only the target is taught."""
     more_images: int = 0
-    """Images in those batches that the vision tower alone learns from."""
+    """Additional images in the batches of the later steps, from which only the vision tower learns."""
     varied: bool = True
-    """Pictures moved, and things repainted, with answers that say so (variety.py)."""
+    """Whether pictures are moved and things repainted, with their answers adapted (variety.py)."""
     unknown_words: float = 0.3
-    """Of the instructions get words that mean nothing, or have them in place of their own."""
+    """Share of the instructions that get meaningless words, in addition to their own or in place of some."""
     chain_of_thought: bool = True
-    """False: the answer alone, for the ablation; give no `blind_rows` then, which see neither image nor list, and
-    no `reading_rows`."""
+    """False: only the answer is taught, for the ablation. Then set `blind_rows`, which would see neither image nor
+    list, and `reading_rows` to 0."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup_steps: int = 100
     decay_share: float = 0.35
-    """The learning rate falls to zero over the last steps, this share of all; before, it is constant."""
+    """The learning rate falls to zero over the last steps, this share of those after `seeing_steps`; before that, it is
+    constant."""
     clip_norm: float = 1.0
     seeing_weight: float = 0.5
-    """Of the vision tower's own loss while the words are learned."""
+    """Weight of the vision tower's own loss while the words are learned."""
     words_alone: bool = False
-    """The vision tower stays as it is, and the language model learns alone; with `init` only, and then give no
-    `seeing_steps` and no `more_images`."""
+    """Freeze the vision tower and train only the language model; needs `init`, with `seeing_steps` and `more_images`
+    set to 0."""
     checkpoint_every: int = 200
     validate_every: int = 500
     validation_views: int = 24
     vocabulary: int = 2400
-    """Tokens of the tokenizer, the fixed ones not counted."""
+    """Tokens of the tokenizer, not counting the fixed ones."""
     threads: int = 1
     workers: int = 0
-    """Processes that make the batches; 0: the training's own. A GPU waits for that one."""
+    """Processes that make the batches; 0: the training process itself, which a GPU then has to wait for."""
     device: str = "auto"
-    """ "auto": the GPU where there is one; "cpu", "cuda", "cuda:1"."""
+    """ "auto": the GPU if there is one; or "cpu", "cuda", "cuda:1"."""
     bfloat16: bool = True
-    """Mixed precision; weights are float32 in any case."""
+    """Mixed precision; weights are always float32."""
     init: str | None = None
-    """Folder with weights to start from, whose tokenizer is kept, or "embedded"; None: from nothing. The vision tower's
-    heads are not among them: they learn alone in the first `warmup_steps` of the `seeing_steps`."""
+    """Folder with weights to start from, whose tokenizer is kept, or "embedded"; None: from scratch. The weights do not
+    include the vision tower's heads, which therefore learn alone in the first `warmup_steps` of the `seeing_steps`."""
     model: MllmSize = field(default_factory=MllmSize)
 
     def __post_init__(self) -> None:
@@ -133,7 +134,7 @@ class MllmTrainConfig:
 
     @classmethod
     def from_file(cls, path: str | Path | None, changes: Sequence[str] = (), **given: object) -> MllmTrainConfig:
-        """Read YAML; `changes` ("NAME=VALUE") and then `given` take the place of what it says.
+        """Read YAML; `changes` ("NAME=VALUE") take precedence over the file, and `given` over both.
 
         Raises ConfigurationError.
         """
@@ -142,7 +143,7 @@ class MllmTrainConfig:
 
 
 def learning_rate(config: MllmTrainConfig, step: int) -> float:
-    """Warm-up for the tower, and again for the words; constant; linear decay to zero."""
+    """Warm-up for the tower and again for the words, then constant, then linear decay to zero."""
     since = step if step < config.seeing_steps else step - config.seeing_steps
     warm = min(1.0, (since + 1) / max(1, config.warmup_steps))
     decay = (config.steps - step) / max(1.0, (config.steps - config.seeing_steps) * config.decay_share)
@@ -150,7 +151,7 @@ def learning_rate(config: MllmTrainConfig, step: int) -> float:
 
 
 class StepBatches:
-    """What is learned in each step; to be pickled."""
+    """The batch of each step; picklable."""
 
     def __init__(self, lessons: Lessons, config: MllmTrainConfig) -> None:
         self.lessons, self.config = lessons, config
@@ -164,7 +165,7 @@ class StepBatches:
 
 
 class Trainer:
-    """Network, optimiser and where they stand. `train` is the way in."""
+    """Network, optimiser and their progress. Use it through `train`."""
 
     def __init__(self, config: MllmTrainConfig, material: Material | None = None) -> None:
         """Raises ConfigurationError, ModelLoadError (`init`)."""
@@ -231,9 +232,9 @@ class Trainer:
             )
 
     def resume(self) -> bool:
-        """Go on from the newest checkpoint that can be used; False where there is none.
+        """Resume from the newest usable checkpoint; False if there are no checkpoints.
 
-        Raises ConfigurationError where there are some but none can be used.
+        Raises ConfigurationError if there are some but none is usable.
         """
 
         def accept(state: dict) -> None:
@@ -250,11 +251,11 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
 
     def _attending(self, *backends: SDPBackend) -> AbstractContextManager[None]:
-        """With the kernels that are fast on a CPU; a GPU's are chosen by torch."""
+        """Use these kernels, which are fast on a CPU; on a GPU, torch chooses."""
         return sdpa_kernel([*backends]) if self.device.type == "cpu" else nullcontext()
 
     def _see(self, batch: LessonBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        """A step of the vision tower alone."""
+        """Loss and figures of a step of the vision tower alone."""
         heads_alone = self.config.init is not None and self.step < self.config.warmup_steps
         with self._mixed(), self._attending(SDPBackend.FLASH_ATTENTION):
             with torch.set_grad_enabled(not heads_alone):
@@ -263,7 +264,7 @@ class Trainer:
         return loss, {"seeing": loss.item(), **{f"see {name}": value for name, value in right.items()}}
 
     def _read(self, batch: LessonBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        """A step of everything."""
+        """Loss and figures of a step of the whole network."""
         language = self.model.model.language_model
         with self._mixed():
             with self._attending(SDPBackend.FLASH_ATTENTION):
@@ -313,7 +314,7 @@ class Trainer:
         return {"total": loss.item(), "norm": norm, **said}
 
     def validate(self) -> dict[str, float]:
-        """Answers to held-out questions, with their own list of things and with the true one."""
+        """Figures for answers to held-out questions, with the model's own list of things and with the true one."""
         views = self.held_out.order[:: max(1, len(self.held_out.order) // max(1, self.config.validation_views))]
         found = {}
         self.model.eval()
@@ -325,7 +326,7 @@ class Trainer:
         return found
 
     def run(self) -> None:
-        """To the last step, with log, checkpoints and validation on the way."""
+        """Train up to the last step, with log, checkpoints and validation."""
         config, started = self.config, time.monotonic() - self.seconds
         with Report(self.out, self.step, config.steps) as report:
             if config.steps == 0 and config.validation_views:
@@ -342,19 +343,19 @@ class Trainer:
                     self.save()
 
     def save_weights(self, folder: Path) -> None:
-        """What `AutoProcessor` and `AutoModelForImageTextToText` load; the weights in bfloat16."""
+        """Write what `AutoProcessor` and `AutoModelForImageTextToText` load, with weights in bfloat16."""
         model = build_model(self.config.model, self.tokenizer, self.config.seed)
         model.load_state_dict(self.model.state_dict())
         with disk_errors(folder):
             try:
                 model.to(torch.bfloat16).save_pretrained(folder)
-            except SafetensorError as error:  # so it says, too, that a disk is full
+            except SafetensorError as error:  # also raised when the disk is full
                 raise OSError(errno.EIO, str(error)) from error
             make_processor(self.tokenizer).save_pretrained(folder)
 
 
 def train(config: MllmTrainConfig) -> Path:
-    """Train, or go on where `config.out` holds a checkpoint; returns the folder of the finished weights.
+    """Train, resuming if `config.out` holds a checkpoint; returns the folder of the finished weights.
 
     Raises ConfigurationError, ModelLoadError (`init`), TrainingDivergedError, InvalidImageError (damaged data),
     ModelRunError (not enough memory).

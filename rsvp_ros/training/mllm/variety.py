@@ -1,8 +1,8 @@
 """More variety from the same views: pictures moved and repainted with their answers, and questions with unknown words.
 
-A tower that sees a few thousand pictures over and over learns them by heart. What is changed in them leaves the answer
-certain: a picture is moved so that all things stay in it and in their order, a thing gets a colour that its questions
-do not speak of. No thing gets a colour that the training split holds out for its kind.
+A tower that sees a few thousand pictures over and over learns them by heart. The changes leave the answers certain: a
+picture is moved only so far that all things stay in it and in their order, and a thing gets a colour that its questions
+do not mention. No thing gets a colour that the training split holds out for its kind.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ from rsvp_ros.training.places import Ground, Place, offset
 from rsvp_ros.training.resurfacing import resurface
 
 UNTAUGHT = -1
-"""In place of the Part of a word that is not taught."""
+"""Stands in for the Part of a word that is not taught."""
 REPAINTED_SHARE = 0.3
-"""Of the things that can be get another colour."""
+"""Share of the repaintable things that get another colour."""
 RESURFACED_SHARE = 0.5
-"""Of the pictures get another ground."""
+"""Share of the pictures that get another ground."""
 MISREAD_WORDS = 0.1
-"""Of the colours and kinds in a list that is `misread` are wrong."""
+"""Share of the colours and kinds in a `misread` list that are wrong."""
 HUE_RANGE = 30
-"""Degrees around a colour's hue in which a pixel counts as of that colour."""
+"""Degrees around a colour's hue within which a pixel counts as of that colour."""
 _VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
-"""Colours that a thing's pixels can be told by."""
+"""Colours whose pixels can be told by their hue."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Picture:
 
     @property
     def is_recast(self) -> bool:
-        """Whether its colours are not told."""
+        """Whether its colours have been replaced by ones that are not taught."""
         return any(thing.color == UNTOLD for thing in self.things)
 
     @classmethod
@@ -83,7 +83,7 @@ class Picture:
         return cls(np.array(store.images[index]), np.array(store.ids[index]), store.things[index], store.grounds[index])
 
     def boxes(self) -> dict[int, Box]:
-        """Of what is seen of each thing."""
+        """Box around the visible part of each thing, by id."""
         found = {}
         for thing in self.things:
             x, y, w, h = cv2.boundingRect((self.ids == thing.id).view(np.uint8))
@@ -92,20 +92,20 @@ class Picture:
         return found
 
     def order(self) -> list[int]:
-        """The named things from left to right, as the chains number them."""
+        """Ids of the named things from left to right, as the chains number them."""
         boxes = self.boxes()
         return sorted((t.id for t in self.things if t.named and t.id in boxes), key=lambda i: (boxes[i].center[0], i))
 
     def places(self) -> dict[int, Place]:
-        """Where each thing is on the table."""
+        """Where each thing is on the table, by id."""
         found = self.ground.places([(thing.x, thing.y) for thing in self.things])
         return {thing.id: place for thing, place in zip(self.things, found, strict=True)}
 
 
 def moved(picture: Picture, rng: np.random.Generator) -> Picture:
-    """A little larger or smaller, shifted, turned and stretched.
+    """The picture slightly scaled, shifted, rotated and stretched.
 
-    It stays as it was where a thing would leave it, or their order change. What comes in from outside continues the
+    It stays unchanged if a thing would leave it or their order would change. What comes in from outside continues the
     image's border and is no thing.
     """
     height, width = picture.ids.shape
@@ -127,7 +127,7 @@ def moved(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def repainted(picture: Picture, rng: np.random.Generator, spoken_of: Collection[str] = ()) -> Picture:
-    """Some things in another colour; `spoken_of`: colours that must stay where they are and come nowhere else."""
+    """Some things in another colour; `spoken_of`: colours that must be neither removed from nor given to a thing."""
     image, things = picture.image, []
     for thing in picture.things:
         kind, old = KIND_NAMES[thing.kind], COLOR_NAMES[thing.color]
@@ -143,7 +143,7 @@ def repainted(picture: Picture, rng: np.random.Generator, spoken_of: Collection[
 
 
 def _repaint(image: np.ndarray, mask: np.ndarray, old: str, new: str, rng: np.random.Generator) -> np.ndarray | None:
-    """The pixels of one colour in another, with the light that falls on them; None where few are of that colour."""
+    """Recolour the masked pixels of one colour, keeping the light on them; None if few are of that colour."""
     inside = image[mask]
     if len(inside) < 12:
         return None
@@ -166,13 +166,13 @@ def _repaint(image: np.ndarray, mask: np.ndarray, old: str, new: str, rng: np.ra
 
 
 def recast(picture: Picture, rng: np.random.Generator) -> Picture:
-    """In colours that are not told (recasting.py)."""
+    """The picture in colours that are not taught (recasting.py)."""
     things = tuple(dataclasses.replace(thing, color=UNTOLD) for thing in picture.things)
     return dataclasses.replace(picture, image=recast_colors(picture.image, picture.ids, rng), things=things)
 
 
 def resurfaced(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Some on another ground (resurfacing.py)."""
+    """The picture, sometimes on another ground (resurfacing.py)."""
     if rng.random() >= RESURFACED_SHARE:
         return picture
     table = picture.ground.shows_table(*picture.ids.shape)
@@ -180,15 +180,15 @@ def resurfaced(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def mentioned_colors(words: Sequence[str], parts: Sequence[int]) -> set[str]:
-    """The colours that a question speaks of, by its target's words."""
+    """The colours that a question mentions, according to its target's words."""
     said = {word.rpartition(" ")[2] for word, part in zip(words, parts, strict=True) if part == Part.TARGET}
     return said & set(COLORS)
 
 
 def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: RegionGrid) -> list[str]:
-    """A chain about a picture that was moved and repainted: bands, places and colours as they are now.
+    """A chain about a picture that was moved and repainted, with its current bands, places, measures and colours.
 
-    Colours that are not told stay as they were: `without_colors` is for those.
+    Colours that are not taught stay as they were; `without_colors` handles those.
     """
     boxes, order, places = picture.boxes(), picture.order()[:MOST_THINGS], picture.places()
     colors = {t.id: f" {COLOR_NAMES[t.color]}" for t in picture.things if t.color != UNTOLD}
@@ -217,9 +217,9 @@ def retold(words: Sequence[str], parts: Sequence[int], picture: Picture, grid: R
 
 
 def without_colors(words: Sequence[str], parts: Sequence[int], rng: np.random.Generator) -> tuple[list[str], list[int]]:
-    """A chain up to the end of its list with colours drawn by lot, of which all but the colours is taught.
+    """A chain up to the end of its list, with random colours; everything in it but colours and flags is taught.
 
-    About a picture that was recast: that a colour is rare for a kind must not speak for another kind.
+    It is for recast pictures: a colour that is rare for a kind must not suggest another kind.
     """
     end = 1 + max(k for k, part in enumerate(parts) if part == Part.LIST)
     told, taught = list(words[:end]), [UNTAUGHT if part == Part.FLAG else part for part in parts[:end]]
@@ -230,10 +230,10 @@ def without_colors(words: Sequence[str], parts: Sequence[int], rng: np.random.Ge
 
 
 def misread(words: Sequence[str], parts: Sequence[int], rng: np.random.Generator) -> tuple[list[str], list[int]]:
-    """A chain whose list calls some things by wrong colours or kinds, which are not taught; what they are for is.
+    """A chain whose list has some wrong colours or kinds; these are not taught, but the conclusions from the list are.
 
-    A network gets some words of its own lists wrong. Where the lists that it learns from are always right, it goes by
-    their words alone, and says that there is none where one of them was misread.
+    A network gets some words of its own lists wrong. If it learns from lists that are always right, it relies on their
+    words alone, and says that nothing fits when one of them was misread.
     """
     told, taught, wrong = list(words), list(parts), set()
     colors, kinds = [f" {name}" for name in COLOR_NAMES], [kind_word(kind) for kind in TRAINING_KINDS]
@@ -248,12 +248,12 @@ def misread(words: Sequence[str], parts: Sequence[int], rng: np.random.Generator
         if parts[k] == Part.OBJECT and word.startswith("#"):
             current = word
         elif parts[k] == Part.OBJECT and current in wrong and (word in colors or word in _KINDS_BY_WORD):
-            taught[k] = UNTAUGHT  # to copy it would be wrong, and to tell it anew is not to copy
+            taught[k] = UNTAUGHT  # copying the wrong word would be wrong, and the right one would not be a copy
     return told, taught
 
 
 def _relocated(words: Sequence[str], parts: Sequence[int], there: Mapping[str, Place]) -> list[str]:
-    """A chain with other places of its things, by their numbers: its list, the ways from references, the distances."""
+    """A chain with new places of its things, by number: in its list, in offsets from references and in distances."""
     told = list(words)
     references: list[Place] = []
     ways: list[Place] = []
@@ -277,7 +277,7 @@ def _relocated(words: Sequence[str], parts: Sequence[int], there: Mapping[str, P
 
 
 def _remeasured(words: Sequence[str], parts: Sequence[int], there: Mapping[str, str]) -> list[str]:
-    """A chain with other measures of its things, by their numbers: in its list, and of the one that they single out."""
+    """A chain with new measures of its things, by number: in its list, and for the thing that they single out."""
     told, current = list(words), ""
     for k, (word, part) in enumerate(zip(words, parts, strict=True)):
         if part == Part.LIST and word in there:
@@ -285,7 +285,7 @@ def _remeasured(words: Sequence[str], parts: Sequence[int], there: Mapping[str, 
         elif part == Part.MEASURE and word in _SIZE_WORDS:
             told[k] = there[current]
         elif part == Part.WORK and word in _SIZE_WORDS:
-            told[k] = there[words[k + 2]]  # behind ANCHOR_OF or SO
+            told[k] = there[words[k + 2]]  # the number after ANCHOR_OF or SO
     return told
 
 
@@ -303,21 +303,21 @@ _STARTS = (
 _VOWELS = ("a", "e", "i", "o", "u", "ä", "ie", "ou", "ei")
 _ENDS = ("", "", "n", "r", "l", "s", "st", "ck", "t", "ng", "do", "ra")
 CUTS = 0.06
-"""Of the places between two letters in `pieces` are cut."""
+"""Share of the places between two letters at which `pieces` cuts."""
 CHINESE_CUTS = 0.25
-"""As well: a character is more than a letter."""
+"""The same for Chinese, where a character is more than a letter."""
 COMPOUNDS = 0.3
-"""Of the unknown words that are put in are written together with the next one."""
+"""Share of the added unknown words that are joined to the next word without a space."""
 ALONE = 0.65
-"""Of them stand alone; of the others as many are two, and so on."""
+"""Share of the additions that are a single unknown word; the same share of the rest are two in a row, and so on."""
 MOST_UNKNOWN = 4
-"""In a row."""
+"""Maximum number of added unknown words in a row."""
 
 
 def unknown_word(rng: np.random.Generator, language: str) -> str:
-    """A word that means nothing: of syllables, or (half of them) of the beginning of one word that training says and
-    the end of another, as a tokenizer knows the parts of most words that training never says, too. In Chinese one or
-    two characters of all that there are."""
+    """A word that means nothing: made of syllables or, half of the time, of the beginning of one training word and the
+    end of another, since a tokenizer also knows the parts of most words that never occur in training. In Chinese, it is
+    one or two random characters."""
     if language == "zh":
         return "".join(chr(int(rng.integers(0x4E00, 0x9FA6))) for _ in range(int(rng.integers(1, 3))))
     said = _long(language)
@@ -333,7 +333,7 @@ def unknown_word(rng: np.random.Generator, language: str) -> str:
 
 
 def _said(language: str) -> set[str]:
-    """Words that training says."""
+    """Words that occur in training."""
     phrases = GRAMMARS[language].PARAPHRASES.items()
     text = " ".join(said for usual, others in phrases for said in (usual, *others))
     return set(re.findall(r"[^\W\d_]+", re.sub(r"\{[^}]*\}", "", text)))
@@ -347,17 +347,17 @@ def _long(language: str) -> tuple[str, ...]:
 
 @cache
 def _known(language: str) -> frozenset[str]:
-    """Words that say something, in lower case: those, and all names of kinds and colours."""
+    """Words with a meaning, in lower case: those of `_said`, and all names of kinds and colours."""
     names = (*COLORS, *_COLORS[language].values(), *(noun for nouns in _NOUNS[language].values() for noun in nouns))
     return frozenset(word.lower() for word in (*_said(language), *re.findall(r"[^\W\d_]+", " ".join(names))))
 
 
 def with_unknown_words(text: str, language: str, rng: np.random.Generator, replace: bool = True) -> str:
-    """An instruction with unknown words: in addition, or (`replace`) in place of one or two of its own.
+    """An instruction with unknown words added or (only with `replace`) put in place of one or two of its own.
 
-    So a word that it does not know means to a network that it goes by the others, and not that nothing fits. Some are
-    put in front of another without a space: so are the compounds of German made; others are up to MOST_UNKNOWN in a
-    row: so are questions asked in ways that training never has.
+    They teach a network to go by the other words when it does not know one, rather than conclude that nothing fits.
+    Some are joined to the next word without a space, like German compounds; others come up to MOST_UNKNOWN in a row,
+    like questions phrased in ways that never occur in training.
     """
     chinese = language == "zh"
     puts = replace and rng.random() < 0.5
@@ -373,9 +373,9 @@ def with_unknown_words(text: str, language: str, rng: np.random.Generator, repla
 
 
 def pieces(text: str, rng: np.random.Generator) -> list[str]:
-    """An instruction cut within some of its words, for a tokenizer that is to get one piece after the other.
+    """An instruction cut within some of its words, to be tokenised piece by piece.
 
-    A word that is always one token teaches nothing about its parts, of which another form of it may be made.
+    A word that is always one token teaches nothing about its parts, which other forms of the word may be made of.
     """
     letters = [k for k in range(1, len(text)) if text[k - 1].isalpha() and text[k].isalpha()]
     cuts = [k for k in letters if rng.random() < (CHINESE_CUTS if "\u4e00" <= text[k] <= "\u9fff" else CUTS)]
@@ -385,10 +385,10 @@ def pieces(text: str, rng: np.random.Generator) -> list[str]:
 def with_unknown_noun(
     text: str, words: Sequence[str], parts: Sequence[int], language: str, rng: np.random.Generator
 ) -> tuple[str, list[str]] | None:
-    """An instruction with an unknown word for the kind of something whose colour it tells, and the answer to that: it
-    speaks of a thing of that colour, and neither guesses the kind nor refuses.
+    """An instruction in which a noun with a colour is replaced by an unknown word, and the answer to it: that speaks of
+    a thing of that colour, and neither guesses the kind nor refuses.
 
-    None where no noun can be replaced so, or another thing of that colour might be meant.
+    None if no noun can be replaced like this, or if another thing of that colour might be meant.
     """
     target = [k for k, part in enumerate(parts) if part == Part.TARGET]
     told = list(words)
@@ -399,7 +399,7 @@ def with_unknown_noun(
             continue
         listed = [i for i, part in enumerate(parts) if part == Part.LIST and words[i] == color]
         if HANDLE in words and Part.LIST not in parts:
-            continue  # whether it has one only the kind would tell
+            continue  # only the kind would tell whether it has a handle
         if Part.LIST in parts and (len(listed) != 1 or words[_kind_place(words, parts, listed[0])] != words[k + 1]):
             continue
         noun = _noun_pattern(language, kind).search(text)
@@ -415,10 +415,10 @@ def with_unknown_noun(
 def with_unknown_relation(
     text: str, words: Sequence[str], parts: Sequence[int], language: str, rng: np.random.Generator
 ) -> tuple[str, list[str]] | None:
-    """An instruction with unknown words for how a thing lies to another, and what it is then taken to ask for: what
-    lies next to that. A guess at a side would be wrong three times of four, and then nothing would be found there.
+    """An instruction with unknown words for how a thing lies relative to another, and the chain's words with a target
+    that takes these to mean "next to". A guessed side would be wrong three times out of four, with nothing found there.
 
-    None where no such words can be replaced: two things may be meant, or the sentence hide them.
+    None if no such words can be replaced: there may be two relations, or the sentence may not show them plainly.
     """
     said = [k for k, part in enumerate(parts) if part == Part.TARGET and words[k] in _SIDES]
     places = [*_relation_pattern(language).finditer(text)]
@@ -430,7 +430,7 @@ def with_unknown_relation(
     unknown = ("" if chinese else " ").join(unknown_word(rng, language) for _ in range(int(rng.integers(1, 3))))
     start, end = places[0].span()
     if chinese and end - start > 1 and rng.random() < 0.5:
-        end -= 1  # 边 and 面 alone say that it is a place, and not which
+        end -= 1  # keep 边 or 面, which alone says that it is a place, but not which
     return text[:start] + unknown + text[end:], told
 
 
@@ -439,7 +439,8 @@ _SIDES = frozenset(word for how, word in RELATIONS.items() if how != "between")
 
 @cache
 def _relation_pattern(language: str) -> re.Pattern:
-    """How training says that a thing lies beside another, up to the preposition that an article may melt into."""
+    """Training's phrases for how a thing lies relative to another, except a final preposition that may merge with an
+    article."""
     usual = [*_NEAR[language], *(said for sayings in _SIDES_SAID[language].values() for said in sayings)]
     usual = [said for said in usual if not said.startswith("~")]
     known = {*usual, *(other for said in usual for other in GRAMMARS[language].PARAPHRASES.get(said, ()))}
@@ -454,11 +455,11 @@ _NOUNS = {"en": en.NOUNS, "es": es.NOUNS, "de": de.NOUNS, "zh": zh.NOUNS}
 _NEAR = {"en": en.NEAR, "es": es.NEAR, "de": de.NEAR, "zh": zh.NEAR}
 _SIDES_SAID = {"en": en.SIDES, "es": es.SIDES, "de": de.SIDES, "zh": zh.SIDES}
 _COLORS = {"en": {}, "es": es.COLORS, "de": de.COLORS}
-"""English ones are those of the world."""
+"""The English names are those that the tabletop world itself uses."""
 
 
 def _kind_place(words: Sequence[str], parts: Sequence[int], index: int) -> int:
-    """Where in the list the kind of the thing stands of which one word there is given."""
+    """Index of the kind of the listed thing that the word at `index` belongs to."""
     while parts[index + 1] == Part.LIST and not words[index + 1].startswith("#"):
         index += 1
     return index
@@ -466,7 +467,7 @@ def _kind_place(words: Sequence[str], parts: Sequence[int], index: int) -> int:
 
 @cache
 def _noun_pattern(language: str, kind: str) -> re.Pattern:
-    """What a kind is called in training, singular and plural, with a German ending."""
+    """A kind's names in training, singular and plural, also with up to two more letters, as German endings."""
     said = [noun for noun in _NOUNS[language][kind] if not noun.startswith("~")]
     forms = {form for noun in said for form in re.sub(r"^\S ", "", noun).split("|") if form}
     any_form = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))

@@ -1,4 +1,4 @@
-"""Rendered views as training data: one array for the images, one for the ids, and what is known of the things."""
+"""Rendered views as training data: one array for the images, one for the ids, and what is known about the things."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ UNTOLD = -100
 """Class of what is not taught."""
 PATTERN_NAMES = ("plain", "striped", "dotted", "checked")
 HEIGHT, WIDTH = 288, 384
-"""Of the images that the network sees, pixels: whole merged tokens of a 4:3 image. A camera's smaller one is scaled up:
-small things cover more patches so."""
+"""Size of the images that the network sees, pixels: a 4:3 image of whole merged tokens. A camera's smaller image is
+scaled up, so that small things cover more patches."""
 MEAN = STD = 0.5
 
 
 @dataclass(frozen=True)
 class SeenThing:
-    """What a picture teaches of one thing."""
+    """What a picture teaches about one thing."""
 
     id: int
     kind: int
-    """Index in KIND_NAMES; the others likewise."""
+    """Index in KIND_NAMES; `color` and `pattern` likewise."""
     color: int
-    """UNTOLD: in no colour that has a name."""
+    """UNTOLD: the colour has no name."""
     pattern: int
     wooden: bool
     lying: bool
     named: bool
     """Whether enough of it is seen to be named."""
     x: int
-    """Of its middle on the table, world, millimetres."""
+    """x of its middle on the table, world, millimetres; `y` likewise."""
     y: int
     extent: tuple[int, ...]
-    """`extents.millimetres`."""
+    """From `extents.millimetres`."""
 
     def measures(self, ground: Ground) -> tuple[int, ...]:
-        """Their classes in an image of that ground, in the order of `extents.Measure`."""
+        """Classes of its measures in an image of that ground, in the order of `extents.Measure`."""
         return measure_classes(self.extent, ground)
 
 
 def is_lying(thing: ObjectView) -> bool:
-    """Whether it lies on its side, where that matters: it rolls then."""
+    """Whether it lies on its side, for kinds where that matters because they then roll."""
     return thing.kind in ROLLS_LYING.members and rolls(thing) is True
 
 
 def seen_things(view: View) -> tuple[SeenThing, ...]:
-    """All that is visible."""
+    """All visible things."""
     named, layout = {o.id for o in view.things}, Layout(view)
     return tuple(
         SeenThing(
@@ -74,9 +74,9 @@ def seen_things(view: View) -> tuple[SeenThing, ...]:
 
 
 def to_patches(images: np.ndarray) -> np.ndarray:
-    """Images, uint8 B x HEIGHT x WIDTH x 3, as the processor hands them to the network: float32 B x N x values.
+    """Images, uint8 B x HEIGHT x WIDTH x 3, as the processor passes them to the network: float32 B x N x values.
 
-    The patches of a merged token stand together; within a patch: colour, row, column.
+    The patches of a merged token come together; the order within a patch is colour, row, column.
     """
     batch, height, width, _ = images.shape
     rows, columns = height // PATCH // MERGE, width // PATCH // MERGE
@@ -93,19 +93,19 @@ def to_patch_order(cells: np.ndarray) -> np.ndarray:
 
 
 def network_image(image: np.ndarray, prompt: VisualPrompt) -> np.ndarray:
-    """A camera's image with its visual prompt, as large as the network sees it."""
+    """A camera's image with its visual prompt, in the size that the network sees."""
     return cv2.resize(prompt.draw(image), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
 def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A little brighter or darker, warmer or colder, with noise: not so much that a colour becomes another."""
+    """Slightly brighter or darker, warmer or colder, with noise; not so much that one colour becomes another."""
     gain = (rng.uniform(0.87, 1.13) * rng.uniform(0.96, 1.04, 3)).astype(np.float32)
     noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 6))
     return np.clip(image * gain + np.float32(rng.uniform(-8, 8)) + noise, 0, 255).astype(np.uint8)
 
 
 class ViewStore:
-    """Views in a folder, memory-mapped: images (uint8 N x H x W x 3) and ids (uint8 N x H x W); things and grounds."""
+    """Views in a folder: images (uint8 N x H x W x 3) and ids (uint8 N x H x W), memory-mapped; things and grounds."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -124,7 +124,7 @@ class ViewStore:
         ]
 
     def __reduce__(self) -> tuple[type[ViewStore], tuple[Path]]:
-        """Another process maps the files itself: what is pickled would be the images."""
+        """Another process maps the files itself; otherwise the images themselves would be pickled."""
         return ViewStore, (self._folder,)
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class ViewStore:
 
 
 def thing_rows(index: int, view: View) -> np.ndarray:
-    """The things of a view: int32 rows of its index and what is known of them, extents last."""
+    """The things of a view: int32 rows of the view's index and what is known about each thing, extents last."""
     rows = [
         (index, t.id, t.kind, t.color, t.pattern, t.wooden, t.lying, t.named, t.x, t.y, *t.extent)
         for t in seen_things(view)
@@ -141,19 +141,19 @@ def thing_rows(index: int, view: View) -> np.ndarray:
 
 
 def _read_thing(values: Sequence[int]) -> SeenThing:
-    """Raises ValueError, TypeError where there are more or fewer than `thing_rows` writes."""
+    """Raises ValueError or TypeError if there are more or fewer values than `thing_rows` writes."""
     known, extent = values[:-EXTENT], tuple(values[-EXTENT:])
     return SeenThing(*known, extent=extent)
 
 
 def write_store(folder: Path, views: Iterable[View], count: int) -> None:
-    """Write `count` views of one size, each as it comes, so that they need not fit into memory.
+    """Write `count` views of one size, one at a time, so that they need not fit into memory together.
 
-    Raises OSError, ConfigurationError where they are of several sizes.
+    Raises OSError, or ConfigurationError if their sizes differ.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows, grounds, tables = [], [], []
-    # Not memory-mapped: on a full disk that would end the process without a word
+    # Not memory-mapped: on a full disk, that would kill the process without a message
     with (folder / "images.npy").open("wb") as images, (folder / "ids.npy").open("wb") as ids:
         for index, view in enumerate(views):
             if index == 0:

@@ -1,4 +1,4 @@
-"""The loss of an answer's words: cross-entropy, in which a measure that is nearly right is nearly as good."""
+"""The loss of an answer's words: cross-entropy, with measures that are nearly right counting as nearly as good."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rsvp_ros.training.mllm.extents import CLASSES
 from rsvp_ros.training.mllm.tokenizer import answer_ids
 
 SPREAD = 1.5
-"""Classes; standard deviation of the normal distribution around a measure's own class that is learned in its place.
-Each of the many classes is seen seldom, and of like ones a few would be said in place of all."""
+"""Standard deviation, in classes, of the normal distribution around a measure's class that is the target in its place.
+Each of the many classes is seen rarely; otherwise, a few classes would be used for all similar ones."""
 
 
 class WordLoss:
-    """Of the words of one tokenizer."""
+    """The loss of words of one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> None:
         classes = torch.arange(CLASSES, device=device)
