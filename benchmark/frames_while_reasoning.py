@@ -42,8 +42,8 @@ def row(name: str, camera: Camera, first: int, last: int, asked: list[float]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=REPOSITORY / "config" / "embedded.yaml")
-    parser.add_argument("--rate", type=float, default=10.0, help="of the camera, Hz")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each of the two parts")
+    parser.add_argument("--rate", type=float, default=10.0, help="rate of the camera [Hz]")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of each of the two parts [s]")
     options = parser.parse_args()
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     view = render_scene(Split.TRAIN, SEED)[0]

@@ -81,8 +81,8 @@ def measure(name: str, mllm: Mllm, repeat: int, delay: Callable[[], float] | Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeat", type=int, default=20, help="cancels for each case")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--repeat", type=int, default=20, help="number of cancellations in each case")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     logging.getLogger("rsvp_ros").setLevel(logging.ERROR)
     random = np.random.default_rng(0)

@@ -102,10 +102,10 @@ def cpu_seconds(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=300, help="measured a row (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=300, help="frames measured per row (default: %(default)s)")
     parser.add_argument("--segmenter", choices=("ellipse", "embedded"), default="ellipse")
     parser.add_argument("--no-profile", action="store_true", help="leave Fast DDS and malloc at their defaults")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -200,17 +200,17 @@ def measure(build: Callable[[], Segmenter], width: int, height: int, runs: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("architectures", nargs="*", help=f"of {', '.join(ARCHITECTURES)} (all)")
-    parser.add_argument("--model", help="a model to load instead: hub name, folder or checkpoint")
+    parser.add_argument("architectures", nargs="*", help=f"any of {', '.join(ARCHITECTURES)} (default: all)")
+    parser.add_argument("--model", help="a model to measure instead: hub name, folder or checkpoint")
     parser.add_argument(
-        "--backend", default="transformers", help="of --model: vlsm, segment_anything, transformers, text_sam"
+        "--backend", default="transformers", help="backend of --model: vlsm, segment_anything, transformers, text_sam"
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--compile", action="store_true", help="compile the image encoder")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
     arguments = parser.parse_args()
     for name in arguments.architectures:
         if name not in ARCHITECTURES:

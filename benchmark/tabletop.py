@@ -77,7 +77,7 @@ def measure_clips(seconds: float, rate: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=40)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the pool")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of processes in the pool")
     args = parser.parse_args()
     render((0, SIZES[0]))  # warm up: imports, the first OpenGL context
     print(f"OpenGL by {os.environ['MUJOCO_GL']}, {args.scenes} scenes, milliseconds: median wall (processor)")

@@ -23,68 +23,71 @@ def generate_launch_description():
         DeclareLaunchArgument(
             "params_file",
             default_value=str(config / "embedded.yaml"),
-            description="Parameters of the node, which choose the models: a YAML file. The package's own are "
-            "embedded.yaml (no GPU, no network), server.yaml (an OpenAI-compatible server) and qwen3_vl_sam2.yaml ("
-            f"both models on this machine's GPU), in {config}",
+            description="YAML file with the node's parameters, which choose the models. The package contains "
+            "embedded.yaml (no GPU, no network), server.yaml (an OpenAI-compatible server) and qwen3_vl_sam2.yaml "
+            f"(both models on this machine's GPU), in {config}",
         ),
         DeclareLaunchArgument("namespace", default_value="rsvp", description="Namespace of the node and of its topics"),
         DeclareLaunchArgument(
-            "input_image_topic", default_value="/camera/color/image_raw", description="Images of the camera"
+            "input_image_topic", default_value="/camera/color/image_raw", description="Topic of the camera images"
         ),
         DeclareLaunchArgument(
             "image_transport",
             default_value="",
             choices=["", "raw", "compressed"],
-            description="'compressed' subscribes to <input_image_topic>/compressed; empty: as params_file says",
+            description="'compressed' subscribes to <input_image_topic>/compressed; empty: as set in params_file",
         ),
         DeclareLaunchArgument(
             "use_3d",
             default_value="",
             choices=["", *BOOLEAN],
-            description="Publish target_pose, target_points and markers in space; empty: as params_file says",
+            description="Publish target_pose, target_points and 3-D markers; empty: as set in params_file",
         ),
         DeclareLaunchArgument(
             "input_depth_topic",
             default_value="/camera/aligned_depth_to_color/image_raw",
-            description="Depth registered to the images (16UC1 millimetres or 32FC1 metres); with use_3d",
+            description="Topic of the depth images, registered to the camera images (16UC1 in millimetres or 32FC1 in "
+            "metres); used with use_3d",
         ),
         DeclareLaunchArgument(
             "input_camera_info_topic",
             default_value="/camera/aligned_depth_to_color/camera_info",
-            description="Intrinsics of the depth images; with use_3d",
+            description="Topic of the intrinsics of the depth images; used with use_3d",
         ),
         DeclareLaunchArgument(
             "device",
             default_value="",
-            description="Where models run: auto (a GPU where there is one), cpu, cuda, …; empty: as params_file says",
+            description="Where models run: auto (a GPU if there is one), cpu, cuda, …; empty: as set in params_file",
         ),
         DeclareLaunchArgument(
             "autostart",
             default_value="",
             choices=["", *BOOLEAN],
-            description="Configure and activate the node (so it does by itself); false leaves that to a lifecycle "
-            "manager; empty: as params_file says",
+            description="Whether the node configures and activates itself; false leaves that to a lifecycle manager; "
+            "empty: as set in params_file",
         ),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="",
             choices=["", *BOOLEAN],
-            description="Take the time from /clock; empty: as params_file says, and false for RViz",
+            description="Take the time from /clock; empty: as set in params_file, and false for RViz",
         ),
         DeclareLaunchArgument(
             "use_respawn",
             default_value="false",
             choices=BOOLEAN,
-            description="Start the node again when its process dies",
+            description="Restart the node if its process dies",
         ),
         DeclareLaunchArgument(
             "log_level",
             default_value="info",
             choices=["debug", "info", "warn", "error", "fatal"],
-            description="What is logged",
+            description="Lowest severity that is logged",
         ),
-        DeclareLaunchArgument("rviz", default_value="false", choices=BOOLEAN, description="Show it all in RViz"),
-        DeclareLaunchArgument("rviz_config", default_value=str(config / "rsvp.rviz"), description="What RViz shows"),
+        DeclareLaunchArgument("rviz", default_value="false", choices=BOOLEAN, description="Also start RViz"),
+        DeclareLaunchArgument(
+            "rviz_config", default_value=str(config / "rsvp.rviz"), description="Configuration file for RViz"
+        ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=nodes)])
 

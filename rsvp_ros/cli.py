@@ -35,7 +35,9 @@ FOUND, NOT_FOUND, FAILED = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    parser = argparse.ArgumentParser(prog="rsvp", description="The system on files, without a robot and without ROS.")
+    parser = argparse.ArgumentParser(
+        prog="rsvp", description="Run the system on files, without a robot and without ROS."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_segment(commands)
     add_tabletop(commands)
@@ -54,19 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _add_segment(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "segment",
-        help="find in an image what an instruction means",
-        description="Find in an image what an instruction means, and write overlay.png, one mask a target "
-        "(mask_<id>.png, 255 on the target) and result.json with the reasoning. Exit status: "
-        "0 found, 1 not in the image, 2 an error.",
+        help="find in an image what an instruction refers to",
+        description="Find in an image what an instruction refers to, and write overlay.png, one mask per target "
+        "(mask_<id>.png, 255 on the target) and result.json with the reasoning. Exit status: 0 found, 1 not in the "
+        "image, 2 error.",
     )
-    parser.add_argument("image", type=Path, help="a file that OpenCV reads: JPEG, PNG, WebP, …")
+    parser.add_argument("image", type=Path, help="image file that OpenCV can read: JPEG, PNG, WebP, …")
     parser.add_argument("instruction", nargs="?", default="", help='e.g. "something to cut the rope with"')
     parser.add_argument(
         "--box",
         nargs=4,
         type=float,
         metavar=("X0", "Y0", "X1", "Y1"),
-        help="segment what is in this box [px] without reasoning; the instruction then names it and may be left out",
+        help="segment what is in this box [px], without reasoning; the instruction then only names it and may be left "
+        "out",
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: %(default)s)")
     configuration.add_options(parser)

@@ -153,14 +153,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         type=Path,
-        help="parameters as for the node, e.g. config/embedded.yaml (default: the VLSM in the package, no MLLM)",
+        help="parameter file, as for the node, e.g. config/embedded.yaml (default: the VLSM in the package, no MLLM)",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="one option over those of --config, e.g. mllm.openai.base_url=http://gpu:8000/v1; may be repeated",
+        help="override one option of --config, e.g. mllm.openai.base_url=http://gpu:8000/v1; may be repeated",
     )
 
 

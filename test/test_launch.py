@@ -150,7 +150,7 @@ def test_the_commands_of_a_user(robot, params_file):
         with Command("topic", "echo", f"/{NAMESPACE}/reasoning") as command:
             command.wait_for("instruction: the red book", "complete: true")
         with Command("param", "describe", f"/{NAMESPACE}/rsvp_node", "tracker.lost_after_s") as command:
-            command.wait_for("Unseen for longer than this")
+            command.wait_for("How long a target may go unseen")
         with Command("param", "set", f"/{NAMESPACE}/rsvp_node", "tracker.lost_after_s", "3.0") as command:
             command.wait_for("successful")
         with Command("param", "set", f"/{NAMESPACE}/rsvp_node", "segmenter.model", "x") as command:

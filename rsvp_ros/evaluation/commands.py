@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
     """Add `evaluate` and its sub-commands to `rsvp`."""
-    parser = commands.add_parser("evaluate", help="how right a configuration is, on scenes with known answers")
+    parser = commands.add_parser(
+        "evaluate", help="measure how accurate a configuration is, on scenes with known answers"
+    )
     subcommands = parser.add_subparsers(dest="evaluate_command", required=True)
     _add_tabletop(subcommands)
     _add_images(subcommands)
@@ -39,35 +41,41 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "tabletop",
-        help="on the tabletop world: masks, boxes, positions, refusals, tracking",
+        help="evaluate on the tabletop world: masks, boxes, positions, refusals, tracking",
         description="Ask a configuration about scenes of the tabletop world and have it follow things through clips, "
         "in the same way as the node does. Prints the figures and writes them to table.txt and results.json, and the "
-        "worst cases to worst.html; see docs/evaluation.md. Needs the extra 'sim'. Ctrl-C ends it, and what was run "
-        "until then is written.",
+        "worst cases to worst.html; see docs/evaluation.md. Needs the extra 'sim'. Ctrl-C ends the run, and the "
+        "results up to then are still written.",
     )
     configuration.add_options(parser)
     parser.add_argument(
-        "--split", choices=[split.value for split in Split], default="test", help="of the world (default: %(default)s)"
+        "--split",
+        choices=[split.value for split in Split],
+        default="test",
+        help="split of the tabletop world (default: %(default)s)",
     )
-    parser.add_argument("--count", type=not_negative, default=100, help="scenes (default: %(default)s)")
-    parser.add_argument("--seed", type=not_negative, default=0, help="of the first scene and clip (default: 0)")
+    parser.add_argument("--count", type=not_negative, default=100, help="number of scenes (default: %(default)s)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="seed of the first scene and clip (default: 0)")
     parser.add_argument(
         "--objects",
         nargs=2,
         type=positive,
         default=OBJECTS,
         metavar=("LEAST", "MOST"),
-        help="how many things a scene has, but not a clip (default: {} {})".format(*OBJECTS),
+        help="how many things a scene has; does not apply to clips (default: {} {})".format(*OBJECTS),
     )
     parser.add_argument(
         "--size",
         type=image_size,
         default="320x240",
         metavar="WIDTHxHEIGHT",
-        help="of an image [px] (default: %(default)s)",
+        help="image size [px] (default: %(default)s)",
     )
     parser.add_argument(
-        "--instructions", type=not_negative, default=8, help="about each scene, at most (default: %(default)s)"
+        "--instructions",
+        type=not_negative,
+        default=8,
+        help="maximum number of instructions about each scene (default: %(default)s)",
     )
     parser.add_argument(
         "--languages",
@@ -75,38 +83,39 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
         choices=LANGUAGES,
         default=LANGUAGES,
         metavar="LANGUAGE",
-        help=f"of the instructions, some of {', '.join(LANGUAGES)} (default: all)",
+        help=f"languages of the instructions, any of {', '.join(LANGUAGES)} (default: all)",
     )
-    parser.add_argument("--clips", type=not_negative, default=0, help="clips to follow things in (default: 0)")
+    parser.add_argument(
+        "--clips", type=not_negative, default=0, help="number of clips in which to follow things (default: 0)"
+    )
     parser.add_argument(
         "--clip-seconds",
         type=_clip_seconds,
         default=20.0,
         metavar="SECONDS",
-        help="their length, at 10 images a second, all of which are kept in memory: 6 MB a second at 320x240 "
+        help="length of a clip, at 10 images per second; all images are kept in memory: 6 MB per second at 320x240 "
         "(default: %(default)g)",
     )
     parser.add_argument(
         "--reasoner",
         choices=("configured", "literal", "oracle"),
         default="configured",
-        help="stage 1: the configured MLLM (without one: literal), none, or the true answer (default: %(default)s)",
+        help="stage 1: the configured MLLM (literal if there is none), the instruction's words themselves, or the true "
+        "answer (default: %(default)s)",
     )
     parser.add_argument(
         "--region",
         choices=("box", "bands", "image"),
         default="box",
-        help="how exactly --reasoner oracle says where: the true box, its bands, the whole image (default: box)",
+        help="how precisely --reasoner oracle gives the region: true box, its bands or whole image (default: box)",
     )
     parser.add_argument(
         "--segmenter",
         choices=("configured", "boxes", "oracle"),
         default="configured",
-        help="stage 2: the configured model, that without the words, or the true masks (default: %(default)s)",
+        help="stage 2: the configured model, the same without the words, or the true masks (default: %(default)s)",
     )
-    parser.add_argument(
-        "--prompts", action="store_true", help="measure the segmenter alone, by kind of prompt, and nothing else"
-    )
+    parser.add_argument("--prompts", action="store_true", help="measure only the segmenter, by kind of prompt")
     parser.add_argument(
         "--out", type=Path, default=Path("out/tabletop"), help="folder for the results (default: %(default)s)"
     )
@@ -116,15 +125,16 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
 def _add_images(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "images",
-        help="the segmenter on your own images with masks",
-        description="Ask the configured segmenter for each mask of a folder by the box around it, of which every side "
-        "is moved, in or out, by a share of the box's size; print the mean IoU, and that of the boxes themselves.",
+        help="measure the segmenter on your own images with masks",
+        description="For each mask in a folder, give the configured segmenter the box around it, with every side moved "
+        "in or out by a share of the box's size; print the mean IoU, and that of the boxes themselves.",
     )
     configuration.add_options(parser)
     parser.add_argument(
         "folder",
         type=Path,
-        help="with images/NAME.jpg and masks/NAME.png, grey or palette, one value an object and 0 none (as DAVIS)",
+        help="folder with images/NAME.jpg and masks/NAME.png (grey or palette, one value per object, 0 for none, as in "
+        "DAVIS)",
     )
     parser.add_argument(
         "--jitter",
@@ -132,38 +142,40 @@ def _add_images(commands: argparse._SubParsersAction) -> None:
         type=float,
         default=(0.05, 0.10),
         metavar=("LEAST", "MOST"),
-        help="how far sides are moved (default: 0.05 0.10)",
+        help="least and most by which a side is moved, as a share of the box (default: 0.05 0.10)",
     )
-    parser.add_argument("--repeats", type=positive, default=5, help="boxes for each mask (default: %(default)s)")
-    parser.add_argument("--seed", type=not_negative, default=0, help="of the boxes (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=5, help="number of boxes per mask (default: %(default)s)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="seed of the boxes (default: %(default)s)")
     parser.set_defaults(run=_images)
 
 
 def _add_drawn(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "drawn",
-        help="the segmenter on drawn scenes, by kind of prompt",
-        description="Ask the configured segmenter about scenes that are drawn from random numbers and textures which "
-        "training does not use (docs/training.md); print mean IoU and right object by kind of prompt, and presence, "
-        "judged at tracker.min_presence.",
+        help="measure the segmenter on drawn scenes, by kind of prompt",
+        description="Ask the configured segmenter about scenes drawn from random numbers and textures that training "
+        "does not use (docs/training.md); print the mean IoU and how often the right object was found, by kind of "
+        "prompt, and how well presence, judged at tracker.min_presence, tells what is there.",
     )
     configuration.add_options(parser)
     parser.add_argument(
-        "--count", type=positive, default=400, help="scenes, half of them dead leaves (default: %(default)s)"
+        "--count", type=positive, default=400, help="number of scenes, half of them dead leaves (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=not_negative, default=20_000_003, help="(default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=not_negative, default=20_000_003, help="seed of the scenes (default: %(default)s)"
+    )
     parser.set_defaults(run=_drawn)
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "compare",
-        help="two runs of `rsvp evaluate tabletop`: what one gained over the other",
-        description="Print the second run's figures with their gains over the first one's and the gains' standard "
-        "errors. Both must have been asked the same (split, seed, objects, instructions, languages). A gain of less "
-        "than two standard errors may be chance.",
+        help="compare two runs of `rsvp evaluate tabletop`: what the second gained over the first",
+        description="Print the second run's figures, their gains over the first run's, and the standard errors of the "
+        "gains. Both runs must have been asked the same (split, seed, objects, instructions, languages). A gain of "
+        "less than two standard errors may be chance.",
     )
-    parser.add_argument("before", type=Path, help="its folder, the `--out` of the run")
+    parser.add_argument("before", type=Path, help="folder of the first run (its `--out`)")
     parser.add_argument("after", type=Path)
     parser.set_defaults(run=_compare)
 

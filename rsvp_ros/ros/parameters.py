@@ -19,7 +19,7 @@ from rsvp_ros.config import Config, build, flatten
 
 LIVE_PARTS = ("perception.", "tracker.", "reasoner.")
 """What these configure is cheap to change; all else (models, subscriptions) is read when the node is configured."""
-AUTOSTART = "When it is run, the node configures and activates itself"
+AUTOSTART = "Whether the node configures and activates itself when it starts"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Option:
     choices: Sequence[str] = ()
 
 
-DEVICES = "'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1', …"
+DEVICES = "'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1', …"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 OPTIONS: Mapping[str, Option] = {
@@ -42,43 +42,56 @@ OPTIONS: Mapping[str, Option] = {
         choices=("raw", "compressed"),
     ),
     "camera.reliability": Option(
-        "QoS of the image subscriptions; 'best_effort' connects to every camera, 'reliable' only to reliable ones",
+        "Reliability QoS of the image subscriptions; 'best_effort' connects to every camera, 'reliable' only to "
+        "cameras that publish reliably",
         choices=("best_effort", "reliable"),
     ),
     "camera.use_3d": Option(
-        "Subscribe to depth_image and camera_info, and publish target_pose, target_points and markers in space"
+        "Subscribe to depth_image and camera_info, and publish target_pose, target_points and 3-D markers"
     ),
-    "perception.image_timeout_s": Option("An instruction waits this long for an image [s]", 0.1, 3600.0),
+    "perception.image_timeout_s": Option("How long an instruction waits for an image before it fails [s]", 0.1, 3600.0),
     "perception.catch_up_frames": Option(
-        "A result of the MLLM is carried from the image it reasoned about to the newest one through at most so many "
-        "images between; more follow faster motion, fewer arrive sooner",
+        "A result of the MLLM is carried from the image it reasoned about to the newest one through at most this many "
+        "images in between; with more of them it follows faster motion, with fewer it arrives sooner",
         0,
         32,
     ),
-    "perception.ask_again": Option("When all targets of the last instruction are lost, ask the MLLM again"),
-    "perception.ask_again_interval_s": Option("But not more often than this [s]", 0.0, 3600.0),
-    "tracker.padding": Option(
-        "A new target's own region is the box of its first mask grown on every side by this share of its size", 0.0, 1.0
+    "perception.ask_again": Option("Ask the MLLM again when all targets of the last instruction are lost"),
+    "perception.ask_again_interval_s": Option(
+        "With ask_again: the minimum time between two such requests [s]", 0.0, 3600.0
     ),
-    "tracker.min_score": Option("A mask of lower quality is not the target", 0.0, 1.0),
+    "tracker.padding": Option(
+        "A new target's own region is the box of its first mask, grown on every side by this share of the box's size",
+        0.0,
+        1.0,
+    ),
+    "tracker.min_score": Option(
+        "A mask whose quality score is lower than this is not accepted as the target", 0.0, 1.0
+    ),
     "tracker.min_presence": Option(
-        "Where the description is less likely to be there than this, the target is not seen", 0.0, 1.0
+        "If what is described is less likely than this to be in the target's region, the target counts as not seen",
+        0.0,
+        1.0,
     ),
     "tracker.max_area_ratio": Option(
-        "A box by more than this factor larger or smaller, both than the last one and than usual, is not the target",
+        "A mask is not accepted as the target if its box is larger or smaller, by more than this factor in area, than "
+        "both the target's last box and its usual one",
         1.0,
         100.0,
     ),
     "tracker.min_similarity": Option(
-        "A mask whose colours have less in common with the target's is not the target", 0.0, 1.0
+        "A mask whose colours are less similar than this to the target's is not accepted as the target", 0.0, 1.0
     ),
-    "tracker.lost_after_s": Option("Unseen for longer than this, a target is lost [s]", 0.0, 3600.0),
+    "tracker.lost_after_s": Option("How long a target may go unseen before it counts as lost [s]", 0.0, 3600.0),
     "tracker.give_up_after_s": Option(
-        "Unseen for longer than this, a lost target is no longer looked for; 0: as soon as it is lost [s]", 0.0, 3600.0
+        "A lost target that has been unseen for longer than this is no longer looked for; 0: give up as soon as it is "
+        "lost [s]",
+        0.0,
+        3600.0,
     ),
     "segmenter.backend": Option(
-        "Stage 2: 'vlsm' is this package's own network, the others adapt segment-anything and "
-        "transformers' SAM families; 'text_sam' is one of these with a text path",
+        "Stage 2: 'vlsm' is this package's own network; the others adapt segment-anything and the SAM families of "
+        "transformers; 'text_sam' is one of these extended by a text path",
         choices=("vlsm", "segment_anything", "transformers", "text_sam"),
     ),
     "segmenter.model": Option(
@@ -90,53 +103,63 @@ OPTIONS: Mapping[str, Option] = {
         "Precision of the segmenter; 'auto' is the fastest that loses no accuracy", choices=DTYPES
     ),
     "segmenter.model_type": Option(
-        "transformers only: read the folder as another type than its config.json says, e.g. 'sam3_tracker'"
+        "transformers only: load the folder as a different model type than its config.json says, e.g. 'sam3_tracker'"
     ),
     "segmenter.compile": Option(
-        "Compile the image encoder with torch.compile: the start takes a minute or two longer, and needs a C++ compiler"
+        "Compile the image encoder with torch.compile: start-up takes a minute or two longer and needs a C++ compiler"
     ),
     "reasoner.visual_prompt.style": Option(
         "What is drawn on the image for the MLLM: numbered row and column bands (RSVP), numbered marks, or nothing",
         choices=("bands", "marks", "none"),
     ),
-    "reasoner.visual_prompt.rows": Option("How many horizontal bands", 1, 32),
-    "reasoner.visual_prompt.columns": Option("How many vertical bands", 1, 32),
+    "reasoner.visual_prompt.rows": Option("Number of horizontal bands", 1, 32),
+    "reasoner.visual_prompt.columns": Option("Number of vertical bands", 1, 32),
     "reasoner.family": Option(
-        "In which convention the MLLM writes coordinates (docs/mllm.md); 'auto': told by the model's name"
+        "The convention in which the MLLM writes coordinates (docs/mllm.md); 'auto': chosen by the model's name"
     ),
-    "reasoner.turns": Option("Ask the steps of the chain of thought as separate turns, not as one structured answer"),
-    "reasoner.padding": Option("A region from bands is grown on every side by this share of its size", 0.0, 1.0),
-    "reasoner.max_targets": Option("At most so many targets of one instruction", 1, 100),
-    "reasoner.max_instruction_chars": Option("A longer instruction is refused", 1, 100_000),
+    "reasoner.turns": Option(
+        "Ask for the steps of the chain of thought in separate turns, not in one structured answer"
+    ),
+    "reasoner.padding": Option("A region given by bands is grown on every side by this share of its size", 0.0, 1.0),
+    "reasoner.max_targets": Option("Maximum number of targets per instruction", 1, 100),
+    "reasoner.max_instruction_chars": Option("An instruction with more characters than this is refused", 1, 100_000),
     "reasoner.reask": Option("How many times the MLLM is told what was wrong with its answer and asked again", 0, 10),
     "mllm.backend": Option(
-        "Stage 1: 'openai' is any OpenAI-compatible server, 'transformers' a model on this machine; with 'none' "
-        "instructions are taken literally by a segmenter that reads text, and refused with one that reads only boxes",
+        "Stage 1: 'openai' is any OpenAI-compatible server, 'transformers' a model on this machine; with 'none', "
+        "instructions are taken literally if the segmenter reads text, and refused if it reads only boxes",
         choices=("none", "openai", "transformers"),
     ),
     "mllm.openai.base_url": Option("URL of the server, e.g. http://localhost:8000/v1"),
-    "mllm.openai.model": Option("Its name at the server; empty: the first that the server lists"),
-    "mllm.openai.api_key_env": Option("The environment variable that holds the key; a server without keys needs none"),
-    "mllm.openai.connect_timeout_s": Option("The server must take the connection within this time [s]", 0.1, 600.0),
-    "mllm.openai.first_token_timeout_s": Option(
-        "The answer must begin within this time, and not pause for longer [s]", 0.1, 3600.0
+    "mllm.openai.model": Option("Name of the model on the server; empty: the first one that the server lists"),
+    "mllm.openai.api_key_env": Option(
+        "Name of the environment variable that holds the API key; a server without keys needs none"
     ),
-    "mllm.openai.total_timeout_s": Option("The answer must end within this time, retries included [s]", 0.1, 3600.0),
-    "mllm.openai.max_retries": Option("After a refused connection, a busy server or an error at its side", 0, 20),
-    "mllm.openai.max_tokens": Option("The longest answer, thinking included [tokens]", 1, 131_072),
-    "mllm.openai.temperature": Option("0: always the likeliest word", 0.0, 2.0),
-    "mllm.openai.image_format": Option("How the image is sent", choices=("jpeg", "png")),
-    "mllm.openai.jpeg_quality": Option("Quality of a JPEG", 1, 100),
+    "mllm.openai.connect_timeout_s": Option("The server must accept the connection within this time [s]", 0.1, 600.0),
+    "mllm.openai.first_token_timeout_s": Option(
+        "The answer must begin within this time and must never pause for longer [s]", 0.1, 3600.0
+    ),
+    "mllm.openai.total_timeout_s": Option(
+        "The answer must be complete within this time, retries included [s]", 0.1, 3600.0
+    ),
+    "mllm.openai.max_retries": Option(
+        "How many times to try again after a refused connection, a busy server or an error on its side", 0, 20
+    ),
+    "mllm.openai.max_tokens": Option("Maximum length of an answer, thinking included [tokens]", 1, 131_072),
+    "mllm.openai.temperature": Option("Sampling temperature; 0: always the most likely token", 0.0, 2.0),
+    "mllm.openai.image_format": Option("Format in which the image is sent", choices=("jpeg", "png")),
+    "mllm.openai.jpeg_quality": Option("JPEG quality, if the image is sent as a JPEG", 1, 100),
     "mllm.openai.max_pixels": Option("A larger image is scaled down to this many pixels; 0: never", 0, 2**31 - 1),
     "mllm.transformers.model": Option("'embedded', a folder or a hub name; loaded by AutoModelForImageTextToText"),
     "mllm.transformers.device": Option(DEVICES),
     "mllm.transformers.dtype": Option("Precision of the MLLM; 'auto' is the checkpoint's own", choices=DTYPES),
-    "mllm.transformers.quantization": Option("By bitsandbytes, to save memory", choices=("none", "int8", "int4")),
+    "mllm.transformers.quantization": Option(
+        "Quantization by bitsandbytes, to save memory", choices=("none", "int8", "int4")
+    ),
     "mllm.transformers.attention": Option("Attention kernel", choices=("auto", "sdpa", "eager", "flash_attention_2")),
     "mllm.transformers.max_pixels": Option("A larger image is scaled down to this many pixels; 0: never", 0, 2**31 - 1),
-    "mllm.transformers.max_new_tokens": Option("The longest answer, thinking included [tokens]", 1, 131_072),
-    "mllm.transformers.temperature": Option("0: always the likeliest word", 0.0, 2.0),
-    "mllm.transformers.revision": Option("Branch, tag or commit at the hub; empty: the newest"),
+    "mllm.transformers.max_new_tokens": Option("Maximum length of an answer, thinking included [tokens]", 1, 131_072),
+    "mllm.transformers.temperature": Option("Sampling temperature; 0: always the most likely token", 0.0, 2.0),
+    "mllm.transformers.revision": Option("Branch, tag or commit on the hub; empty: the main branch"),
 }
 
 

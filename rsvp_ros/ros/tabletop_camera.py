@@ -46,13 +46,13 @@ LATE = 20
 _SPLITS = tuple(split.value for split in Split)
 _PARAMETERS: tuple[tuple[str, object, str, tuple | None], ...] = (
     ("bag", "", "Play this bag instead of drawing scenes: a folder (`rsvp tabletop bag` writes one), or 'demo'", None),
-    ("split", Split.VAL.value, f"Of which scenes to take one: {', '.join(_SPLITS)}", None),
-    ("seed", 0, "Which of them, and what happens there", (0, 2**31 - 1)),
+    ("split", Split.VAL.value, f"Split from which the scene is taken: {', '.join(_SPLITS)}", None),
+    ("seed", 0, "Seed of the scene and of what happens in it", (0, 2**31 - 1)),
     ("seconds", 20.0, "Length of the clip that is drawn [s]", (1.0, 600.0)),
-    ("width", 320, "Of a drawn image [pixels]", (64, 1920)),
-    ("height", 240, "Of a drawn image [pixels]", (48, 1200)),
-    ("rate", 0.0, f"Images a second; 0: a bag's own, {LIVE_RATE_HZ:g} where scenes are drawn [Hz]", (0.0, 120.0)),
-    ("loop", True, "Go on for ever: a bag starts again, what is drawn runs forth and back", None),
+    ("width", 320, "Width of a drawn image [pixels]", (64, 1920)),
+    ("height", 240, "Height of a drawn image [pixels]", (48, 1200)),
+    ("rate", 0.0, f"Images per second; 0: the bag's own rate, {LIVE_RATE_HZ:g} for a drawn scene [Hz]", (0.0, 120.0)),
+    ("loop", True, "Go on forever: a bag starts again, a drawn clip runs back and forth", None),
 )
 """Name, default, description, range."""
 

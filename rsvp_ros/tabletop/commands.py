@@ -37,8 +37,8 @@ def add_tabletop(commands: argparse._SubParsersAction) -> None:
         "tabletop",
         help="simulated scenes of household things with exact answers: pictures, data sets, bags",
         description="The tabletop world: MuJoCo scenes of household things on a table, instructions about them in "
-        "English, Spanish, German and Chinese, and the exact answers. Needs the extra 'sim' and OpenGL by EGL or "
-        "OSMesa; no display and no GPU. A scene follows from its split and seed alone.",
+        "English, Spanish, German and Chinese, and the exact answers. Needs the extra 'sim' and OpenGL through "
+        "EGL or OSMesa, but no display and no GPU. A scene is determined by its split and seed alone.",
     )
     subcommands = parser.add_subparsers(dest="tabletop_command", required=True, metavar="{render,export,browse,bag}")
     _add_render(subcommands)
@@ -53,14 +53,14 @@ def add_tabletop(commands: argparse._SubParsersAction) -> None:
 def _add_render(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "render",
-        help="one scene: colour, depth, which object is where, everything else as JSON",
+        help="one scene: colour, depth, the object in each pixel, and everything else as JSON",
         description="Write one scene: rgb.png, depth.png (16 bits, millimetres, 0 unknown), ids.png (the object in "
         "each pixel, 0 none) and scene.json (camera, objects with poses and visibility, instructions with answers and "
         "reasoning).",
     )
     _add_scene(parser)
     _add_views(parser)
-    _add_out(parser, "tabletop_scene", "folder; with several --views, one in it for each")
+    _add_out(parser, "tabletop_scene", "output folder; with several --views, it holds a folder for each")
     parser.set_defaults(run=_render)
 
 
@@ -68,16 +68,22 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "export",
         help="many scenes, in the format of ReasonSeg or of COCO",
-        description="Write many scenes with their truth: images/ (JPEG), depth/, ids/ and scenes/, and beside them "
-        "what the format wants: for reasonseg <split>/NAME.jpg with NAME.json, one an instruction, as LISA reads "
-        "them; for coco annotations/instances_<split>.json. Scenes that the folder holds are not rendered again: "
-        "after an interruption the same command goes on, and with a larger --count it adds to them.",
+        description="Write many scenes with their ground truth: images/ (JPEG), depth/, ids/ and scenes/, and beside "
+        "them the files of the chosen format: for reasonseg, <split>/NAME.jpg and NAME.json, one pair per instruction, "
+        "as LISA reads them; for coco, annotations/instances_<split>.json. Scenes that are already in the folder are "
+        "not rendered again: after an interruption, the same command resumes, and a larger --count adds scenes.",
     )
     parser.add_argument(
-        "--format", choices=FORMATS, default="reasonseg", help="of the files beside the images (default: %(default)s)"
+        "--format",
+        choices=FORMATS,
+        default="reasonseg",
+        help="format of the files beside the images (default: %(default)s)",
     )
     parser.add_argument(
-        "--count", type=positive, default=100, help="scenes, with seeds from --seed on (default: %(default)s)"
+        "--count",
+        type=positive,
+        default=100,
+        help="number of scenes, with consecutive seeds from --seed on (default: %(default)s)",
     )
     _add_scene(parser)
     _add_views(parser)
@@ -86,9 +92,9 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         type=positive,
         default=os.cpu_count() or 1,
         metavar="COUNT",
-        help="processes that render (default: %(default)s, one a core)",
+        help="number of rendering processes (default: %(default)s, one per core)",
     )
-    _add_out(parser, "tabletop_data", "folder for all that is written")
+    _add_out(parser, "tabletop_data", "folder for all output")
     parser.set_defaults(run=_export)
 
 
@@ -96,14 +102,14 @@ def _add_browse(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "browse",
         help="a contact sheet: scenes, instructions, answers, reasoning",
-        description="Draw scenes with what is said about them as one picture: each instruction in a colour, what it "
-        "means lit in that colour, and some of the reasoning in full. What training never shows is marked.",
+        description="Draw scenes and the instructions about them as one picture: each instruction in a colour, what it "
+        "refers to highlighted in that colour, and some of the reasoning in full. What training never shows is marked.",
     )
-    parser.add_argument("--split", choices=_SPLITS, help="only this one (default: several in turn)")
-    parser.add_argument("--seed", type=not_negative, default=0, help="of the first scene (default: %(default)s)")
-    parser.add_argument("--count", type=positive, default=7, help="scenes (default: %(default)s)")
+    parser.add_argument("--split", choices=_SPLITS, help="show only this split (default: several in turn)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="seed of the first scene (default: %(default)s)")
+    parser.add_argument("--count", type=positive, default=7, help="number of scenes (default: %(default)s)")
     _add_languages(parser)
-    _add_out(parser, "tabletop_browse.png", "the picture's file, PNG or JPEG by its name")
+    _add_out(parser, "tabletop_browse.png", "picture file, .png or .jpg")
     parser.set_defaults(run=_browse)
 
 
@@ -116,10 +122,10 @@ def _add_bag(commands: argparse._SubParsersAction) -> None:
         "and the objects as JSON). `ros2 bag play` and the node tabletop_camera play it.",
     )
     _add_scene(parser, split="test", instructions=3)
-    parser.add_argument("--seconds", type=float, default=20.0, help="length (default: %(default)g)")
-    parser.add_argument("--rate", type=float, default=10.0, help="images a second (default: %(default)g)")
-    parser.add_argument("--raw", action="store_true", help="images as rgb8 without loss, not as JPEG")
-    _add_out(parser, "tabletop_bag", "folder of the bag")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the clip [s] (default: %(default)g)")
+    parser.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)g)")
+    parser.add_argument("--raw", action="store_true", help="write the images as lossless rgb8, not as JPEG")
+    _add_out(parser, "tabletop_bag", "folder for the bag")
     parser.set_defaults(run=_bag)
 
 
@@ -134,28 +140,28 @@ def _add_scene(parser: argparse.ArgumentParser, split: str = "train", instructio
         help="what may occur in the scene, see docs/tabletop.md (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=not_negative, default=0, help="of the scene, or of the first one (default: %(default)s)"
+        "--seed", type=not_negative, default=0, help="seed of the scene, or of the first one (default: %(default)s)"
     )
     parser.add_argument(
         "--size",
         type=image_size,
         default="320x240",
         metavar="WIDTHxHEIGHT",
-        help="of an image [px] (default: %(default)s)",
+        help="image size [px] (default: %(default)s)",
     )
     parser.add_argument(
         "--instructions",
         type=not_negative,
         default=instructions,
         metavar="COUNT",
-        help="how many, if as much can be said for certain (default: %(default)s)",
+        help="number of instructions; fewer if less can be said with certainty (default: %(default)s)",
     )
     _add_languages(parser)
 
 
 def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--views", type=int, choices=(1, 2, 3), default=1, help="cameras that look at a scene (default: %(default)s)"
+        "--views", type=int, choices=(1, 2, 3), default=1, help="number of cameras per scene (default: %(default)s)"
     )
 
 
@@ -166,7 +172,7 @@ def _add_languages(parser: argparse.ArgumentParser) -> None:
         choices=LANGUAGES,
         default=LANGUAGES,
         metavar="LANGUAGE",
-        help=f"of the instructions, some of {', '.join(LANGUAGES)} (default: all)",
+        help=f"languages of the instructions, any of {', '.join(LANGUAGES)} (default: all)",
     )
 
 

@@ -99,7 +99,9 @@ def demo_clip() -> Clip:
 def main(arguments: list[str] | None = None) -> int:
     """Write the clip; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rsvp_ros.tabletop.demo_clip", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=DEMO_CLIP, help="to write (default: %(default)s)")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=DEMO_CLIP, help="folder to write the clip to (default: %(default)s)"
+    )
     folder = parser.parse_args(arguments).folder
     try:
         write_bag(folder, render_clip(demo_clip(), start_ns=START_NS), jpeg_quality=JPEG_QUALITY)

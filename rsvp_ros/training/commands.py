@@ -12,7 +12,7 @@ from rsvp_ros.training.options import add_options, given_options
 
 def add_train(commands: argparse._SubParsersAction) -> None:
     """Add `train` and its sub-commands to `rsvp`."""
-    parser = commands.add_parser("train", help="train the networks that the package brings along, or on a SAM")
+    parser = commands.add_parser("train", help="train the networks that come with the package, or a text path on a SAM")
     subcommands = parser.add_subparsers(dest="train_command", required=True)
     _add_vlsm(subcommands)
     add_mllm(subcommands)
@@ -24,7 +24,7 @@ def _add_vlsm(commands: argparse._SubParsersAction) -> None:
         "vlsm",
         help="the segmentation network: box and text in, mask out",
         description="Train a VLSM, or a text path on a pretrained SAM or SAM 2, and print the folder of its weights. "
-        "After an interruption the same command goes on from the last checkpoint. Several GPUs: accelerate launch "
+        "After an interruption, the same command resumes from the last checkpoint. On several GPUs: accelerate launch "
         "--num_processes N --module rsvp_ros.cli train vlsm …. See docs/training.md.",
     )
     add_options(parser, "config/train/vlsm_embedded.yaml", "model.dim=80", "checkpoints, log, curve and weights")
@@ -45,14 +45,18 @@ def _vlsm(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 def _add_mean(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "mean",
-        help="one network out of several of the same size: the mean of their weights",
-        description="Write the mean of the weights of several trainings, of whichever of the two networks. That of a "
+        help="average the weights of several networks of the same size into one network",
+        description="Write the mean of the weights of several trainings of either network (VLSM or MLLM). An averaged "
         "VLSM then needs its presence calibrated: rsvp train vlsm --out OTHER --steps 0 --set init=FOLDER. See "
         "docs/training.md.",
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="with the weights of a training")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folder with the weights of a training")
     parser.add_argument(
-        "--shares", type=float, nargs="+", metavar="SHARE", help="of each in the mean, e.g. 3 1 (default: even)"
+        "--shares",
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+        help="share of each network in the mean, e.g. 3 1 (default: equal)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.set_defaults(run=_mean)

@@ -11,14 +11,14 @@ def add_options(parser: argparse.ArgumentParser, config: str, option: str, out: 
     """Add --config, --out, --steps and --set. `config`, `option`: examples for --config and --set; `out`: what is
     written to --out."""
     parser.add_argument("--config", type=Path, help=f"a training configuration, e.g. {config}")
-    parser.add_argument("--out", help=f"folder for {out} (default: the configuration's)")
-    parser.add_argument("--steps", type=int, help="of the optimiser (default: the configuration's)")
+    parser.add_argument("--out", help=f"folder for {out} (default: as in the configuration)")
+    parser.add_argument("--steps", type=int, help="number of optimiser steps (default: as in the configuration)")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"one option over those of --config, e.g. learning_rate=5e-4 or {option}; may be repeated",
+        help=f"override one option of --config, e.g. learning_rate=5e-4 or {option}; may be repeated",
     )
 
 

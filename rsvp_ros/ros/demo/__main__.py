@@ -119,8 +119,12 @@ def run(out: Path, seconds: float | None, node: NodeProcess) -> None:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="for the results (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, help="play so much of the clip, at least 5 (default: all of it)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, help="how much of the clip to play [s], at least 5 (default: all of it)"
+    )
     parser.add_argument(
         "--params-file",
         type=Path,

@@ -14,7 +14,7 @@ def add_mllm(commands: argparse._SubParsersAction) -> None:
         "mllm",
         help="the small reasoner: image and instruction in, a chain of thought out",
         description="Train a small Qwen3-VL on scenes of `rsvp tabletop export` and print the folder of its weights. "
-        "After an interruption the same command goes on from the last checkpoint. See docs/embedded_mllm.md.",
+        "After an interruption, the same command resumes from the last checkpoint. See docs/embedded_mllm.md.",
     )
     add_options(
         parser, "config/train/mllm_embedded.yaml", "model.layers=5", "material, checkpoints, log, curve and weights"
