@@ -37,7 +37,7 @@ class VlsmConfig:
     dim: int = 160
     """Width of image and prompt tokens."""
     heads: int = 5
-    image_layers: int = 4
+    image_layers: int = 6
     """ViT layers at stride 16."""
     stem: tuple[int, int, int] = (32, 64, 96)
     """Channels at strides 2, 4 and 8."""

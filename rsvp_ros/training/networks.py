@@ -83,9 +83,10 @@ def make_learner(config: TrainConfig, device: torch.device) -> Learner:
 
 
 def _loaded(init: str, size: VlsmConfig) -> Vlsm:
-    """Weights to start from; `image_layers` missing in them are added and at first pass on their input unchanged."""
+    """Weights to start from; where `size` is given, `image_layers` missing in them are added and at first pass on their
+    input unchanged."""
     model = Vlsm.from_pretrained(init)
-    if size.image_layers > model.config.image_layers:
+    if size != VlsmConfig() and size.image_layers > model.config.image_layers:
         model.image_encoder.layers = deepened(
             model.image_encoder.layers, size.image_layers, lambda layer: (layer.attention.out, layer.mlp[-1])
         )
