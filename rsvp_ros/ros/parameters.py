@@ -120,7 +120,9 @@ OPTIONS: Mapping[str, Option] = {
     "reasoner.turns": Option(
         "Ask for the steps of the chain of thought in separate turns, not in one structured answer"
     ),
-    "reasoner.padding": Option("A region given by bands is grown on every side by this share of its size", 0.0, 1.0),
+    "reasoner.padding": Option(
+        "A region given by bands is grown on every side by this share of its size, a box by a quarter of that", 0.0, 1.0
+    ),
     "reasoner.max_targets": Option("Maximum number of targets per instruction", 1, 100),
     "reasoner.max_instruction_chars": Option("An instruction with more characters than this is refused", 1, 100_000),
     "reasoner.reask": Option("How many times the MLLM is told what was wrong with its answer and asked again", 0, 10),

@@ -269,10 +269,7 @@ class Trainer:
         with self._mixed():
             with self._attending(SDPBackend.FLASH_ATTENTION):
                 fine, merged = encode_images(self.model.model.visual, batch.patches, ROWS, COLUMNS)
-            if self.config.words_alone:
-                seeing, right = merged.new_zeros(()), {}
-            else:
-                seeing, right = self.heads(fine, merged, batch.truth)
+            seen = None if self.config.words_alone else self.heads(fine, merged, batch.truth)
             with self._attending(SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
                 frames = read_frames(language, self.frame, merged[: self.config.images])
                 hidden = [
@@ -286,15 +283,19 @@ class Trainer:
         )
         words = (self.word_loss(scores, targets) * weights).sum() / weights.sum()
         hits = scores.argmax(-1) == targets
-        said = {"seeing": seeing.item(), "words": words.item()}
-        said |= {f"see {name}": right[name] for name in ("kind", "color", "left", "rank") if name in right}
+        loss, said = words, {"words": words.item()}
+        if seen is not None:
+            seeing, right = seen
+            loss = words + self.config.seeing_weight * seeing
+            said |= {"seeing": seeing.item()}
+            said |= {f"see {name}": right[name] for name in ("kind", "color", "left", "rank") if name in right}
         blind = torch.cat([rows.blind[:, None].expand_as(rows.taught)[rows.taught] for rows in batch.rows])
         for part in (Part.TARGET, Part.LIST, Part.MEASURE, Part.FLAG, Part.WORK, Part.MEANT, Part.OBJECT):
             for name, rows in (("", ~blind), ("blind ", blind)):
                 here = rows & (parts == part)
                 if bool(here.any()):
                     said[f"{name}{part.name.lower()}"] = hits[here].float().mean().item()
-        return words + self.config.seeing_weight * seeing, said
+        return loss, said
 
     def train_step(self, batch: LessonBatch) -> dict[str, float]:
         """One step; returns its losses and shares. Raises TrainingDivergedError before the weights are touched."""
