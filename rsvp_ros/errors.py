@@ -72,7 +72,7 @@ class ParseError(RsvpError):
 
 
 class CancelledError(RsvpError):
-    """The request was cancelled by its caller."""
+    """The request was cancelled by its caller, or ended when targets were cleared or the system was stopped."""
 
     code = 400
 

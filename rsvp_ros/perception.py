@@ -31,7 +31,7 @@ from rsvp_ros.errors import (
 from rsvp_ros.frame_history import FrameHistory
 from rsvp_ros.geometry import Box
 from rsvp_ros.reasoning.literal import LiteralReasoner
-from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig
+from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig, check_instruction
 from rsvp_ros.request import Outcome, Request, RequestState
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.tracking.tracker import MAX_ID, Tracker, TrackerConfig
@@ -220,22 +220,10 @@ class Perception:
         """
         request = Request(instruction, box, keep_targets)
         request.add_done_callback(self._on_done)
-        if box is not None and len(instruction) > self._max_instruction_chars:
-            request.cancel(
-                InvalidInstructionError(
-                    f"the name of what is in the box has {len(instruction)} characters; at most "
-                    f"{self._max_instruction_chars} are taken"
-                )
-            )
-            return request
-        if box is None and self.reasoner is None:
-            request.cancel(
-                NoReasonerError(
-                    "no MLLM is configured, and the segmenter reads only boxes: set mllm.backend to 'openai' or "
-                    "'transformers' (config/server.yaml, config/qwen3_vl_sam2.yaml), take a segmenter that reads text "
-                    "(segmenter.backend 'vlsm', or SAM 3), or give a box to follow"
-                )
-            )
+        try:  # before it takes the place of another
+            request.instruction = self._checked(instruction, box)
+        except RsvpError as error:
+            request.cancel(error)
             return request
         with self._changed:
             if self._stopped:
@@ -246,13 +234,32 @@ class Perception:
             old.cancel(SupersededError("a newer request took its place"))
         return request
 
+    def _checked(self, instruction: str, box: Box | None) -> str:
+        """The instruction on one line. Raises InvalidInstructionError, NoReasonerError."""
+        limit = self._max_instruction_chars
+        if box is not None:
+            if len(instruction) > limit:
+                raise InvalidInstructionError(
+                    f"the name of what is in the box has {len(instruction)} characters; at most {limit} are taken"
+                )
+            return instruction
+        if self.reasoner is None:
+            raise NoReasonerError(
+                "no MLLM is configured, and the segmenter reads only boxes: set mllm.backend to 'openai' or "
+                "'transformers' (config/server.yaml, config/qwen3_vl_sam2.yaml), take a segmenter that reads text "
+                "(segmenter.backend 'vlsm', or SAM 3), or give a box to follow"
+            )
+        return check_instruction(instruction, limit)
+
     def clear(self, id: int | None = None) -> int:
         """Stop following one target, or all and cancel a request under way. Returns how many targets were dropped."""
         if id is None:
             self._cancel_request("all targets were cleared")
 
         def command() -> int:
-            return self._tracker.clear(id)
+            dropped = self._tracker.clear(id)
+            self._count(targets=len(self._tracker))
+            return dropped
 
         return self._in_models_thread(command)
 
@@ -263,6 +270,7 @@ class Perception:
         def command() -> None:
             self._tracker = Tracker(self._tracker.config)
             self._catch_up = None
+            self._count(targets=0)
 
         with self._changed:
             self._slot = self._newest = self._history = None

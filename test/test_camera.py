@@ -215,6 +215,7 @@ def test_the_pose_is_of_one_target_as_long_as_that_is_followed(rig):
     assert pose_side(300, a_target(1, LEFT), a_target(2, RIGHT)) == "right", "it is back"
     assert pose_side(400, a_target(1, LEFT), a_target(2, RIGHT, lost)) == "left"
     assert pose_side(500, a_target(1, LEFT), a_target(3, RIGHT, instruction="the other")) == "right", "asked for last"
+    assert pose_side(550, a_target(1, LEFT), a_target(3, RIGHT, lost, instruction="the other")) == "none", "no stand-in"
     assert pose_side(600, a_target(1, LEFT)) == "left"
 
 

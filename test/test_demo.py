@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from rsvp_ros.msg import ReasoningStep, TargetArray
 from rsvp_ros.ros.conversions import target_to_msg
 from rsvp_ros.ros.demo.asking import ASKS, Answer, StepPrinter
 from rsvp_ros.ros.demo.camera import Film, Shot
+from rsvp_ros.ros.demo.pictures import write_sheet
 from rsvp_ros.tabletop.bag import DEMO_CLIP, read_bag
 from rsvp_ros.types import Reasoning, TargetState
 
@@ -251,6 +253,14 @@ def test_only_what_was_asked_for_is_right(film):
     assert answer_with(meant).verdict(film) == "not found, though it is in sight"
     assert answer_with(99).verdict(film) == "not found, and not in sight"
     assert answer_with(meant, failure="no server").verdict(film) == "failed"
+
+
+def test_a_first_answer_at_the_clips_end_is_shown(tmp_path, film):
+    last = len(film) - 1
+    camera = SimpleNamespace(overlays={last: film.shots[last].image}, targets={last: TargetArray()})
+    late = [Answer(ask, 1, last, Reasoning("")) for ask in ASKS]
+    write_sheet(tmp_path / "demo.png", camera, film, late)
+    assert cv2.imread(str(tmp_path / "demo.png")).std() > 20
 
 
 def test_a_step_is_printed_once_it_is_written(capsys):

@@ -385,9 +385,13 @@ def test_bad_instructions(session, robot, instruction, words):
     ids=str,
 )
 def test_bad_boxes(robot, box):
+    robot.reasonings.clear()
     answer = robot.result_of(robot.send(follow(*box)))
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_ABORTED, CODES.INVALID_INSTRUCTION)
     assert answer.result.error_msg
+    robot.instructions.publish(String(data=""))
+    until(lambda: robot.reasonings, "refusal on the topic")
+    assert "empty" in robot.reasonings[0].error_msg, "nothing is said of a box, which involves no reasoning"
 
 
 @pytest.mark.parametrize(

@@ -487,6 +487,33 @@ def test_refusals():
             stream.perception.find("x" * 100_000, Box(80, 70, 150, 140)).result(DEADLINE_S)
 
 
+def test_a_refused_instruction_leaves_the_one_under_way_alone():
+    mllm = ScriptedMllm(FOUND)
+    with Stream(mllm=mllm) as stream:
+        with pytest.raises(InvalidInstructionError, match="empty"):
+            stream.perception.find(" \n").result(DEADLINE_S)  # not that there is no image
+        stream.frame(picture(90))
+        first = stream.perception.find("the red\nbook")
+        until(lambda: first.state is RequestState.REASONING)
+        for bad, words in (("\t ", "empty"), ("x" * 100_000, "100000")):
+            with pytest.raises(InvalidInstructionError, match=words):
+                stream.perception.find(bad).result(DEADLINE_S)
+        mllm.go.set()
+        (target,) = first.result(DEADLINE_S).result.targets
+        assert first.instruction == target.instruction == "the red book", "on one line"
+
+
+def test_what_is_forgotten_is_no_longer_counted():
+    with Stream() as stream:
+        for forget in (stream.perception.clear, stream.perception.reset):
+            stream.frame(picture(90))
+            stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+            stream.frame(picture(90))
+            until(lambda: stream.perception.statistics.targets == 1)
+            forget()
+            until(lambda: stream.perception.statistics.targets == 0)
+
+
 def test_the_limit_of_instructions_without_an_mllm():
     segmenter, box = RedSegmenter(), Box(80, 70, 150, 140)
     segmenter.reads_text = True

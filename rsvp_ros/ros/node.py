@@ -297,8 +297,9 @@ class RsvpNode(LifecycleNode):
         else:
             if not isinstance(error, (CancelledError, SupersededError)):
                 self._report(error)
-            with self._telling:  # latched: the last word of a cancelled request must be complete, too
-                self._publish_reasoning(request, complete=True, error=error)
+            if request.box is None:  # a box involves no reasoning
+                with self._telling:  # latched: the last word of a cancelled request must be complete, too
+                    self._publish_reasoning(request, complete=True, error=error)
 
     def _publish_reasoning(
         self, request: Request, complete: bool, error: RsvpError | None = None, unseen: str = ""

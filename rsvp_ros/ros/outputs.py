@@ -150,7 +150,7 @@ def _pose_target(targets: Sequence[Target], seen: Collection[int], last: int | N
     Only targets of the latest instruction count; the first choice is the one that is seen best (`seen`: ids).
     """
     followed = [target for target in targets if target.state is not TargetState.LOST]
-    newest = [target for target in followed if target.instruction == followed[-1].instruction]
+    newest = [target for target in followed if target.instruction == targets[-1].instruction]
     if any(target.id == last for target in newest):
         return last
     best = max((t for t in newest if t.id in seen), key=lambda t: t.presence * t.score, default=None)

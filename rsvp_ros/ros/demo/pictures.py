@@ -81,7 +81,8 @@ def write_sheet(path: Path, camera: Camera, film: Film, answers: Sequence[Answer
 
     # If nothing is hidden: midway between the last answer and the end.
     middle = (answers[-1].number + last) // 2
-    hidden_at = min(range(answers[0].number, last), key=lambda number: (seen(number), abs(number - middle)))
+    moments = range(answers[0].number, last) or [last]  # the first answer may come as late as the clip's end
+    hidden_at = min(moments, key=lambda number: (seen(number), abs(number - middle)))
     numbers = [next_overlay(answer.number, camera, answer.targets) for answer in answers]
     numbers += [next_overlay(number, camera) for number in (hidden_at, (max(hidden_at, middle) + last) // 2, last)]
     tiles = [captioned(number, camera, film, answers) for number in sorted(numbers)]
