@@ -89,7 +89,7 @@ def texture(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
 def _cut(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
     """A square piece of a photograph as a texture; its side is a quarter to all of the photograph's shorter one."""
     height, width = photograph.shape[:2]
-    side = max(2, int(min(height, width) * rng.uniform(0.25, 1.0)))
+    side = min(max(2, int(min(height, width) * rng.uniform(0.25, 1.0))), height, width)
     y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     method = cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR
     return cv2.resize(photograph[y : y + side, x : x + side], (SIDE, SIDE), interpolation=method)

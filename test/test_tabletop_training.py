@@ -9,13 +9,14 @@ from hand_made_view import make_view
 
 from rsvp_ros.geometry import Box, mask_iou
 from rsvp_ros.tabletop.descriptions import has_color
-from rsvp_ros.tabletop.kinds import COLORS, KINDS, is_held_out_pair
+from rsvp_ros.tabletop.kinds import COLORS, KINDS, PAINTED, is_held_out_pair
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view_files import ViewFiles, read_view, write_view
 from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.dataset import MixedDataset, Shares, collate
 from rsvp_ros.training.prompts import PromptKind, Sample
-from rsvp_ros.training.tabletop_scenes import tabletop_scenes, to_scene
+from rsvp_ros.training.repainting import other_color
+from rsvp_ros.training.tabletop_scenes import repainted, tabletop_scenes, to_scene
 
 rendered = pytest.mark.usefixtures("headless_gl")
 
@@ -111,6 +112,7 @@ def test_some_tabletops_get_another_ground(tmp_path, monkeypatch):
 
     def image(share: float) -> np.ndarray:
         monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.RESURFACED_SHARE", share)
+        monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.REPAINTED_SHARE", 0.0)
         monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.WHOLE_SHARE", 1.0)
         ((scene, _),) = tabletop_scenes(np.random.default_rng(5), (240, 320), 6, 1, [str(files.record)])
         assert np.array_equal(scene.ids, view.ids)
@@ -120,6 +122,35 @@ def test_some_tabletops_get_another_ground(tmp_path, monkeypatch):
     other, ground = image(1.0), view.ids == 0
     assert np.array_equal(other[~ground], view.image[~ground])
     assert np.abs(other[ground].astype(int) - view.image[ground]).mean() > 10
+
+
+def test_some_things_get_another_colour_and_its_name(view, monkeypatch):
+    monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.REPAINTED_SHARE", 1.0)
+    other = repainted(view, np.random.default_rng(0))
+    assert np.array_equal(other.ids, view.ids)
+    painted = [(before, after) for before, after in zip(view.objects, other.objects, strict=True) if before != after]
+    assert len(painted) > 2
+    same = np.isin(view.ids, [before.id for before, _ in painted], invert=True)
+    assert np.array_equal(other.image[same], view.image[same])
+    described = {thing.id: thing for thing in to_scene(other, (0, 0, 640, 480)).things}
+    for before, after in painted:
+        assert before.kind == after.kind and before.color != after.color
+        assert not is_held_out_pair(after.kind, after.color)
+        assert not np.array_equal(other.image[view.mask(before.id)], view.image[view.mask(before.id)])
+        if thing := described.get(after.id):
+            assert thing.color == after.color and after.color in thing.description
+            assert before.color not in (thing.color, *thing.description.split())
+
+    monkeypatch.setattr("rsvp_ros.training.tabletop_scenes.REPAINTED_SHARE", 0.0)
+    assert repainted(view, np.random.default_rng(0)).objects == view.objects
+
+
+def test_a_thing_with_a_pattern_keeps_it():
+    rng = np.random.default_rng(0)
+    given = {pattern: {other_color(rng, "bowl", "red", pattern) for _ in range(300)} for pattern in ("plain", "dotted")}
+    assert given["plain"] - given["dotted"] == {"white", "black", "gray"}, "the colours of the dots themselves"
+    assert not any(is_held_out_pair("bowl", color) for color in given["plain"])
+    assert other_color(rng, "cup", "red", "dotted", kept=set(PAINTED) - {"blue"}) == "blue"
 
 
 @rendered

@@ -16,6 +16,7 @@ from small_training import SMALL, small_config
 from rsvp_ros.cli import main
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.segmentation.vlsm import Vlsm, VlsmConfig
+from rsvp_ros.textures import TextureBank
 from rsvp_ros.training import config_files
 from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.curve import TrainingLog, draw_curve, read_log
@@ -249,6 +250,11 @@ def test_one_scene_in_many_is_held_out(tmp_path):
     with pytest.raises(ConfigurationError, match=r"nowhere holds no scenes.*rsvp tabletop export --split train"):
         tabletop_records((str(tmp_path / "nowhere"),), False)
     assert tabletop_records((), False) == ()
+    (single := tmp_path / "single" / "scenes").mkdir(parents=True)
+    (single / "train_000000.json").touch()
+    for choice in (False, True):
+        (path,) = tabletop_records((str(single.parent),), choice)
+        assert Path(path).name == "train_000000.json"
 
 
 def test_photographs_are_read_in_rgb(tmp_path):
@@ -262,6 +268,11 @@ def test_photographs_are_read_in_rgb(tmp_path):
     assert read_photographs(None, 9) == []
     with pytest.raises(ConfigurationError, match=r"`photographs` .*none"):
         read_photographs(str(tmp_path / "none"), 9)
+
+
+def test_a_photograph_of_one_pixel_is_a_texture():
+    (piece,) = TextureBank(np.random.default_rng(0), 1, [np.full((1, 1, 3), 90, np.uint8)], 1.0)._textures
+    assert (piece == 90).all()
 
 
 def test_only_as_many_photographs_are_read_as_are_used(monkeypatch, tmp_path):

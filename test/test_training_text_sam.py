@@ -163,6 +163,9 @@ def test_resumed_equals_uninterrupted(backbones, tmp_path):
     assert resumed.resume() and resumed.step == 3
     resumed.run()
     assert same(weights(whole.model.text_path), weights(resumed.model.text_path))
+    other = Trainer(config(tmp_path, backbones["sam"], weight_decay=0.5))
+    assert other.resume()
+    assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.5, 0.0}, "not the checkpoint's"
 
 
 def test_a_training_goes_on_where_its_backbone_was_moved(backbones, tmp_path):

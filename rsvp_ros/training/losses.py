@@ -15,7 +15,7 @@ BACKGROUND_WEIGHT = 0.3
 """Weight of a cell without a thing in the grounding loss: there are about four times as many of these."""
 
 ABSENT_WEIGHT = 2.0
-"""Weight of an absent description in the presence loss: about one in ten prompts is absent."""
+"""Weight of an absent description in the presence loss: about one in six prompts is absent."""
 
 
 TARGET_WEIGHT = 8.0

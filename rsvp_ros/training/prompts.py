@@ -11,12 +11,14 @@ import numpy as np
 from rsvp_ros.geometry import Box
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Scene, Thing, is_held_out
 from rsvp_ros.training.texts import (
+    ALIKE_SHARE,
     CONFUSABLE,
     NOUNS,
     attribute_text,
     color_text,
     description,
     kind_text,
+    lookalikes,
     pair_text,
     related,
     unknown_text,
@@ -138,6 +140,8 @@ def _absent_word(rng: np.random.Generator, scene: Scene, others: list[Thing], vo
     form = rng.random()
     if form < 0.65:
         kinds = [kind for kind in vocabulary.kinds if all(t.kind != kind for t in others)]
+        if kinds and rng.random() < ALIKE_SHARE:
+            kinds = lookalikes(scene.things[rng.integers(len(scene.things))].kind, kinds)
         return kind_text(rng, kinds[rng.integers(len(kinds))]) if kinds else None
     if form < 0.8:
         # A pattern may show a second colour, and so may metal.
@@ -163,6 +167,9 @@ def _absent_pair(rng: np.random.Generator, scene: Scene, others: list[Thing], vo
     elif choice < 0.48:
         kind = one.kind
     elif choice < 0.84:
+        if rng.random() < ALIKE_SHARE:
+            kinds = lookalikes(one.kind, vocabulary.kinds)
+            kind = kinds[rng.integers(len(kinds))]
         color = one.color
     elif choice < 0.97:
         kind, color = one.kind, one.color  # in the image, but perhaps not in the region

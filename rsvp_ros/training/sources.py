@@ -22,7 +22,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def tabletop_records(folders: Sequence[str], held_out: bool) -> tuple[str, ...]:
-    """JSON files of the exported training scenes in these folders: those to train on, or those held out.
+    """JSON files of the exported training scenes in these folders: those to train on, or those held out. A folder with
+    a single scene is used for both.
 
     Raises ConfigurationError for a folder that holds none.
     """
@@ -35,7 +36,7 @@ def tabletop_records(folders: Sequence[str], held_out: bool) -> tuple[str, ...]:
                 f"`rsvp tabletop export --split {Split.TRAIN.value} --out {folder}`, or leave out `tabletop`"
             )
         scenes = {scene: i for i, scene in enumerate(dict.fromkeys(map(_scene, found)))}
-        chosen += [path for path in found if (scenes[_scene(path)] % HELD_OUT == 0) == held_out]
+        chosen += [path for path in found if (scenes[_scene(path)] % HELD_OUT == 0) == held_out] or found
     return tuple(chosen)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rsvp_ros.geometry import Box, mask_to_box
 from rsvp_ros.segmentation.region import CROP_REACH, CROP_SIDE
-from rsvp_ros.tabletop.descriptions import has_color
+from rsvp_ros.tabletop.descriptions import has_color, is_named_wooden
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction, InstructionKind
 from rsvp_ros.tabletop.instructions import english_name, sample_instructions, visible_attributes
 from rsvp_ros.tabletop.kinds import COLORS, KINDS, TRAINING_KINDS, is_held_out_pair
@@ -21,6 +21,7 @@ from rsvp_ros.tabletop.view_files import read_view
 from rsvp_ros.training.drawn_scenes import Scene, Thing
 from rsvp_ros.training.places import Ground
 from rsvp_ros.training.prompts import PromptKind, Sample, Vocabulary, sample_prompts
+from rsvp_ros.training.repainting import is_repaintable, other_color, repaint
 from rsvp_ros.training.resurfacing import resurface
 
 TABLETOP = Vocabulary(
@@ -40,7 +41,9 @@ READABLE = (
 
 VIEWS = 2
 """Maximum number of views of a scene."""
-RESURFACED_SHARE = 0.3
+REPAINTED_SHARE = 0.3
+"""Share of the repaintable things that get another colour (repainting.py)."""
+RESURFACED_SHARE = 0.5
 """Share of the images that get another ground (resurfacing.py)."""
 WHOLE_SHARE = 0.7
 """Share of the scenes that are shown whole; the others are cropped, so that things come in all sizes."""
@@ -107,6 +110,19 @@ def _part(rng: np.random.Generator, view: View, size: tuple[int, int]) -> tuple[
     return x0, y0, x0 + int(wide), y0 + int(tall)
 
 
+def repainted(view: View, rng: np.random.Generator) -> View:
+    """The view with some things in another colour."""
+    image, objects = view.image, []
+    for thing in view.objects:
+        if is_repaintable(thing.kind, thing.color, is_named_wooden(thing)) and rng.random() < REPAINTED_SHARE:
+            new = other_color(rng, thing.kind, thing.color, thing.pattern)
+            painted = repaint(image, view.ids == thing.id, thing.color, new, rng)
+            if painted is not None:
+                image, thing = painted, dataclasses.replace(thing, color=new)
+        objects.append(thing)
+    return dataclasses.replace(view, image=image, objects=tuple(objects))
+
+
 def instruction_sample(view: View, instruction: Instruction) -> Sample:
     """The whole image and what a person says."""
     box = Box(0, 0, view.ids.shape[1], view.ids.shape[0])
@@ -146,6 +162,7 @@ def _prompted(
     rng: np.random.Generator, view: View, size: tuple[int, int], prompts: int, split: Split
 ) -> tuple[Scene, list[Sample]] | None:
     height, width = view.ids.shape
+    view = repainted(view, rng)
     if rng.random() < RESURFACED_SHARE:
         table = Ground.of(view).shows_table(height, width)
         view = dataclasses.replace(view, image=resurface(view.image, view.ids, table, rng))

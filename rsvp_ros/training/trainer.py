@@ -139,6 +139,7 @@ class Trainer:
         """Load a checkpoint completely or not at all: raises any exception if it cannot be used."""
         network = self.learner.trained
         untouched = copy.deepcopy((network.state_dict(), self.optimizer.state_dict()))
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
         step, seconds = state["step"], state["seconds"]
         if _without_place(state["model_config"]) != _without_place(dataclasses.asdict(network.config)):
             raise ValueError(f"it is of another `model`, `backbone` or `text_path`, {state['model_config']}")
@@ -152,6 +153,8 @@ class Trainer:
             network.load_state_dict(untouched[0])
             self.optimizer.load_state_dict(untouched[1])
             raise
+        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay  # the checkpoint's does not count
         self.step, self.seconds = step, seconds
 
     # --- steps --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ do not mention. No thing gets a colour that the training split holds out for its
 
 from __future__ import annotations
 
-import colorsys
 import dataclasses
 import itertools
 import re
@@ -19,7 +18,7 @@ import cv2
 import numpy as np
 
 from rsvp_ros.geometry import Box, RegionGrid
-from rsvp_ros.tabletop.kinds import COLORS, KINDS, PAINTED, TRAINING_KINDS, is_held_out_pair
+from rsvp_ros.tabletop.kinds import COLORS, KINDS, TRAINING_KINDS
 from rsvp_ros.tabletop.language import GRAMMARS, de, en, es, zh
 from rsvp_ros.training.mllm.chains import (
     ANCHOR_OF,
@@ -46,8 +45,9 @@ from rsvp_ros.training.mllm.chains import (
 )
 from rsvp_ros.training.mllm.extents import CLASSES
 from rsvp_ros.training.mllm.recasting import recast_colors
-from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, UNTOLD, SeenThing, ViewStore
+from rsvp_ros.training.mllm.views import COLOR_NAMES, KIND_NAMES, PATTERN_NAMES, UNTOLD, SeenThing, ViewStore
 from rsvp_ros.training.places import Ground, Place, offset
+from rsvp_ros.training.repainting import is_repaintable, other_color, repaint
 from rsvp_ros.training.resurfacing import resurface
 
 UNTAUGHT = -1
@@ -58,10 +58,6 @@ RESURFACED_SHARE = 0.5
 """Share of the pictures that get another ground."""
 MISREAD_WORDS = 0.1
 """Share of the colours and kinds in a `misread` list that are wrong."""
-HUE_RANGE = 30
-"""Degrees around a colour's hue within which a pixel counts as of that colour."""
-_VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
-"""Colours whose pixels can be told by their hue."""
 
 
 @dataclass(frozen=True)
@@ -131,38 +127,14 @@ def repainted(picture: Picture, rng: np.random.Generator, spoken_of: Collection[
     image, things = picture.image, []
     for thing in picture.things:
         kind, old = KIND_NAMES[thing.kind], COLOR_NAMES[thing.color]
-        can_be = old in _VIVID and old not in spoken_of and not thing.wooden and "fruit" not in KINDS[kind].materials
+        can_be = old not in spoken_of and is_repaintable(kind, old, thing.wooden)
         if can_be and rng.random() < REPAINTED_SHARE:
-            others = [c for c in PAINTED if c != old and c not in spoken_of and not is_held_out_pair(kind, c)]
-            new = str(rng.choice(others))
-            painted = _repaint(image, picture.ids == thing.id, old, new, rng)
+            new = other_color(rng, kind, old, PATTERN_NAMES[thing.pattern], spoken_of)
+            painted = repaint(image, picture.ids == thing.id, old, new, rng)
             if painted is not None:
                 image, thing = painted, dataclasses.replace(thing, color=COLOR_NAMES.index(new))
         things.append(thing)
     return dataclasses.replace(picture, image=image, things=tuple(things))
-
-
-def _repaint(image: np.ndarray, mask: np.ndarray, old: str, new: str, rng: np.random.Generator) -> np.ndarray | None:
-    """Recolour the masked pixels of one colour, keeping the light on them; None if few are of that colour."""
-    inside = image[mask]
-    if len(inside) < 12:
-        return None
-    hue, saturation, _ = cv2.cvtColor(inside[None], cv2.COLOR_RGB2HSV)[0].T.astype(np.float32)
-    named = np.mean(COLORS[old], 0)
-    away = np.abs((2 * hue - 360 * colorsys.rgb_to_hsv(*named)[0] + 180) % 360 - 180)
-    chosen = (away < HUE_RANGE) & (saturation > 60)
-    if chosen.mean() < 0.2:
-        return None
-    pixels = inside[chosen].astype(np.float32)
-    usual = np.median(pixels, 0) + 1
-    light = np.clip(usual.mean() / (255 * named.mean()), 0.3, 1.5)
-    low, high = COLORS[new]
-    wanted = 255 * light * (np.array(low) + rng.random() * (np.array(high) - low))
-    shade = np.clip(pixels @ usual / (usual @ usual), 0, 2.5)[:, None]
-    inside[chosen] = np.clip(shade * wanted + 0.6 * (pixels - shade * usual), 0, 255).astype(np.uint8)
-    image = image.copy()
-    image[mask] = inside
-    return image
 
 
 def recast(picture: Picture, rng: np.random.Generator) -> Picture:
@@ -402,9 +374,10 @@ def with_unknown_noun(
             continue  # only the kind would tell whether it has a handle
         if Part.LIST in parts and (len(listed) != 1 or words[_kind_place(words, parts, listed[0])] != words[k + 1]):
             continue
-        noun = _noun_pattern(language, kind).search(text)
-        if noun is None:
+        nouns = [*noun_pattern(language, kind).finditer(text)]
+        if len(nouns) != 1:  # the other may be that of another thing, or a verb ("can")
             continue
+        (noun,) = nouns
         told[k + 1] = THING
         if Part.LIST not in parts:
             told[told.index(NAME) + 1] = THING
@@ -466,9 +439,10 @@ def _kind_place(words: Sequence[str], parts: Sequence[int], index: int) -> int:
 
 
 @cache
-def _noun_pattern(language: str, kind: str) -> re.Pattern:
+def noun_pattern(language: str, kind: str) -> re.Pattern:
     """A kind's names in training, singular and plural, also with up to two more letters, as German endings."""
-    said = [noun for noun in _NOUNS[language][kind] if not noun.startswith("~")]
+    usual = [noun for noun in _NOUNS[language][kind] if not noun.startswith("~")]
+    said = [*usual, *(other for noun in usual for other in GRAMMARS[language].PARAPHRASES.get(noun, ()))]
     forms = {form for noun in said for form in re.sub(r"^\S ", "", noun).split("|") if form}
     any_form = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
     return re.compile(any_form if language == "zh" else rf"\b(?:{any_form})\w{{0,2}}\b")
