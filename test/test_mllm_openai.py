@@ -302,8 +302,42 @@ def test_what_follows_an_answer_does_not_spoil_it(connect, change):
     assert (found.text, found.prompt_tokens, found.completion_tokens) == (ANSWER, 0, 0)
 
 
-def test_content_that_is_no_text_is_refused(connect):
-    change = {"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": "a"}]}}]}
+def test_thoughts_and_text_in_parts(connect):
+    """As Mistral's hosted models stream them."""
+
+    def delta(*parts: dict) -> dict:
+        return {"choices": [{"index": 0, "delta": {"content": list(parts)}}]}
+
+    def thinking(*texts: str) -> dict:
+        return {"type": "thinking", "thinking": [{"type": "text", "text": text} for text in texts], "closed": True}
+
+    chunks = [
+        delta(thinking("A knife", " or")),
+        delta(thinking(" the scissors?"), {"type": "text", "text": ANSWER[:5]}),
+        delta({"type": "text", "text": ANSWER[5:9]}),
+        {"choices": [{"index": 0, "delta": {"content": ANSWER[9:]}, "finish_reason": "stop"}]},
+    ]
+    with RecordedServer(Reply(last_chunks=chunks)) as server:
+        pieces = []
+        answer = connect(server).generate(conversation(), pieces.append)
+    assert answer.text == "".join(pieces) == f"<think>A knife or the scissors?</think>{ANSWER}"
+    assert len(pieces) == 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        3,
+        {"type": "text", "text": "a"},
+        ["a"],
+        [{"text": "a"}],
+        [{"type": "text", "text": 3}],
+        [{"type": "thinking", "thinking": "hm"}],
+        [{"type": "image_url", "image_url": "data:"}],
+    ],
+)
+def test_content_that_is_no_text_is_refused(connect, content):
+    change = {"choices": [{"index": 0, "delta": {"content": content}}]}
     with (
         RecordedServer(Reply(ANSWER, last_chunks=[change])) as server,
         pytest.raises(ServerUnavailableError, match="something else than chat completions"),
@@ -417,6 +451,65 @@ def test_max_completion_tokens_where_the_server_wants_it(connect):
     assert "max_tokens" not in server.requests[1]
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (400, "System role not supported"),
+        (422, "Only user and assistant roles are supported!"),
+        (400, "Developer instruction is not enabled for models/gemma-3-27b-it"),
+    ],
+)
+def test_where_no_system_turn_is_taken_its_text_goes_to_the_user_from_then_on(connect, status, words):
+    image = np.zeros((48, 64, 3), np.uint8)
+    instruct = Message("system", "You find things.")
+    with RecordedServer([Reply(status=status, message=words), ANSWER], refused_fields=["temperature"]) as server:
+        mllm = connect(server)
+        assert mllm.generate(conversation()).text == ANSWER
+        more = [Message("assistant", "The knife."), Message("user", "Are you sure?")]
+        mllm.generate([instruct, Message("user", "What cuts rope?"), *more])
+        mllm.generate([Message("user", "What cuts rope?", (image,))])
+    refused, folded, without_image, without_system = (r["messages"] for r in server.requests if "temperature" not in r)
+    assert [message["role"] for message in refused] == ["system", "user"]
+    assert [message["role"] for message in folded] == ["user"]
+    picture, text = folded[0]["content"]
+    assert picture == refused[1]["content"][0]
+    assert text == {"type": "text", "text": "You find things.\n\nWhat cuts rope?"}
+    assert [message["role"] for message in without_image] == ["user", "assistant", "user"]
+    assert without_image[0]["content"] == "You find things.\n\nWhat cuts rope?"
+    assert without_system[0]["content"][1]["text"] == "What cuts rope?"
+
+
+def test_a_refusal_that_has_another_cause_is_told_and_not_remembered(connect):
+    script = [*[Reply(status=400, message="Conversation roles must alternate")] * 2, ANSWER]
+    with RecordedServer(script) as server:
+        mllm = connect(server)
+        with pytest.raises(ServerUnavailableError, match="400.*roles must alternate"):
+            mllm.generate(conversation())
+        assert mllm.generate(conversation()).text == ANSWER
+    assert [r["messages"][0]["role"] for r in server.requests] == ["system", "user", "system"]
+
+
+@pytest.mark.parametrize(
+    ("model", "max_pixels", "warnings"),
+    [
+        ("qwen2.5vl:7b", 300_000, 1),
+        ("qwen2.5vl:7b", 1024 * 28 * 28, 0),
+        ("qwen2.5vl:7b", 0, 0),
+        ("qwen3-vl:8b", 300_000, 0),
+    ],
+)
+def test_images_that_a_server_would_scale_up_again_are_warned_of_once(
+    connect, caplog, listen_to, model, max_pixels, warnings
+):
+    listen_to("rsvp_ros.reasoning.mllm.openai_mllm")
+    with RecordedServer(ANSWER, models=[model]) as server:
+        mllm = connect(server, model="", max_pixels=max_pixels)
+        for _ in range(2):
+            mllm.prepare()
+    assert len({id(record) for record in caplog.records if "at least 802816" in record.message}) == warnings
+
+
 # The model's name
 
 
@@ -490,6 +583,16 @@ def test_the_key_goes_to_the_server_and_nowhere_else(connect, monkeypatch, caplo
         assert all(given == f"Bearer {key}" for given in server.authorizations)
     chain = f"{caught.value!r} {caught.value.__cause__!r}"
     assert all(key not in text for text in (chain, repr(mllm), caplog.text, *capfd.readouterr()))
+
+
+def test_a_wrong_key_that_is_answered_as_a_bad_request(connect, monkeypatch):
+    """As Gemini does."""
+    monkeypatch.setenv("RSVP_TEST_KEY", "sk-test-0123456789")
+    words = "API key not valid. Please pass a valid API key."
+    with RecordedServer(Reply(status=400, message=words)) as server:
+        with pytest.raises(ServerUnavailableError, match="not valid.*RSVP_TEST_KEY is not accepted.*api_key_env"):
+            connect(server, api_key_env="RSVP_TEST_KEY").generate(conversation())
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("around", ["\r", "\n", "\r\n", " ", "\t"])

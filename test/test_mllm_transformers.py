@@ -283,6 +283,16 @@ def test_a_folder_that_lacks_one_of_several_weight_files(copy):
         load(copy)
 
 
+def test_an_index_of_weights_that_nobody_needs(copy):
+    """As downloads by pattern leave it: the weights are there as safetensors, too."""
+    index = copy / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}))
+    assert find_model_folder(str(copy)) == copy
+    (copy / "model.safetensors").rename(copy / "pytorch_model-00002-of-00002.bin")
+    with pytest.raises(ModelLoadError, match="1 of its 1 weight files, such as pytorch_model-00001"):
+        find_model_folder(str(copy))
+
+
 def test_weights_of_another_model(copy):
     weights = load_file(copy / "model.safetensors")
     save_file({name: weight for name, weight in weights.items() if "layers.1." not in name},

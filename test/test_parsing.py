@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -15,6 +16,7 @@ from rsvp_ros.types import ReasoningStep
 
 GENERIC = FAMILIES["generic"]
 SIZE = (640, 480)
+GOOD = '{"objects": [{"name": "cup", "attributes": ["red"], "bbox_2d": [100, 200, 300, 400], "reason": "so"}]}'
 
 RECORDS = {
     "deepseekvl2_giraffe": "deepseek_vl2",
@@ -136,6 +138,38 @@ def test_only_the_answer_after_a_thought_counts_and_the_thought_is_kept(shared_d
     assert answer.steps[0].name == "thought"
     assert answer.steps[0].text.startswith("From the visual input")
     assert answer.steps[0].text.endswith("hold the cup effectively.")
+
+
+@pytest.mark.parametrize("answer", [GOOD, f"The cup:\n```json\n{GOOD}\n```", f"<answer>{GOOD}</answer>"])
+@pytest.mark.parametrize(
+    "thought", ["I have to put it into <answer></answer> tags.", "Then: <answer>[1, 2, 30, 40]</answer>?", "<answer>"]
+)
+def test_answer_tags_in_a_thought_are_part_of_it(answer, thought):
+    for separator in ("\n", ""):
+        found = parse_answer(f"<think>{thought}</think>{separator}{answer}", GENERIC, SIZE)
+        assert [finding.box for finding in found.findings] == [Box(64, 96, 192, 192)]
+        words = re.sub("</?answer>", " ", thought).strip()
+        assert not words or (found.steps[0].name == "thought" and found.steps[0].text.startswith(words))
+
+
+def test_answer_tags_in_the_strings_of_an_answer_mark_nothing():
+    text = "<think>Which?</think>" + GOOD.replace('"so"', '"put into <answer></answer>"')
+    (finding,) = parse_answer(text, GENERIC, SIZE).findings
+    assert finding.reason == "put into <answer></answer>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>Which of these cuts? <answer>{GOOD}</answer>",
+        f"<think>Which of these cuts? <answer>{GOOD}</answer></think>\n",
+        f"<think>Which of these cuts?</think>It is this: <answer>{GOOD}",
+    ],
+)
+def test_an_answer_in_tags_is_found_wherever_the_thought_ends(text):
+    answer = parse_answer(text, GENERIC, SIZE)
+    assert [finding.box for finding in answer.findings] == [Box(64, 96, 192, 192)]
+    assert answer.steps[0].text.startswith("Which of these cuts?")
 
 
 def test_the_prose_around_tool_calls_is_the_thought(shared_data):
@@ -444,8 +478,6 @@ def test_bands_and_a_box_in_plain_text_are_one_target():
 
 # ---- malformed text
 
-GOOD = '{"objects": [{"name": "cup", "attributes": ["red"], "bbox_2d": [100, 200, 300, 400], "reason": "so"}]}'
-
 
 @pytest.mark.parametrize(
     "text",
@@ -483,6 +515,53 @@ GOOD = '{"objects": [{"name": "cup", "attributes": ["red"], "bbox_2d": [100, 200
 def test_repaired(text):
     (finding,) = parse_answer(text, GENERIC, SIZE).findings
     assert finding.name == "cup"
+    assert finding.box == Box(64, 96, 192, 192)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        'It is the carton labelled "Milk", which can be drunk.',
+        'It says "Milk"; it can be drunk.',
+        'Der Karton mit der Aufschrift "Milch", wei\u00df, kann getrunken werden.',
+        '\u5199\u7740"\u725b\u5976"\uff0c\u53ef\u4ee5\u559d\u3002',
+        'The one with "Milk", 2 litres, and "fresh" on it.',
+        'The carton (labelled "Milk") can be drunk.',
+        'The white one reads "Milk"',
+        '"Milk", it says.',
+        "It is Mum's, who drinks milk.",
+    ],
+)
+@pytest.mark.parametrize("quote", ['"', "'", "\u201c"])
+def test_a_quotation_is_part_of_its_text(reason, quote):
+    quoted = quote + re.sub("[\"']", quote, reason) + quote
+    last = GOOD.replace('"so"', quoted)
+    first = GOOD.replace(', "reason": "so"', "").replace('"name"', f'"reason": {quoted}, "name"')
+    for text in (last, first):
+        (finding,) = parse_answer(text, GENERIC, SIZE).findings
+        assert (finding.name, finding.attributes) == ("cup", ("red",))
+        assert finding.box == Box(64, 96, 192, 192)
+        assert finding.reason == quoted[1:-1]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ('["white", "labelled "Milk", big"]', ("white", 'labelled "Milk", big')),
+        ('["labelled "Milk"", "big"]', ('labelled "Milk"', "big")),
+        ('["big", null, "red"]', ("big", "red")),
+        ('["big", undefined, None, "red"]', ("big", "red")),
+        ('["big", 1.5, "red"]', ("big", "1.5", "red")),
+        ('["big", red]', ("big", "red")),
+        ('["big",, "red",]', ("big", "red")),
+        ('["big", # how large\n "red"]', ("big", "red")),
+        ('["big"], colour: "red", marks: [1]', ("big",)),
+        ('("big", "red")', ("big", "red")),
+    ],
+)
+def test_after_a_comma_a_string_ends_where_json_goes_on(attributes, expected):
+    (finding,) = parse_answer(GOOD.replace('["red"]', attributes), GENERIC, SIZE).findings
+    assert finding.attributes == expected
     assert finding.box == Box(64, 96, 192, 192)
 
 
@@ -563,6 +642,9 @@ def test_partial_steps_never_raise(text):
         ("/models/qwen3/llava-onevision", "qwen3_vl"),
         ("/cache/models--Qwen--Qwen3-VL-4B-Instruct/snapshots/0a1b2c", "qwen3_vl"),
         (r"C:\models\Qwen2-VL-2B", "qwen2_vl"),
+        ("claude-opus-4-5-20251101", "claude"),
+        ("anthropic/claude-sonnet-4.5", "claude"),
+        ("Qwen3-VL-8B-Claude-Distill", "qwen3_vl"),
         ("gpt-4o", "generic"),
         ("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "generic"),
         ("google/gemma-3-4b-it", "generic"),
@@ -597,6 +679,24 @@ def test_families_tell_how_they_count():
     assert FAMILIES["robobrain2"].write_box(box, SIZE, (320, 240)) == (32, 48, 96, 192), "it knows what it was sent"
     assert FAMILIES["qwen2_5_vl"].write_box(box, SIZE, (1288, 952)) == (129, 190, 386, 762)
     assert FAMILIES["qwen2_5_vl"].write_box(box, SIZE, (1280, 960)) == (129, 190, 386, 762)
+
+
+@pytest.mark.parametrize(
+    "size", [(640, 480), (1280, 960), (1920, 1080), (1080, 1920), (4000, 500), (9000, 1), (1568, 733)]
+)
+def test_claude_gets_no_image_that_it_would_shrink(size):
+    """Its documentation: neither side longer than 1568 pixels, and at most 1568 tokens of 28 x 28 pixels."""
+    family = FAMILIES["claude"]
+    width, height = sent = family.size_to_send(size)
+    assert max(sent) <= 1568
+    assert math.ceil(width / 28) * math.ceil(height / 28) <= 1568
+    if max(size) <= 1568 and math.prod(size) <= 1_150_000:
+        assert sent == size
+    elif min(size) > 1:
+        assert width * height > 1_140_000 or max(sent) >= 1567, "it was shrunk more than need be"
+        assert width / height == pytest.approx(size[0] / size[1], rel=0.01)
+    (finding,) = parse_answer(f"[0, 0, {width}, {height}]", family, size, sent).findings
+    assert finding.box.as_tuple() == pytest.approx((0, 0, *size))
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,9 @@ class Family:
     input_size: Size | None = None
     """The image must be resized to this, ignoring its aspect ratio, before the model gets it; None: see
     `size_to_send`."""
+    largest: tuple[int, int] | None = None
+    """Images with more pixels than the first of these, or a side longer than the second, are shrunk by its server,
+    which does not say so; None: it does not matter."""
     patterns: tuple[str, ...] = ()
     """Regular expressions that match in a model's name, reduced to lower-case letters and digits
     ("qwen25vl7binstruct")."""
@@ -64,7 +67,8 @@ class Family:
         """The size at which to hand over an image, so that the size at which the model sees it is known.
 
         Servers treat small images differently: llama.cpp and Ollama scale them up to 1024 of Qwen2.5-VL's tokens,
-        because, they say, it does not point well otherwise. So small images are scaled up beforehand.
+        because, they say, it does not point well otherwise. So small images are scaled up beforehand. Those that a
+        server would shrink are scaled down beforehand.
         """
         if self.input_size:
             return self.input_size
@@ -72,6 +76,11 @@ class Family:
             return smart_resize(*image_size, min_pixels=SURE_PIXELS)
         if self.scale == "model" and math.prod(smart_resize(*image_size)) > MOST_SURE_PIXELS:
             return smart_resize(*image_size, max_pixels=MOST_SURE_PIXELS)
+        if self.largest:
+            pixels, side = self.largest
+            shrink = max(1.0, math.sqrt(math.prod(image_size) / pixels), max(image_size) / side)
+            width, height = (max(1, int(length / shrink)) for length in image_size)
+            return width, height
         return image_size
 
     def pixels_per_unit(self, image_size: Size, model_image_size: Size | None = None) -> tuple[float, float]:
@@ -109,7 +118,7 @@ class Family:
         return x * ux, y * uy
 
 
-# Sources: each family's README or cookbook; recorded outputs that were drawn on their images fit.
+# Sources: each family's README, cookbook or documentation; recorded outputs that were drawn on their images fit.
 _TABLE = (
     # The name of a fine-tuned model often contains its base model's, so it comes before that.
     Family("vision_reasoner", "model", input_size=(840, 840), patterns=("visionreasoner", "segzero")),
@@ -127,6 +136,8 @@ _TABLE = (
     Family("molmo", 100, integers=False, gives_boxes=False, patterns=("molmo",)),
     Family("paligemma", 1024, axes="yx", box_key="box_2d", patterns=("paligemma",)),
     Family("florence2", 999, patterns=("florence2",)),
+    # Last of the names: models that were distilled from it bear its name beside their own.
+    Family("claude", "image", largest=(1_150_000, 1568), patterns=("claude",)),
     Family("generic", 1000),
 )
 FAMILIES: dict[str, Family] = {family.name: family for family in _TABLE}

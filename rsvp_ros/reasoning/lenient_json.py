@@ -66,10 +66,15 @@ _CONSTANTS: dict[str, Value] = {
     **dict.fromkeys(("null", "none", "undefined")),
     **dict.fromkeys(("nan", "infinity", "inf", "-infinity", "-inf"), float("nan")),
 }
-# A quote ends a string only if the grammar continues after it; any other one is part of the string.
-_AFTER_STRING = rf"""(?=\s*(?:[{_COMMAS}{_COLONS}}}\])]|//|\#|/\*|\Z)|[^\S\n]*\n|\s*["']\w{{1,40}}["']\s*[{_COLONS}])"""
+# A quote ends a string only if the grammar continues after it; any other one is part of the string. After a comma prose
+# may continue, too (`labelled "Milk", which`): a bare word there must be a key, a list's last value, or a constant.
+_COMMENT_OR_END = r"//|\#|/\*|\Z"
+_AFTER_COMMA = rf"""(?:[{{}}()\[\]{_COMMAS}{_DOUBLE_QUOTES}{_SINGLE_QUOTES}]|{_COMMENT_OR_END}
+    |[-+.\w]{{1,40}}\s*[{_COLONS}}}\])]|(?i:[-+.\d][-+.\de]{{0,40}}|{"|".join(_CONSTANTS)})\s*[{_COMMAS}])"""
+_AFTER_STRING = rf"""(?=\s*(?:\)\s*)?(?:[{_COLONS}}}\]]|{_COMMENT_OR_END}|[{_COMMAS}]\s*{_AFTER_COMMA})
+    |[^\S\n]*\n|\s*["']\w{{1,40}}["']\s*[{_COLONS}])"""
 _STRING_END = {
-    quote: re.compile(rf"\\.|[{ends}]{_AFTER_STRING}", re.DOTALL)
+    quote: re.compile(rf"\\.|[{ends}]{_AFTER_STRING}", re.DOTALL | re.VERBOSE)
     for quote, ends in (
         ('"', '"'),
         ("'", "'"),

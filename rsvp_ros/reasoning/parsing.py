@@ -660,11 +660,14 @@ def split_thought(text: str) -> tuple[str, str]:
     thought, body = "", text
     if _JSON_START.match(text):
         return thought, body  # tags, if there are any, are inside its strings
-    if answers := list(_ANSWER_START.finditer(text)):
+    ends = list(_THOUGHT_END.finditer(text))
+    after = ends[-1].end() if ends and text[ends[-1].end() :].strip() else 0  # tags in the thought mark no answer
+    answers = [] if _JSON_START.match(text, after) else list(_ANSWER_START.finditer(text, after))
+    if answers:
         thought, body = text[: answers[-1].start()], text[answers[-1].end() :]
         if end := _ANSWER_END.search(body):
             body = body[: end.start()]
-    elif ends := list(_THOUGHT_END.finditer(text)):
+    elif ends:
         thought, body = text[: ends[-1].start()], text[ends[-1].end() :]
     elif start := _THOUGHT_START.search(text):
         thought, body = text[start.end() :], text[: start.start()]

@@ -150,7 +150,11 @@ OPTIONS: Mapping[str, Option] = {
     "mllm.openai.temperature": Option("Sampling temperature; 0: always the most likely token", 0.0, 2.0),
     "mllm.openai.image_format": Option("Format in which the image is sent", choices=("jpeg", "png")),
     "mllm.openai.jpeg_quality": Option("JPEG quality, if the image is sent as a JPEG", 1, 100),
-    "mllm.openai.max_pixels": Option("A larger image is scaled down to this many pixels; 0: never", 0, 2**31 - 1),
+    "mllm.openai.max_pixels": Option(
+        "A larger image is scaled down to this many pixels; 0: never; for Qwen2.5-VL at least 802816 (docs/mllm.md)",
+        0,
+        2**31 - 1,
+    ),
     "mllm.transformers.model": Option("'embedded', a folder or a hub name; loaded by AutoModelForImageTextToText"),
     "mllm.transformers.device": Option(DEVICES),
     "mllm.transformers.dtype": Option("Precision of the MLLM; 'auto' is the checkpoint's own", choices=DTYPES),

@@ -101,7 +101,8 @@ def _missing(folder: Path) -> str:
     for what, names in _REQUIRED.items():
         if not any(any(folder.glob(name)) for name in names):
             return f"{what} ({' or '.join(names)})"
-    for index in folder.glob("*.index.json"):
+    kind = "*.safetensors" if any(folder.glob("*.safetensors*")) else "pytorch_model*"  # transformers prefers them
+    for index in folder.glob(f"{kind}.index.json"):
         shards = set(json.loads(index.read_text())["weight_map"].values())
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:

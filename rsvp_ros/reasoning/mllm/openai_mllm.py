@@ -15,7 +15,7 @@ import re
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -30,6 +30,7 @@ from rsvp_ros.errors import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
+from rsvp_ros.reasoning.families import SURE_PIXELS, family_for
 from rsvp_ros.reasoning.mllm.base import Generation, Message
 from rsvp_ros.reasoning.mllm.images import shrink
 
@@ -139,6 +140,8 @@ class OpenAiMllm:
             "temperature": config.temperature,
             "stream_options": {"include_usage": True},
         }
+        self._takes_system = True
+        self._warned_of_size = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai_mllm", daemon=True)
         self._thread.start()
 
@@ -161,6 +164,16 @@ class OpenAiMllm:
         """See `Mllm.prepare`: asks the server for the model's name where it was not given."""
         if not self._model:
             self._run(None, None, cancel)
+        limit = self._config.max_pixels
+        if 0 < limit < SURE_PIXELS and family_for(self.name).scale == "model" and not self._warned_of_size:
+            self._warned_of_size = True
+            _log.warning(
+                "max_pixels is %d: llama.cpp and Ollama scale so small images for %s up again, and then all its boxes "
+                "are off; set it to at least %d, or to 0",
+                limit,
+                self.name,
+                SURE_PIXELS,
+            )
 
     def _run(
         self, chat: list[dict] | None, on_text: Callable[[str], None] | None, cancel: threading.Event | None
@@ -278,16 +291,19 @@ class OpenAiMllm:
             self._model = await self._before_first_token(self._first_model(), time.monotonic())
         if chat is None:
             return _End()
-        options = self._options
+        options, takes_system = self._options, self._takes_system
         while True:
             try:
-                result = await self._stream(chat, options, emit)
+                result = await self._stream(chat if takes_system else _without_system(chat), options, emit)
             except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
-                options = _without_refused(options, str(error))
-                if options is None:
+                if taken := _without_refused(options, str(error)):
+                    options = taken
+                elif takes_system and _REFUSES_SYSTEM.search(str(error)):
+                    takes_system = False
+                else:
                     raise
             else:
-                self._options = options
+                self._options, self._takes_system = options, takes_system
                 return result
 
     async def _stream(self, chat: list[dict], options: dict, emit: _Started) -> _End:
@@ -316,16 +332,14 @@ class OpenAiMllm:
                         finish_reason = choice.finish_reason or finish_reason
                         if choice.delta is None:
                             continue
-                        thought = _thought(choice.delta)
-                        if thought:
-                            emit(thought if thinking else "<think>" + thought)
-                            thinking = True
-                        if choice.delta.content:
-                            emit(("</think>" if thinking else "") + choice.delta.content)
-                            thinking = False
+                        for thinks, piece in _pieces(choice.delta):
+                            if piece:
+                                tag = "" if thinks == thinking else "<think>" if thinks else "</think>"
+                                emit(tag + piece)
+                                thinking = thinks
                 except StopAsyncIteration:
                     break
-                except (ValueError, TypeError, AttributeError) as error:  # not JSON, or JSON of another kind
+                except (ValueError, TypeError, AttributeError, KeyError) as error:  # not JSON, or JSON of another kind
                     raise ServerUnavailableError(
                         f"the MLLM server at {config.base_url} streams something else than chat completions ({error}): "
                         "is it an OpenAI-compatible server? base_url usually ends in /v1"
@@ -419,7 +433,8 @@ class OpenAiMllm:
                 f"{where} did not accept a connection within connect_timeout_s = {config.connect_timeout_s:g} s: "
                 "check the address, the network and the firewall"
             )
-        if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
+        wrong_key = isinstance(error, openai.BadRequestError) and "api key" in words.lower()  # so Gemini says it
+        if wrong_key or isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
             name = config.api_key_env
             if not self._key and name not in os.environ and name != name.upper():
                 name = "that api_key_env names"  # it may hold the key itself, which must not get into the log
@@ -488,9 +503,40 @@ def _code(error: Exception) -> int | None:
     return int(code) if str(code).isdecimal() else None
 
 
-def _thought(delta) -> str:
-    """What the model thinks, in `reasoning_content` (vLLM, SGLang, DeepSeek) or `reasoning` (Ollama, OpenRouter)."""
-    return getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
+def _pieces(delta) -> Iterator[tuple[bool, str]]:
+    """The text in a part of an answer, each piece with whether it is thought.
+
+    Thoughts are in `reasoning_content` (vLLM, SGLang, DeepSeek), `reasoning` (Ollama, OpenRouter), or in parts of the
+    content (Mistral). Raises TypeError or KeyError for content that is no text.
+    """
+    yield True, getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
+    if not isinstance(delta.content, list):
+        yield False, delta.content or ""
+        return
+    for part in delta.content:
+        if part["type"] == "thinking":
+            yield from ((True, thought["text"]) for thought in part["thinking"])
+        elif part["type"] == "text":
+            yield False, part["text"]
+        else:
+            raise TypeError(f"content of the type {part['type']!r}")
+
+
+_REFUSES_SYSTEM = re.compile(r"roles must alternate|\bsystem\b|user and assistant roles|developer instruction", re.I)
+"""In the words of chat templates that have no system turn: Molmo2's, Gemma's, Mistral's, and Google's for Gemma."""
+
+
+def _without_system(chat: list[dict]) -> list[dict]:
+    """The conversation with the system's text in front of the user's first."""
+    if chat[0]["role"] != "system":
+        return chat
+    system, user, *rest = chat
+    content = user["content"]
+    if isinstance(content, str):
+        content = f"{system['content']}\n\n{content}"
+    else:
+        content = [*content[:-1], {"type": "text", "text": f"{system['content']}\n\n{content[-1]['text']}"}]
+    return [{"role": "user", "content": content}, *rest]
 
 
 def _without_refused(options: dict, message: str) -> dict | None:
