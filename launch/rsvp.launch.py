@@ -84,7 +84,9 @@ def generate_launch_description():
             choices=["debug", "info", "warn", "error", "fatal"],
             description="Lowest severity that is logged",
         ),
-        DeclareLaunchArgument("rviz", default_value="false", choices=BOOLEAN, description="Also start RViz (package rviz2)"),
+        DeclareLaunchArgument(
+            "rviz", default_value="false", choices=BOOLEAN, description="Also start RViz (package rviz2)"
+        ),
         DeclareLaunchArgument(
             "rviz_config", default_value=str(config / "rsvp.rviz"), description="Configuration file for RViz"
         ),

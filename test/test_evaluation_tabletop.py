@@ -37,6 +37,7 @@ from rsvp_ros.geometry import Box, box_to_mask, mask_to_box
 from rsvp_ros.reasoning.mllm.base import Generation
 from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.tabletop.instruction import ChainStep, Instruction, InstructionKind
+from rsvp_ros.tabletop.instructions import english_name
 from rsvp_ros.tabletop.kinds import KINDS
 from rsvp_ros.tabletop.scenes import sample_scene
 from rsvp_ros.tabletop.splits import Split
@@ -484,8 +485,11 @@ def test_only_what_is_certain_is_asked():
     assert {q.target for q in by_kind[PromptKind.PAIR]} >= {RED, BLUE}
     assert {q.target for q in by_kind[PromptKind.WHOLE_KIND]} == {PEN}
     assert all(by_kind[kind] for kind in PromptKind if kind.absent)
+    kinds = {english_name(kind): kind for kind in KINDS}
+    assert {"knife, red handle", "paper cup, red"} & {q.prompt.description for q in asked}, "as stage 1 writes it"
     for question in asked:
-        kind, _, color = question.prompt.description.partition(", ")
+        name, _, color = question.prompt.description.partition(", ")
+        kind, color = kinds[name], color.removesuffix(" handle")
         inside = [o for o in view.objects if o.box.intersection(question.prompt.box) > 0]
         fitting = {o.id for o in inside if o.kind == kind and color in ("", o.color)}
         if question.kind.absent:
@@ -494,7 +498,8 @@ def test_only_what_is_certain_is_asked():
         elif question.kind in (PromptKind.WHOLE, PromptKind.WHOLE_KIND, PromptKind.LOOSE, PromptKind.PAIR):
             assert fitting == {question.target}
     for question in by_kind[PromptKind.ABSENT_PAIR]:
-        kind, _, color = question.prompt.description.partition(", ")
+        name, _, color = question.prompt.description.partition(", ")
+        kind, color = kinds[name], color.removesuffix(" handle")
         assert any(o.kind == kind for o in view.objects) and any(o.color == color for o in view.objects)
 
 

@@ -494,6 +494,18 @@ def test_regions_hold_their_box_and_lie_inside_their_part(width, height, xa, ya,
         assert region.pixels(np.zeros((height, width, 3), np.uint8), 16).shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize(("width", "height"), [(158, 40), (250, 63), (30, 200), (20, 30), (64, 64), (300, 200)])
+def test_the_pixels_of_a_region_are_where_they_were(width, height):
+    """Each cell shows the middle of what it covers, also if one side shrinks and the other grows."""
+    grid = 64
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    seen = Region(0, 0, width, height).pixels(np.dstack((x, y)), grid)
+    middles = np.arange(grid) + 0.5
+    inner = slice(4, -4)
+    assert np.allclose(seen[5, inner, 0], (middles * width / grid - 0.5)[inner], atol=0.15)
+    assert np.allclose(seen[inner, 5, 1], (middles * height / grid - 0.5)[inner], atol=0.15)
+
+
 def test_how_far_a_region_reaches():
     region = whole(480, 640).around(Box(200, 200, 300, 260), 0.5)
     margin = MARGIN / 0.5

@@ -1,6 +1,7 @@
 """The segmenter alone on the tabletop world: asked for every thing by region and description, and for absent things.
 
-Names and attributes are written as stage 2 reads them (`RegionProposal.description`): "mug, blue".
+Names and attributes are written as stage 1 writes them (`RegionProposal.description`): "mug, blue", "knife,
+red handle".
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from rsvp_ros.evaluation.metrics import mean, shown_objects
 from rsvp_ros.evaluation.segmentation import area_under_curve
 from rsvp_ros.geometry import Box, mask_iou
 from rsvp_ros.segmentation.segmenter import Segmenter
+from rsvp_ros.tabletop.descriptions import has_colored_handle
+from rsvp_ros.tabletop.instructions import english_name
 from rsvp_ros.tabletop.kinds import KINDS, THIN, TRAINING_KINDS
 from rsvp_ros.tabletop.queries import Description
 from rsvp_ros.tabletop.view import View
@@ -138,7 +141,8 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
 
 
 def _text(kind: str, *colors: str) -> str:
-    return RegionProposal(Box(0, 0, 1, 1), kind, colors).description
+    said = (f"{color} handle" if has_colored_handle(kind, color, None) else color for color in colors)
+    return RegionProposal(Box(0, 0, 1, 1), english_name(kind), tuple(said)).description
 
 
 def ask(segmenter: Segmenter, view: View, asked: Sequence[Question]) -> list[Reply]:

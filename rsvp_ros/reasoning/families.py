@@ -136,6 +136,8 @@ _TABLE = (
     Family("molmo", 100, integers=False, gives_boxes=False, patterns=("molmo",)),
     Family("paligemma", 1024, axes="yx", box_key="box_2d", patterns=("paligemma",)),
     Family("florence2", 999, patterns=("florence2",)),
+    # The weights in the package, which have seen images of this size only.
+    Family("embedded", 1000, input_size=(320, 240), patterns=("^mllmembedded",)),
     # Last of the names: models that were distilled from it bear its name beside their own.
     Family("claude", "image", largest=(1_150_000, 1568), patterns=("claude",)),
     Family("generic", 1000),

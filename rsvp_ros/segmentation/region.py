@@ -49,8 +49,12 @@ class Region:
     def pixels(self, image: np.ndarray, grid: int) -> np.ndarray:
         """What an image, H x W or H x W x C, shows in this region, resized to `grid` x `grid` cells."""
         part = image[self.y0 : self.y1, self.x0 : self.x1]
-        shrinks = part.shape[0] * part.shape[1] > grid * grid
-        return cv2.resize(part, (grid, grid), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        height, width = part.shape[:2]
+        if height > grid or width > grid:  # first: what INTER_AREA shrinks one way and enlarges the other, it shifts
+            part = cv2.resize(part, (min(width, grid), min(height, grid)), interpolation=cv2.INTER_AREA)
+        if height < grid or width < grid:
+            part = cv2.resize(part, (grid, grid), interpolation=cv2.INTER_LINEAR)
+        return part
 
     def draw(self, logits: np.ndarray, image: np.ndarray, mask: np.ndarray) -> None:
         """Draw into a bool mask of the image's size where the region's logits (grid x grid) are above 0."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rsvp_ros.geometry import Box
+from rsvp_ros.tabletop.descriptions import TELLING_COLORS
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Scene, Thing, is_held_out
 from rsvp_ros.training.texts import (
     ALIKE_SHARE,
-    CONFUSABLE,
     NOUNS,
-    attribute_text,
-    color_text,
+    colors_said,
     description,
     kind_text,
     lookalikes,
@@ -49,18 +48,22 @@ class PromptKind(enum.Enum):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words of a world: what descriptions of absent things may be made of."""
+    """The words of a world: what descriptions of absent things are made of."""
 
     kinds: tuple[str, ...]
     colors: tuple[str, ...]
     is_held_out: Callable[[str, str], bool]
     """Whether a pair of kind and colour is kept out of training."""
+    imagine: Callable[[np.random.Generator, str, str], Thing]
+    """A thing of this kind and colour, with all that can be said of such a thing."""
 
     def pair(self, rng: np.random.Generator) -> tuple[str, str]:
         return self.kinds[rng.integers(len(self.kinds))], self.colors[rng.integers(len(self.colors))]
 
 
-DRAWN = Vocabulary(tuple(KINDS), tuple(COLORS), is_held_out)
+DRAWN = Vocabulary(
+    tuple(KINDS), tuple(COLORS), is_held_out, lambda rng, kind, color: Thing(0, kind, color, Box(0, 0, 1, 1), 0)
+)
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,13 @@ SMALLER = 0.3
 """Small things are asked for more often, by the area to the power of -SMALLER (0: all equally) …"""
 THINNER = 0.5
 """… and thin ones, by the share they cover of a square as wide as they are long, to the power of -THINNER."""
-ONE_WORD_SHARE = 0.45
-"""Share of the absent descriptions that say less than a kind and a colour."""
+KIND_ALONE_SHARE = 0.15
+"""Share of the absent descriptions that give a kind that is not there, without a colour; others do so, too. A network
+that seldom hears of an absent "mug" believes in every mug that it is told of."""
+UNKNOWN_SHARE = 0.06
+"""Share of those that give a colour that is not there, with a noun that names nothing."""
 RELATED_SHARE = 0.1
-"""Share of the descriptions that also say where the thing is."""
+"""Share of the descriptions that also say where the thing is, be it there or not."""
 
 
 def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> Sample | None:
@@ -126,41 +132,33 @@ def _absent(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> S
     box = whole if form < 0.5 else tight_box(rng, anchor.box, scene) if form < 0.75 else anchor.box.pad(0.8)
     box = box.clip(width, height)
     others = [t for t in scene.things if t.box.intersection(box) > 0.03 * t.box.area] + list(scene.doubtful)
-    text = (_absent_word if rng.random() < ONE_WORD_SHARE else _absent_pair)(rng, scene, others, vocabulary)
+    form = rng.random()
+    if form < KIND_ALONE_SHARE:
+        text = _absent_kind(rng, scene, others, vocabulary)
+    elif form < KIND_ALONE_SHARE + UNKNOWN_SHARE:
+        colors = [c for c in TELLING_COLORS if c in vocabulary.colors and all(c not in colors_said(t) for t in others)]
+        text = unknown_text(rng, colors[rng.integers(len(colors))], always=True) if colors else None
+    else:
+        imagined = _imagined(rng, scene, vocabulary)
+        text = description(rng, imagined, others) if imagined else None
+    if text and rng.random() < RELATED_SHARE:
+        somewhere = replace(anchor, kind="", color="")
+        text = related(rng, text, somewhere, [t for t in scene.things if t is not anchor])
     return Sample(PromptKind.ABSENT, box, text, ()) if text else None
 
 
-def _colors(thing: Thing) -> set[str]:
-    """All colours that it may be called: a description with one of these is not surely wrong."""
-    return {thing.color, *CONFUSABLE.get(thing.color, ()), *thing.perhaps}
+def _absent_kind(rng: np.random.Generator, scene: Scene, others: list[Thing], vocabulary: Vocabulary) -> str | None:
+    """A kind that is not in the region, without a colour."""
+    kinds = [kind for kind in vocabulary.kinds if all(t.kind != kind for t in others)]
+    if kinds and rng.random() < ALIKE_SHARE:
+        kinds = lookalikes(scene.things[rng.integers(len(scene.things))].kind, kinds)
+    return kind_text(rng, kinds[rng.integers(len(kinds))]) if kinds else None
 
 
-def _absent_word(rng: np.random.Generator, scene: Scene, others: list[Thing], vocabulary: Vocabulary) -> str | None:
-    """A kind alone, a colour alone, or a kind with an attribute that only another thing has ("striped mug")."""
-    form = rng.random()
-    if form < 0.65:
-        kinds = [kind for kind in vocabulary.kinds if all(t.kind != kind for t in others)]
-        if kinds and rng.random() < ALIKE_SHARE:
-            kinds = lookalikes(scene.things[rng.integers(len(scene.things))].kind, kinds)
-        return kind_text(rng, kinds[rng.integers(len(kinds))]) if kinds else None
-    if form < 0.8:
-        # A pattern may show a second colour, and so may metal.
-        seen = {c for t in others for c in _colors(t)} | set(CONFUSABLE)
-        colors = [color for color in vocabulary.colors if color not in seen]
-        plain = not any(t.attributes for t in others)
-        return color_text(rng, colors[rng.integers(len(colors))]) if colors and plain else None
-    one, two = (scene.things[i] for i in rng.integers(0, len(scene.things), 2))
-    if not two.attributes:
-        return None
-    also = two.attributes[rng.integers(len(two.attributes))]
-    rival = any(t.kind == one.kind and (also in t.attributes or t not in scene.things) for t in others)
-    return None if rival else attribute_text(rng, one.kind, also)
-
-
-def _absent_pair(rng: np.random.Generator, scene: Scene, others: list[Thing], vocabulary: Vocabulary) -> str | None:
-    """A kind and a colour."""
+def _imagined(rng: np.random.Generator, scene: Scene, vocabulary: Vocabulary) -> Thing | None:
+    """A thing like those in the scene, or one of them; it may not be in the region."""
     kind, color = vocabulary.pair(rng)
-    one, two = (scene.things[i] for i in rng.integers(0, len(scene.things), 2))
+    one, two = _hard_thing(rng, scene), _hard_thing(rng, scene)
     choice = rng.random()
     if choice < 0.34:  # both words fit, but different things
         kind, color = one.kind, two.color
@@ -173,10 +171,9 @@ def _absent_pair(rng: np.random.Generator, scene: Scene, others: list[Thing], vo
         color = one.color
     elif choice < 0.97:
         kind, color = one.kind, one.color  # in the image, but perhaps not in the region
-    rivals = {(t.kind, c) for t in others for c in _colors(t)}
-    if vocabulary.is_held_out(kind, color) or (kind, color) in rivals:
+    if vocabulary.is_held_out(kind, color):
         return None
-    return pair_text(rng, kind, color)
+    return vocabulary.imagine(rng, kind, color)
 
 
 def prompt_box(rng: np.random.Generator, scene: Scene, kind: PromptKind, target: Thing) -> Box | None:
@@ -199,12 +196,16 @@ def prompt_box(rng: np.random.Generator, scene: Scene, kind: PromptKind, target:
     return box if sum(t.box.intersection(box) > 0.15 * t.box.area for t in scene.things) > 1 else None
 
 
-def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample | None:
-    # Small and thin things are the hard ones.
+def _hard_thing(rng: np.random.Generator, scene: Scene) -> Thing:
+    """Any thing, but small and thin ones more often."""
     areas = np.array([thing.area for thing in scene.things], float)
     sides = np.array([max(thing.box.width, thing.box.height) for thing in scene.things])
     weights = areas**-SMALLER * (areas / sides**2) ** -THINNER
-    target = scene.things[rng.choice(len(scene.things), p=weights / weights.sum())]
+    return scene.things[rng.choice(len(scene.things), p=weights / weights.sum())]
+
+
+def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample | None:
+    target = _hard_thing(rng, scene)
     box = prompt_box(rng, scene, kind, target)
     if box is None:
         return None

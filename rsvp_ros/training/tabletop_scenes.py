@@ -23,12 +23,7 @@ from rsvp_ros.training.places import Ground
 from rsvp_ros.training.prompts import PromptKind, Sample, Vocabulary, sample_prompts
 from rsvp_ros.training.repainting import is_repaintable, other_color, repaint
 from rsvp_ros.training.resurfacing import resurface
-
-TABLETOP = Vocabulary(
-    tuple("block" if kind == "cube" else kind for kind in TRAINING_KINDS),
-    tuple(COLORS),
-    lambda kind, color: is_held_out_pair("cube" if kind == "block" else kind, color),
-)
+from rsvp_ros.training.texts import simulated
 
 READABLE = (
     InstructionKind.ATTRIBUTE,
@@ -51,22 +46,39 @@ INSTRUCTION_SHARE = 0.06
 """Share of the prompts about whole images that are instructions as a person gives them."""
 
 
-def _thing(view: View, seen: ObjectView, ids: np.ndarray) -> Thing | None:
-    mask = ids == seen.id
-    box = mask_to_box(mask)
-    if box is None:
-        return None
+def _thing(seen: ObjectView, box: Box, area: int) -> Thing:
+    """`box`, `area`: what is seen of it."""
     attributes = [] if seen.pattern == "plain" else [seen.pattern]
-    if seen.material == "wood" and seen.kind != "cube":
+    if is_named_wooden(seen):
         attributes.append("wooden")
     elif seen.material in ("ceramic", "metal") and len(KINDS[seen.kind].materials) > 1:
         attributes.append(seen.material)
     kind = "block" if seen.kind == "cube" else seen.kind
     described = ", ".join((english_name(seen.kind), *visible_attributes(seen)))
     foreign = tuple(GRAMMARS[language](None, True).name(seen) for language in LANGUAGES if language != "en")
-    perhaps = tuple(color for color in COLORS if color != seen.color and has_color(seen, color) is not False)
-    area = int(np.count_nonzero(mask))
+    metal = {"silver"} if seen.material == "metal" else set()
+    perhaps = tuple(c for c in COLORS if c != seen.color and (c in metal or has_color(seen, c) is not False))
     return Thing(seen.id, kind, seen.color, box, area, tuple(attributes), described, foreign, perhaps)
+
+
+def _imagine(rng: np.random.Generator, kind: str, color: str) -> Thing:
+    """A thing as it could lie there, perhaps with a pattern."""
+    kind = simulated(kind)
+    patterns = KINDS[kind].patterns if kind != "ball" else ("plain",)  # one with seams may be called patterned
+    pattern = patterns[rng.integers(len(patterns))]
+    anywhere = Box(0, 0, 1, 1)
+    seen = ObjectView(
+        0, kind, color, pattern, KINDS[kind].materials[0], (0.1, 0.1, 0.1), np.eye(4), True, anywhere, 0, 1.0, 1.0
+    )
+    return _thing(seen, anywhere, 0)
+
+
+TABLETOP = Vocabulary(
+    tuple("block" if kind == "cube" else kind for kind in TRAINING_KINDS),
+    tuple(COLORS),
+    lambda kind, color: is_held_out_pair(simulated(kind), color),
+    _imagine,
+)
 
 
 def to_scene(view: View, area: tuple[int, int, int, int]) -> Scene:
@@ -77,9 +89,11 @@ def to_scene(view: View, area: tuple[int, int, int, int]) -> Scene:
     least = 40 * view.ids.size / (320 * 240)
     things, doubtful = [], []
     for seen in view.objects:
-        thing = _thing(view, seen, ids)
-        if thing is None:
+        mask = ids == seen.id
+        box = mask_to_box(mask)
+        if box is None:
             continue
+        thing = _thing(seen, box, int(np.count_nonzero(mask)))
         cut = thing.area < 0.6 * seen.area
         small = thing.area < least or min(thing.box.width, thing.box.height) < 3
         (doubtful if seen.id not in named or cut or small else things).append(thing)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from rsvp_ros.tabletop import kinds as tabletop
+from rsvp_ros.tabletop.descriptions import TELLING_COLORS, confusable, could_be
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Thing, is_held_out
 
 NOUNS: dict[str, tuple[str, ...]] = {
@@ -41,15 +42,6 @@ SHADES: dict[str, tuple[str, ...]] = {
 CONFUSABLE = {"gray": ("silver",), "silver": ("gray", "white"), "white": ("silver",)}
 """Colours that cannot be called wrong when used for each other."""
 
-ALIKE = (
-    ("knife", "spoon", "fork", "scissors", "hammer", "screwdriver", "spanner", "pen", "key"),
-    ("banana", "carrot", "pen"),
-    ("cup", "mug", "can", "bottle", "teapot", "candle", "tape"),
-    ("bowl", "plate", "pan"),
-    ("book", "box", "phone", "remote", "block", "sponge"),
-    ("ball", "apple", "orange", "pear", "lemon"),
-)
-"""Kinds that look alike from afar."""
 ALIKE_SHARE = 0.5
 """Share of the absent kinds that look like a thing that is there."""
 
@@ -107,17 +99,28 @@ def attribute_text(rng: np.random.Generator, kind: str, attribute: str) -> str:
     return (f"{name}, {attribute}", f"the {attribute} {name}", f"{attribute} {name}")[rng.integers(3)]
 
 
+def simulated(kind: str) -> str:
+    """The name of a kind in the tabletop world, which has no lamps."""
+    return "cube" if kind == "block" else kind
+
+
 def lookalikes(kind: str, among: Collection[str]) -> list[str]:
     """The other kinds `among` some that look like a kind; all of those if none does."""
-    like = [other for other in among if other != kind and any(kind in group and other in group for group in ALIKE)]
-    return like or list(among)
+    like = could_be(simulated(kind))
+    return [other for other in among if other != kind and simulated(other) in like] or list(among)
 
 
 def is_never_shown(kind: str, color: str) -> bool:
     """Whether drawn or simulated training scenes hold back this pair, to measure how the network fares with it."""
-    name = "cube" if kind == "block" else kind
-    simulated = name in tabletop.KINDS and (tabletop.KINDS[name].held_out or tabletop.is_held_out_pair(name, color))
-    return is_held_out(kind, color) or simulated
+    name = simulated(kind)
+    held_out = name in tabletop.KINDS and (tabletop.KINDS[name].held_out or tabletop.is_held_out_pair(name, color))
+    return held_out or is_held_out(kind, color)
+
+
+def colors_said(thing: Thing) -> set[str]:
+    """All colours that it may be called: a description with one of these is not surely wrong."""
+    near = {color for color in SHADES if confusable(thing.color, color)}
+    return {thing.color, *CONFUSABLE.get(thing.color, ()), *thing.perhaps, *near}
 
 
 def confused_pairs(rng: np.random.Generator, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -153,15 +156,17 @@ def related(rng: np.random.Generator, text: str, target: Thing, others: Sequence
     return f"{text}, {place} the {name if rng.random() < 0.6 else f'{_one_of(rng, SHADES[other.color])} {name}'}"
 
 
-def description(rng: np.random.Generator, target: Thing, others: list[Thing]) -> str | None:
-    """A text that fits the target and none of the others; None if none was found."""
+def description(rng: np.random.Generator, target: Thing, others: Sequence[Thing]) -> str | None:
+    """A text that fits the target and none of the others; None if none was found.
+
+    The target may be a thing that is not in the image: what is absent must be described in the same words and forms as
+    what is there, or the form itself would tell which of the two it is.
+    """
+    twins = [t for t in others if t.kind == target.kind and target.color in colors_said(t)]
     if target.foreign and rng.random() < 0.2:
-        if any((t.kind, t.color) == (target.kind, target.color) for t in others):
-            return None
-        return target.foreign[rng.integers(len(target.foreign))]
+        return None if twins else target.foreign[rng.integers(len(target.foreign))]
     if target.description and rng.random() < 0.3:
-        return None if any(t.description == target.description for t in others) else target.description
-    twins = [t for t in others if (t.kind, t.color) == (target.kind, target.color)]
+        return None if twins else target.description
     if twins:
         own = [a for a in target.attributes if all(a not in t.attributes for t in twins)]
         if not own:
@@ -173,7 +178,7 @@ def description(rng: np.random.Generator, target: Thing, others: list[Thing]) ->
     # Without a colour, the network must recognise the kind itself
     if form < 0.4 and all(t.kind != target.kind for t in others):
         return kind_text(rng, target.kind)
-    if form < 0.5 and all(t.color != target.color for t in others):
+    if form < 0.5 and target.color in TELLING_COLORS and all(target.color not in colors_said(t) for t in others):
         return color_text(rng, target.color)
     if form < 0.65 and target.attributes:
         also = target.attributes[rng.integers(len(target.attributes))]
@@ -186,14 +191,15 @@ _SYLLABLES = ("ba", "der", "il", "mon", "tra", "ush", "ke", "vo", "pli", "ang", 
 _KNOWN = frozenset(word for names in NOUNS.values() for name in names for word in name.split())
 
 
-def unknown_text(rng: np.random.Generator, color: str) -> str:
-    """A description with a noun that names nothing known; it may use `color` (empty: a random one)."""
+def unknown_text(rng: np.random.Generator, color: str, always: bool = False) -> str:
+    """A description with a noun that names nothing known; it may say the `color`, or does `always`, unless that is
+    empty."""
     if rng.random() < 0.25:
         word = "".join(chr(c) for c in rng.integers(0x4E00, 0x8C00, int(rng.integers(1, 4))))
     else:
         word = "".join(_SYLLABLES[i] for i in rng.integers(0, len(_SYLLABLES), int(rng.integers(1, 4))))
     if word in _KNOWN:
         word += "ush"
-    shade = color or list(COLORS)[rng.integers(len(COLORS))]
-    forms = (word, f"{shade} {word}", f"the {word}", f"{word}, {shade}", f"{word} with a {shade} {_SYLLABLES[0]}{word}")
+    colored = (f"{color} {word}", f"{word}, {color}", f"{word} with a {color} {_SYLLABLES[0]}{word}")
+    forms = colored if always else (word, f"the {word}", *(colored if color else ()))
     return forms[rng.integers(len(forms))]
