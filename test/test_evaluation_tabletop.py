@@ -487,7 +487,12 @@ def test_only_what_is_certain_is_asked():
     assert all(by_kind[kind] for kind in PromptKind if kind.absent)
     kinds = {english_name(kind): kind for kind in KINDS}
     assert {"knife, red handle", "paper cup, red"} & {q.prompt.description for q in asked}, "as stage 1 writes it"
+    assert {q.target for q in by_kind[PromptKind.FOREIGN]} == {PEN}
+    assert {q.prompt.description for q in by_kind[PromptKind.FOREIGN]} == {"bolígrafo verde"}
+    assert all(q.target == 0 and q.prompt.description for q in by_kind[PromptKind.ABSENT_FOREIGN])
     for question in asked:
+        if question.kind in (PromptKind.FOREIGN, PromptKind.ABSENT_FOREIGN):
+            continue
         name, _, color = question.prompt.description.partition(", ")
         kind, color = kinds.get(name, ""), color.removesuffix(" handle")
         inside = [o for o in view.objects if o.box.intersection(question.prompt.box) > 0]

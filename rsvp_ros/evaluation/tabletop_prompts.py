@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from rsvp_ros.evaluation.segmentation import area_under_curve
 from rsvp_ros.geometry import Box, mask_iou
 from rsvp_ros.segmentation.segmenter import Segmenter
 from rsvp_ros.tabletop.descriptions import has_colored_handle
+from rsvp_ros.tabletop.instruction import LANGUAGES
 from rsvp_ros.tabletop.instructions import english_name
 from rsvp_ros.tabletop.kinds import KINDS, THIN, TRAINING_KINDS
+from rsvp_ros.tabletop.language import GRAMMARS
 from rsvp_ros.tabletop.queries import Description
-from rsvp_ros.tabletop.view import View
+from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.types import Prompt, RegionProposal
 
 
@@ -36,6 +38,8 @@ class PromptKind(enum.Enum):
     """The box around the thing and its nearest neighbour."""
     WHOLE = "whole image + text"
     WHOLE_KIND = "whole image + kind alone"
+    FOREIGN = "whole image + es, de, zh"
+    """The same as WHOLE, in Spanish, German or Chinese."""
     ABSENT_ELSEWHERE = "absent: elsewhere"
     """In the box around one thing: the words for another thing."""
     ABSENT_KIND = "absent: no such kind"
@@ -46,6 +50,8 @@ class PromptKind(enum.Enum):
     """In the whole image: a kind and a colour that it shows, but not on the same thing."""
     ABSENT_KIND_ALONE = "absent: no such kind, no colour"
     """In the whole image: a kind that it does not show."""
+    ABSENT_FOREIGN = "absent: in es, de, zh"
+    """The first three kinds of absent words for the whole image, in Spanish, German or Chinese."""
 
     @property
     def absent(self) -> bool:
@@ -112,6 +118,8 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
         for kind, region in regions.items():
             if fitting(thing.kind, thing.color, region) == {thing.id}:
                 yield Question(kind, Prompt(region, text), thing.id)
+                if kind is PromptKind.WHOLE:
+                    yield Question(PromptKind.FOREIGN, Prompt(whole, _foreign(thing)), thing.id)
         if others:
             other = others[rng.integers(len(others))]
             if not fitting(other.kind, other.color, tight):
@@ -130,6 +138,8 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
             if possible:
                 chosen = possible[rng.integers(len(possible))]
                 yield Question(prompt_kind, Prompt(whole, _text(*chosen)), 0)
+                absent = replace(thing, kind=chosen[0], color=chosen[1])
+                yield Question(PromptKind.ABSENT_FOREIGN, Prompt(whole, _foreign(absent)), 0)
 
     for thing in view.things:
         if fitting(thing.kind, None, whole) == {thing.id}:
@@ -143,6 +153,12 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
 def _text(kind: str, *colors: str) -> str:
     said = (f"{color} handle" if has_colored_handle(kind, color, None) else color for color in colors)
     return RegionProposal(Box(0, 0, 1, 1), english_name(kind), tuple(said)).description
+
+
+def _foreign(thing: ObjectView) -> str:
+    """Colour and kind of a thing in a language other than English."""
+    others = [language for language in LANGUAGES if language != "en"]
+    return GRAMMARS[others[thing.id % len(others)]](None, True).name(replace(thing, pattern="plain"))
 
 
 def ask(segmenter: Segmenter, view: View, asked: Sequence[Question]) -> list[Reply]:
