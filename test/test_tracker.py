@@ -39,6 +39,36 @@ def tracker_on(box: Box, **config) -> Tracker:
     return tracker
 
 
+@pytest.mark.parametrize("is_seen_twice", [True, False])
+def test_motion_is_not_taken_for_the_segmenters_bias(is_seen_twice):
+    """Also where the second look at the first image misses, so that the target has moved by the next one."""
+    box = Box(60, 100, 100, 140)
+    tracker = Tracker()
+    tracker.start([1], [RegionProposal(box.pad(0.2), "mug")], "")
+    for again in (False, True):
+        tracker.prompts(0, WIDTH, HEIGHT)
+        tracker.update(GREY, [seen(box) if is_seen_twice or not again else unseen()], 0, again)
+    box = box.translate(14, 0)
+    for step in range(1, 60):
+        (prompt,) = tracker.prompts(step * STEP_NS, WIDTH, HEIGHT)
+        tracker.update(GREY, [seen(box)], step * STEP_NS)
+    assert prompt.box.center == pytest.approx(box.center, abs=2)
+    assert prompt.box.intersection(box) == pytest.approx(box.area)
+
+
+def test_what_joins_may_have_been_seen_at_another_size():
+    """The camera's images have become twice as large since the result's last one."""
+    tracker, other = tracker_on(Box(100, 80, 180, 160)), tracker_on(Box(15, 15, 45, 45))
+    large = Box(200, 160, 360, 320)
+    tracker.prompts(STEP_NS, 2 * WIDTH, 2 * HEIGHT)
+    mask = box_to_mask(large, 2 * WIDTH, 2 * HEIGHT)
+    tracker.update(np.full((2 * HEIGHT, 2 * WIDTH, 3), 128, np.uint8), [Prediction(mask, 0.9, 0.9)], STEP_NS)
+    tracker.join(other)
+    old, new = (prompt.box for prompt in tracker.prompts(2 * STEP_NS, 2 * WIDTH, 2 * HEIGHT))
+    assert old.center == pytest.approx(large.center, abs=2)
+    assert new.center == pytest.approx((60, 60), abs=2)
+
+
 def test_motion_learns_a_constant_velocity():
     motion = BoxMotion(Box(10, 20, 50, 60))
     for step in range(1, 20):

@@ -596,6 +596,16 @@ def test_what_fits_a_description_best_is_looked_at_again_from_nearby(scripted):
     assert math.log(near.presence / (1 - near.presence)) == pytest.approx(Scripted.UNSURE, abs=1e-4), "one look"
 
 
+def test_a_long_thing_in_its_own_box_is_looked_at_once(scripted):
+    """Though it covers little of its region, which is never as narrow as it is."""
+    image = np.zeros((240, 320, 3), np.uint8)
+    image[100:109, 60:200] = 255, 0, 0
+    box = Box(60, 100, 200, 109)
+    (found,) = scripted.segment(scripted.encode(image), [Prompt(box.pad(0.05), "the bar")])
+    assert [size for size, _ in scripted.model.asked] == [(240, 320)]
+    assert found.presence == pytest.approx(1 / (1 + math.exp(-Scripted.SURE)), abs=1e-4)
+
+
 def test_small_targets_are_looked_at_in_crops_and_the_image_only_when_it_is_needed(scripted):
     image, (left, right) = two_discs()
     features = scripted.encode(image)

@@ -30,7 +30,8 @@ CROP_BELOW = 72
 """A box whose longer side is shorter than this, in pixels of the whole image as the network sees it, is looked at in a
 crop around it."""
 CLOSER_BELOW = 0.2
-"""What a description finds is looked at again if its box takes up less than this share of the region."""
+"""What a description finds is looked at again if a square as wide as it is long covers less than this share of the
+region."""
 CLOSER_DOUBT = 1.25
 """Subtracted from the presence logit of what is looked at again, since it was picked for fitting best of all."""
 FITS_TOO = 1.0
@@ -269,14 +270,15 @@ def _sigmoid(logit: float) -> float:
 
 def _best_part(mask: np.ndarray, fit: np.ndarray) -> Box | None:
     """The box of the part of a mask in which a description fits best; mask and fit are on a region's grid. None if the
-    mask is empty or the box takes up much of the grid. Parts with less than two cells between them count as one."""
+    mask is empty or the box is as long as one that takes up much of the grid. Parts with less than two cells between them count as one."""
     count, parts = cv2.connectedComponents(cv2.dilate(mask.view(np.uint8), np.ones((3, 3), np.uint8)))
     if count == 1:
         return None
     peaks = np.full(count, -np.inf)
     np.maximum.at(peaks, parts[mask], fit[mask])
     box = mask_to_box(mask & (peaks >= peaks.max() - FITS_TOO)[parts])
-    return box if box.area < CLOSER_BELOW * mask.size else None
+    # By its length: a knife in its own tight box covers little of the region, which is never so narrow
+    return box if max(box.width, box.height) < math.sqrt(CLOSER_BELOW * mask.size) else None
 
 
 def _choose_dtype(name: str, device: torch.device) -> torch.dtype:

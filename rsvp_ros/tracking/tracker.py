@@ -134,8 +134,9 @@ class Track:
             if self._motion is None:
                 self._motion = BoxMotion(box)
                 self._found_ns = stamp_ns
-            elif self._margins is None:
-                self._margins = _margins(self._prompt, box)
+            elif self._margins is None and self.state is TargetState.TRACKING:
+                moved = (0.0, 0.0) if again else np.subtract(box.center, self._prompt.center)
+                self._margins = _margins(self._prompt.translate(*moved), box)
                 self._motion = BoxMotion(box)
             else:
                 self._motion.update(box)
@@ -344,11 +345,12 @@ class Tracker:
     def join(self, other: Tracker) -> None:
         """Follow the other's targets, too; of many targets given up here, the oldest are forgotten."""
         other.set_config(self.config)
+        self._resize(other._size)
         given_up = [track for track in self._tracks if track.given_up]
         forgotten = given_up[: max(0, len(given_up) - MOST_GIVEN_UP)]
         self._tracks = [track for track in self._tracks if track not in forgotten] + other._tracks
         self._joined = other._tracks
-        self._size, self._stamp_ns = other._size, other._stamp_ns
+        self._stamp_ns = other._stamp_ns
 
     def clear(self, id: int | None = None) -> int:
         """Forget one target, or all. Returns how many were forgotten."""
@@ -370,9 +372,7 @@ class Tracker:
 
         reads_text: whether the segmenter reads text.
         """
-        if self._size is not None and self._size != (width, height):
-            for track in self._tracks:
-                track.rescale(width / self._size[0], height / self._size[1])
+        self._resize((width, height))
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             for track in self._tracks:
                 track.jump(stamp_ns)
@@ -380,7 +380,7 @@ class Tracker:
             missed_ns = stamp_ns - self._stamp_ns - int(MAX_GAP_S * 1e9)
             for track in self._active() if missed_ns > 0 else ():
                 track.miss(missed_ns)
-        self._size, self._stamp_ns = (width, height), stamp_ns
+        self._stamp_ns = stamp_ns
         self._asked = self._active()
         prompts = [track.prompt(stamp_ns, width, height) for track in self._asked]
         # A target that may be in some place goes first, before it is gone from there; else the one that waited longest.
@@ -391,6 +391,13 @@ class Tracker:
             self._search_prompt = self._sought.search_prompt(width, height, reads_text)
             prompts += [self._search_prompt] if self._search_prompt is not None else []
         return prompts
+
+    def _resize(self, size: tuple[int, int] | None) -> None:
+        """Go over to images of this size; None: no image was seen."""
+        if self._size is not None and size is not None and self._size != size:
+            for track in self._tracks:
+                track.rescale(size[0] / self._size[0], size[1] / self._size[1])
+        self._size = size or self._size
 
     def update(
         self, image: np.ndarray, predictions: Sequence[Prediction | None], stamp_ns: int, again: bool = False
