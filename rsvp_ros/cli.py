@@ -145,10 +145,12 @@ def find_in_image(
 def read_image(path: Path) -> np.ndarray:
     """Read an image file as uint8 H x W x 3 RGB. Raises InvalidImageError."""
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except OSError as error:
         raise InvalidImageError(f"the image {path} cannot be read: {error.strerror}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:  # e.g. more than 2^30 pixels
+        raise InvalidImageError(f"{path} is too large for OpenCV, or damaged: scale it down") from error
     if image is None:
         raise InvalidImageError(f"{path} is not an image that OpenCV reads (JPEG, PNG, WebP, TIFF, BMP, …)")
     if min(image.shape[:2]) < 2:
@@ -157,13 +159,14 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
-    """Write overlay.png, mask_<id>.png for each target and result.json to an existing folder. Raises OSError."""
+    """Write overlay.png, mask_<id>.png for each target and result.json to an existing folder, in place of those that an
+    earlier run wrote there. Raises OSError."""
     targets, reasoning = outcome.result.targets, outcome.reasoning
     picture = draw_targets(image, targets) if targets else draw_proposals(image, reasoning.proposals)
     if reasoning.steps:
         panel = reasoning_panel(reasoning, picture.shape[0])
         picture = np.concatenate([picture, panel], axis=1)
-    for old in folder.glob("mask_*.png"):  # left from another image
+    for old in _masks_written(folder):
         old.unlink()
     _write_png(folder / "overlay.png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     for target in targets:  # each has a mask: in a single image no target is hidden
@@ -187,6 +190,16 @@ def write_results(folder: Path, image: np.ndarray, outcome: Outcome) -> None:
         "reasoning": dataclasses.asdict(reasoning),
     }
     (folder / "result.json").write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _masks_written(folder: Path) -> list[Path]:
+    """The masks of an earlier run, which its result.json names; other files of such names are the user's own."""
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        names = {target["mask"] for target in result["targets"]}
+    except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is not of this program
+        return []
+    return [path for path in folder.glob("mask_*.png") if path.name in names]
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

@@ -124,12 +124,18 @@ _OF_THE_NODE = ("autostart", "use_sim_time", "start_type_description_service", "
 def load(path: str | Path) -> Config:
     """Read a ROS 2 parameter file, whatever node names it contains; the node's own parameters are left out.
 
-    Raises ConfigurationError if it cannot be read or its values are refused.
+    Raises ConfigurationError if it cannot be read, sets no parameters, or its values are refused.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"the configuration {path} cannot be read: {error}") from error
+    found = _parameters_of(content)
+    if not any(found):  # nothing in it would be used, and nobody would notice
+        raise ConfigurationError(
+            f"the configuration {path} sets no parameters: write them under `/**:` and `ros__parameters:`, as "
+            "config/embedded.yaml does"
+        )
     values: dict[str, Any] = {}
 
     def collect(node: Any, prefix: str) -> None:
@@ -139,7 +145,7 @@ def load(path: str | Path) -> Config:
         else:
             values[prefix] = node
 
-    for parameters in _parameters_of(content):
+    for parameters in found:
         collect(parameters, "")
     values = {name: value for name, value in values.items() if name.partition(".")[0] not in _OF_THE_NODE}
     try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -65,6 +68,8 @@ def test_not_in_the_image(photo, tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("mask_1.png", "mask_12.png", "mine.png"):
         (tmp_path / "out" / name).write_bytes(b"of an image before")
+    before = {"targets": [{"mask": "mask_1.png"}, {"mask": "mask_12.png"}, {"mask": "mask_13.png"}]}
+    (tmp_path / "out" / "result.json").write_text(json.dumps(before))
     with RecordedServer(ABSENT, models=["qwen3-vl"]) as server:
         options = ["--set", "mllm.backend=openai", "--set", f"mllm.openai.base_url={server.url}", "--quiet"]
         assert segment(photo, "the cat", "--out", tmp_path / "out", *options) == 1
@@ -75,6 +80,23 @@ def test_not_in_the_image(photo, tmp_path):
 def test_a_box_needs_no_mllm(photo, tmp_path):
     assert segment(photo, "--box", 95, 75, 165, 135, "--out", tmp_path / "out") == 0
     assert len(list((tmp_path / "out").glob("mask_*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    "result",
+    [None, "{", "[]", '{"targets": [1]}', '{"targets": [{"mask": "mask_1.png"}, {"mask": "../mask_of_mine.png"}]}'],
+)
+def test_masks_of_the_user_are_kept(photo, tmp_path, result):
+    """Only those that an earlier run's result.json names are of that run."""
+    out = tmp_path / "out"
+    out.mkdir()
+    mine = [out / "mask_of_mine.png", out / "mask_7.png", tmp_path / "mask_of_mine.png"]
+    for path in mine:
+        path.write_bytes(b"drawn by hand")
+    if result is not None:
+        (out / "result.json").write_text(result)
+    assert segment(photo, "--box", 95, 75, 165, 135, "--out", out) == 0
+    assert all(path.read_bytes() == b"drawn by hand" for path in mine)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +122,19 @@ def test_what_cannot_be_done_is_said_in_a_line(photo, tmp_path, capsys, argument
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+def test_an_image_too_large_for_opencv(tmp_path, capsys):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    path = tmp_path / "large.png"
+    header = struct.pack(">IIBBBBB", 40_000, 30_000, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+    assert segment(path, "--box", 1, 1, 5, 5, "--out", tmp_path / "out") == 2
+    assert f"{path} is too large for OpenCV" in capsys.readouterr().err
 
 
 def test_results_that_cannot_be_written_are_an_error(photo, tmp_path, capsys):
@@ -151,3 +186,22 @@ def test_configuration_files(tmp_path):
         with pytest.raises(ConfigurationError, match=r"params\.yaml"):
             config.load(path)
     assert config.build(config.flatten(config.Config())) == config.Config()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing but a comment\n",
+        "segmenter: {model: /my/weights}\n",
+        "/**: {ros_parameters: {segmenter: {model: /my/weights}}}\n",
+        "/**:\n  ros__parameters:\n",
+        (Path(__file__).parent.parent / "config" / "train" / "vlsm_embedded.yaml").read_text(encoding="utf-8"),
+    ],
+    ids=["empty", "comment", "flat", "typing error", "no values", "training"],
+)
+def test_a_configuration_file_that_sets_nothing_is_refused(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"params\.yaml sets no parameters: write them under"):
+        config.load(path)

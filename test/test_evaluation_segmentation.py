@@ -54,6 +54,12 @@ def test_boxes_that_are_not_moved(discs, capsys):
     assert boxes == pytest.approx(np.pi / 4, abs=0.02)
 
 
+@pytest.mark.parametrize("shares", [("0.9", "0.1"), ("-0.1", "0.1"), ("0", "nan"), ("0", "inf")])
+def test_shares_that_are_not_a_range_are_refused(discs, capsys, shares):
+    assert main(["evaluate", "images", str(discs), "--jitter", *shares]) == 2
+    assert f"--jitter {' '.join(shares)}: give LEAST MOST" in capsys.readouterr().err
+
+
 def test_a_folder_without_masks_is_named(tmp_path, capsys):
     assert main(["evaluate", "images", str(tmp_path)]) == 2
     assert f"{tmp_path} holds no masks" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import textwrap
@@ -680,10 +681,69 @@ def test_a_robot_program_as_the_readme_has_it(robot):
     assert (ran.returncode, ran.stdout.split("\n")[0]) == (0, "book (240, 320) True"), ran.stderr
 
 
+@pytest.mark.parametrize("call", [Client.clear, lambda client: client.enable(True)], ids=["clear", "enable"])
+def test_a_service_may_be_the_first_thing_a_robot_program_calls(robot, call):
+    """Before the node is known to it: the request is not lost."""
+    context = rclpy.Context()  # that of the robot knows the node
+    rclpy.init(context=context)
+    try:
+        with Client(namespace="session", context=context) as client:
+            call(client)
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_a_goal_whose_feedback_fails_is_cancelled(robot, server):
+    server.script[:] = [Reply(ANSWER, piece_delay_s=0.02, hang_at=20)]
+    server.hung_up.clear()
+    heard = []
+
+    def fail(feedback: FindTarget.Feedback) -> None:
+        if feedback.text:  # so the server has been asked
+            heard.append(feedback.text)
+            raise ValueError("in the robot program")
+
+    with Client(namespace="session", context=robot.context) as client:
+        with pytest.raises(ValueError, match="in the robot program"):
+            client.find("the red book", on_feedback=fail)
+        assert server.hung_up.wait(30), "the goal was not cancelled"
+    assert len(heard) == 1, "it is not called again once it has failed"
+    last = until(lambda: robot.reasonings and robot.reasonings[-1].complete and robot.reasonings[-1], "its end")
+    assert last.error_code == CODES.CANCELLED
+
+
+def test_ctrl_c_in_a_robot_program_cancels_its_goal(robot, server):
+    server.script[:] = [Reply(ANSWER, hang_at=1)]
+    server.hung_up.clear()
+    count = len(server.requests)
+    code = """
+        import signal
+        from rsvp_ros.ros.client import Client
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background, it is ignored
+        with Client(namespace="session") as client:
+            try:
+                client.find("the red book")
+            except KeyboardInterrupt:
+                client.next_targets()  # ROS still works
+                print("ended")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
+        try:
+            server.wait_for_request(count + 1)
+            program.send_signal(signal.SIGINT)
+            output, _ = program.communicate(timeout=60)
+        finally:
+            program.kill()
+    assert (program.returncode, output) == (0, "ended\n"), "ROS still works after Ctrl-C"
+    assert server.hung_up.wait(30), "the goal was not cancelled"
+
+
 def test_a_client_without_a_node_says_so(robot):
     with Client(namespace="nowhere", context=robot.context) as client:
-        with pytest.raises(TimeoutError, match="is not active in namespace /nowhere"):
-            client.wait_until_active(0.2)
+        for ask in (client.wait_until_active, client.clear, lambda timeout_s: client.enable(True, timeout_s)):
+            with pytest.raises(TimeoutError, match="is not active in namespace /nowhere"):
+                ask(0.2)
         with pytest.raises(TimeoutError, match="no targets were published"):
             client.next_targets(0.2)
 

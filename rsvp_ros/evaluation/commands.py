@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rsvp_ros import config as configuration
 from rsvp_ros.arguments import not_negative, positive
+from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.evaluation.interrupt import interrupt_checked
 from rsvp_ros.files import disk_errors
 from rsvp_ros.progress import Progress
@@ -341,10 +342,13 @@ def _images(options: argparse.Namespace) -> int:
     from rsvp_ros.evaluation.segmentation import measure_images, read_masked_images
     from rsvp_ros.segmentation.loading import load_segmenter
 
+    least, most = options.jitter
+    if not 0 <= least <= most < math.inf:  # so NaN is refused, too
+        raise ConfigurationError(f"--jitter {least:g} {most:g}: give LEAST MOST, from 0 on")
     config = configuration.load_changed(options.config, options.set)
     images = read_masked_images(options.folder)
     segmenter = load_segmenter(config.segmenter)
-    ious, boxes = measure_images(segmenter, images, tuple(options.jitter), options.repeats, options.seed)
+    ious, boxes = measure_images(segmenter, images, (least, most), options.repeats, options.seed)
     print(f"{segmenter.name}: mean IoU {mean(ious):.3f} of {len(ious)} masks; the boxes themselves {mean(boxes):.3f}")
     return 0
 
