@@ -269,9 +269,11 @@ def _sigmoid(logit: float) -> float:
 
 
 def _best_part(mask: np.ndarray, fit: np.ndarray) -> Box | None:
-    """The box of the part of a mask in which a description fits best; mask and fit are on a region's grid. None if the
-    mask is empty or the box is as long as one that takes up much of the grid. Parts with less than two cells between them
-    count as one."""
+    """The box of the part of a mask in which a description fits best; mask and fit are on a region's grid.
+
+    None if the mask is empty or the box is as long as one that takes up much of the grid. Parts with less than two
+    cells between them count as one.
+    """
     count, parts = cv2.connectedComponents(cv2.dilate(mask.view(np.uint8), np.ones((3, 3), np.uint8)))
     if count == 1:
         return None
