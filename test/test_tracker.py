@@ -453,6 +453,91 @@ def test_what_looks_like_it_and_was_there_before_is_not_taken_for_it(reads_text)
 
 
 @BOTH
+@pytest.mark.parametrize("gap", [5, 10, 20, 40])
+def test_a_neighbour_is_not_taken_for_what_is_taken_away_beside_it(reads_text, gap):
+    """Nobody follows it, it stands within the reach of the hidden target's region, and it was visible all along."""
+    beside = HOME.translate(HOME.width + gap, 0)
+    scene = Scene(reads_text)
+    scene.blocks = {HOME: RED, beside: RED}
+    scene.follow(HOME)
+    scene.show({HOME: RED, beside: RED}, 10)
+    for step in range(60):
+        assert scene.show({beside: RED}) != [TargetState.TRACKING], step
+    assert scene.show({HOME: RED, beside: RED}, 3) == [TargetState.TRACKING]
+    assert scene.tracker.targets()[0].box == HOME
+
+
+@BOTH
+@pytest.mark.parametrize(("size", "speed"), [(16, 300), (16, 450), (24, 450)])
+def test_after_a_quick_pan_it_is_found_again(reads_text, size, speed):
+    """Farther away than it can have got by itself: the camera turns for half a second, so many pixels a second."""
+    box = Box.from_xywh(40, 100, size, size)
+    scene = Scene(reads_text)
+    scene.blocks = {box: RED}
+    scene.follow(box)
+    scene.show({box: RED}, 10)
+    for step in range(1, 6):
+        there = box.translate(speed * step * STEP_NS / 1e9, 0)
+        scene.show({there: RED})
+    assert scene.tracker.targets()[0].state is not TargetState.TRACKING, "this pan was to be too quick"
+    scene.show({there: RED}, 40)
+    (target,) = scene.tracker.targets()
+    assert (target.id, target.state, target.box) == (1, TargetState.TRACKING, there)
+
+
+@BOTH
+def test_on_something_of_its_own_colours_it_is_found_again(reads_text):
+    """In its place and beside it, where the last image with it shows nothing but that colour."""
+    table = Box(0, 90, WIDTH, HEIGHT)
+    scene = Scene(reads_text)
+    scene.segment = lambda prompt: seen(place) if prompt.box.intersection(place) > place.area / 2 else unseen()
+    place = HOME
+    scene.blocks = {table: RED}
+    scene.follow(HOME)
+    scene.show({table: RED}, 5)
+    for returned in (HOME, HOME.translate(30, 20)):
+        place = Box.from_xywh(0, 0, 1, 1)
+        assert scene.show({table: RED}, 5) == [TargetState.OCCLUDED]
+        place = returned
+        assert scene.show({table: RED}) == [TargetState.TRACKING]
+
+
+@pytest.mark.parametrize("frames", [1, 30])
+def test_after_looks_at_a_part_of_it_all_of_it_is_no_other_thing(frames):
+    part = Box(HOME.x0, HOME.y0, HOME.x0 + 25, HOME.y0 + 25)
+    scene = Scene()
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    scene.show({HOME: RED}, 10)
+    segment = scene.segment
+    for look, count in ((seen(part), frames), (unseen(), 1)):
+        scene.segment = lambda prompt, look=look: look
+        scene.show({HOME: RED}, count)
+    scene.segment = segment
+    assert scene.show({HOME: RED}) == [TargetState.TRACKING]
+
+
+@pytest.mark.parametrize("change", ["resolution", "time"])
+def test_an_image_of_another_size_or_time_says_nothing_about_what_stood_there(change):
+    """The camera is started again with half the resolution, or a bag from its beginning, while the target is hidden."""
+    beside = HOME.translate(HOME.width + 5, 0)
+    scene = Scene()
+    scene.blocks = {HOME: RED, beside: RED}
+    scene.follow(HOME)
+    scene.show({HOME: RED, beside: RED}, 10)
+    scene.show({beside: RED}, 2)
+    stamp, share = (5 * STEP_NS, 1.0) if change == "time" else (13 * STEP_NS, 0.5)
+    width, height, place = round(share * WIDTH), round(share * HEIGHT), beside.scale(share, share)
+    image = np.full((height, width, 3), 128, np.uint8)
+    image[place.to_slices(width, height)] = RED
+    looks = [
+        Prediction(box_to_mask(place, width, height), 0.9, 0.9) for _ in scene.tracker.prompts(stamp, width, height)
+    ]
+    scene.tracker.update(image, looks, stamp)
+    assert scene.tracker.targets()[0].state is TargetState.TRACKING
+
+
+@BOTH
 def test_another_target_is_not_taken_for_a_hidden_one(reads_text):
     """Not where it is, beside the hidden one, and not where it comes to, in that one's place."""
     beside = HOME.translate(60, 0)
@@ -559,6 +644,27 @@ def test_what_is_given_up_keeps_no_masks_and_is_not_told_of_for_ever():
             again.update(GREY, [unseen()] * len(prompts), step * STEP_NS)
         tracker.join(again)
     assert len(tracker) == MOST_GIVEN_UP + 1
+
+
+def test_of_all_images_only_the_last_with_a_hidden_target_is_kept():
+    images = []
+    tracker = tracker_on(HOME, give_up_after_s=3.0)
+
+    def look(step: int, *looks: Prediction) -> int:
+        image = GREY.copy()
+        images.append(weakref.ref(image))
+        prompts = tracker.prompts(step * STEP_NS, WIDTH, HEIGHT)
+        tracker.update(image, [*looks, *[unseen()] * (len(prompts) - len(looks))], step * STEP_NS)
+        del image
+        gc.collect()
+        return sum(kept() is not None for kept in images)
+
+    assert [look(step, seen(HOME)) for step in range(1, 4)] == [1] * 3
+    assert [look(step) for step in range(4, 30)] == [1] * 26
+    assert images[2]() is not None
+    for step in range(30, 40):
+        kept = look(step)
+    assert not tracker.active and kept == 0
 
 
 def test_looking_costs_one_prompt_a_frame_at_most_and_none_while_all_are_seen():

@@ -13,6 +13,8 @@ BINS = 16
 MOST_PIXELS = 4096  # of a mask are counted: more would tell no more
 # Neighbouring bins share their pixels, so that slightly more light is a slight change and not another colour.
 SMOOTHING = np.array((1, 4, 6, 4, 1)) / 16
+SURE_SIMILARITY = 0.7  # what is found after a long time, or somewhere else, must surely be what is looked for
+SURE_MARGIN = 0.15  # and so much more similar to its colours than the surroundings are
 ADAPTATION = 0.1  # weight of each frame's look in what is learnt: light changes slowly
 SLOW_ADAPTATION = 0.01
 FINE = 8  # cells along a target's shorter side when its colours are looked for all over an image

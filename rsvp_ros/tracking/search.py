@@ -1,4 +1,4 @@
-"""Looking for an unseen target all over the image."""
+"""Looking for an unseen target, in its place and all over the image."""
 
 from __future__ import annotations
 
@@ -7,20 +7,63 @@ from collections import deque
 import numpy as np
 
 from rsvp_ros.geometry import Box
-from rsvp_ros.tracking.appearance import ColorMap
+from rsvp_ros.tracking.appearance import (
+    SURE_MARGIN,
+    SURE_SIMILARITY,
+    ColorMap,
+    color_distribution,
+    similarity,
+    surrounding_colors,
+)
 
 SPEED = 4.0  # sizes per second: how fast a target may move unseen
 SAME_IOU = 0.3  # of one thing's boxes in two successive looks
 LEAST_COLOR = 0.2  # `ColorMap` value of a place that is worth a look
 REFUSED = 4  # how many places without the target are remembered, not to be looked at again soon
+BESIDE = 0.5  # share of a mask outside the target's last place, and of that place outside the mask's box
+
+
+class LastLook:
+    """The last image in which a target was seen: what stood beside the target then, and still does, is another thing.
+
+    The image is as old as the target is unseen, and the camera may have moved since. No limit is set to that: once it
+    has moved by about a third of a thing's size in the image, that thing no longer stands where it stood, and this
+    image tells nothing about it.
+    """
+
+    def __init__(self, image: np.ndarray, place: Box) -> None:
+        """image: uint8 H x W x 3 RGB, kept, not copied; place: where the target is in it, in its full size."""
+        self._image = image
+        self._place = place
+
+    def shows(self, image: np.ndarray, mask: np.ndarray, box: Box) -> bool:
+        """Whether what the mask shows in a later image of the same size (RGB) stood there already, beside the target.
+
+        mask: bool H x W, not empty; box: around the mask. If the mask reaches over the target's place, it shows more of
+        the target than the last one did. What does not stand out from its surroundings is no thing that stands there,
+        but a background of the target's own colours, in front of which the target may come to lie.
+        """
+        place = self._place
+        if box.intersection(place) >= BESIDE * place.area:
+            return False
+        beside = mask.copy()
+        beside[place.to_slices(mask.shape[1], mask.shape[0])] = False
+        if np.count_nonzero(beside) < BESIDE * np.count_nonzero(mask):
+            return False
+        colors = color_distribution(image, beside, box)
+        alike = similarity(colors, color_distribution(self._image, beside, box))
+        if alike < SURE_SIMILARITY:
+            return False
+        return alike >= similarity(colors, surrounding_colors(self._image, beside, box)) + SURE_MARGIN
 
 
 class Search:
     """Where a hidden target may be, and where it is not, learnt from one look after another.
 
-    What matches the target in a place that the target cannot have reached since it was last seen is a lookalike.
-    Lookalikes are remembered, and their places updated whenever one is met again: they are not the target later on,
-    either.
+    What matches the target but stood beside it when it was last seen is a lookalike. Lookalikes are remembered, and
+    their places updated whenever one is met again: they are not the target later on, either. What is merely farther
+    away than the target can have got by itself is not the target now, but may be the target later on: the camera may
+    have turned.
     """
 
     def __init__(self, box: Box, seen_ns: int) -> None:
@@ -34,17 +77,23 @@ class Search:
         self._lookalikes: list[Box] = []
         self._refused: deque[Box] = deque(maxlen=REFUSED)
 
-    def may_be(self, box: Box, stamp_ns: int) -> bool:
-        """Whether what was found in this box can be the target; if not, it is remembered as a lookalike."""
+    def may_be(self, box: Box, stamp_ns: int, stood_there: bool) -> bool:
+        """Whether what was found in this box can be the target.
+
+        stood_there: whether it stood there when the target was last seen; then it is remembered as a lookalike.
+        """
         for i, other in enumerate(self._lookalikes):
             if other.iou(box) >= SAME_IOU:
                 self._lookalikes[i] = box
                 return False
+        if stood_there:
+            self._lookalikes.append(box)
+            return False
         (x, y), (x0, y0) = box.center, self._box.center
         size = (self._box.width + self._box.height) / 2
         if np.hypot(x - x0, y - y0) <= size * (1 + SPEED * (stamp_ns - self._seen_ns) * 1e-9):
             return True
-        self._lookalikes.append(box)
+        self._refused.append(box)
         return False
 
     def refuse(self) -> None:

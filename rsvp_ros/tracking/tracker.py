@@ -12,22 +12,21 @@ from rsvp_ros.geometry import Box, mask_iou, mask_to_box
 from rsvp_ros.tracking.appearance import (
     ADAPTATION,
     SLOW_ADAPTATION,
+    SURE_MARGIN,
+    SURE_SIMILARITY,
     adapted,
     color_distribution,
     similarity,
     surrounding_colors,
 )
 from rsvp_ros.tracking.motion import BoxMotion
-from rsvp_ros.tracking.search import Search
+from rsvp_ros.tracking.search import LastLook, Search
 from rsvp_ros.types import Prediction, Prompt, RegionProposal, Target, TargetState
 
 MAX_MARGIN = 0.3  # of a region around its mask's box: beyond this it is not a bias but another object
 MAX_SEARCH = 1.0  # how far around its place a hidden target is looked for, in sizes of its region
 RETURN_SIMILARITY = 0.55
-# What is found after a long time, or somewhere else, must surely be the target.
-SURE_SIMILARITY = 0.7
-SURE_PRESENCE = 0.85
-SURE_MARGIN = 0.15  # how much more similar to the target's colours it must be than its surroundings
+SURE_PRESENCE = 0.85  # of what is found somewhere else
 MAX_PIXELS_RATIO = 2.0
 PLACE_WEIGHT = 0.3  # of the place relative to the colours, in `Track.fit`
 SAME_IOU = 0.5  # of the masks of two targets that are one thing
@@ -76,6 +75,7 @@ class Track:
         self._margins: tuple[float, float, float, float] | None = None
         self._fill = 1.0
         self._search: Search | None = None
+        self._last_look: LastLook | None = None
         self._prompt = proposal.box
         self._box = self._seen_box = proposal.box
         self._prediction: Prediction | None = None
@@ -140,7 +140,7 @@ class Track:
                 self._motion = BoxMotion(box)
             else:
                 self._motion.update(box)
-            self._see(prediction, box, stamp_ns)
+            self._see(image, prediction, box, stamp_ns)
             return
         if again and self.state is TargetState.TRACKING:
             return
@@ -177,14 +177,14 @@ class Track:
         asked_everywhere = prompt is not None and search.candidate is None
         box = mask_to_box(prediction.mask) if prediction is not None else None
         if prediction is not None and box is not None and self._is_surely_target(image, prediction, box, taken):
-            if not search.may_be(box, stamp_ns):
+            if not search.may_be(box, stamp_ns, self._stood_there(image, prediction.mask, box)):
                 search.candidate = None
             elif asked_everywhere:
                 search.candidate = box  # found in the whole image, it is segmented better in a region of its own
                 return
             else:
                 self._relocate(prediction, box)
-                self._see(prediction, box, stamp_ns)
+                self._see(image, prediction, box, stamp_ns)
                 return
         search.refuse()
         if asked_everywhere or prompt is None:  # by words and by colours in turn
@@ -198,11 +198,19 @@ class Track:
         else:
             self._motion.relocate(box)
 
-    def _see(self, prediction: Prediction, box: Box, stamp_ns: int) -> None:
+    def _see(self, image: np.ndarray, prediction: Prediction, box: Box, stamp_ns: int) -> None:
         self._stamp_ns = self._seen_ns = stamp_ns
         self._box = self._seen_box = box
         self._prediction, self.state = prediction, TargetState.TRACKING
         self._search = None
+        # The mask may show a part only; the rest of the target is no other thing.
+        self._last_look = LastLook(image, box.union(self._motion.box))
+
+    def _stood_there(self, image: np.ndarray, mask: np.ndarray, box: Box) -> bool:
+        """Whether an unseen target's mask shows what stood beside the target when that was last seen."""
+        if self.state is TargetState.TRACKING or self._last_look is None:
+            return False
+        return self._last_look.shows(image, mask, box)
 
     def is_same(self, other: Track) -> bool:
         """Whether both were one thing when last seen together: it was asked for twice."""
@@ -226,15 +234,15 @@ class Track:
         self._stamp_ns = stamp_ns
         if self._motion is not None:
             self._motion.halt()
-        self._search = None
+        self._search = self._last_look = None
 
     def miss(self, time_ns: int) -> None:
         """Do not count this time as unseen: nobody looked."""
         self._seen_ns += time_ns
 
     def give_up(self) -> None:
-        """It is no longer looked for: drop what was kept for that (a mask is as large as an image)."""
-        self._prediction = self._search = None
+        """It is no longer looked for: drop what was kept for that (an image, and a mask as large)."""
+        self._prediction = self._search = self._last_look = None
 
     def rescale(self, sx: float, sy: float) -> None:
         """The image's resolution changed by these factors."""
@@ -242,7 +250,7 @@ class Track:
         self._box, self._seen_box = self._box.scale(sx, sy), self._seen_box.scale(sx, sy)
         if self._motion is not None:
             self._motion.rescale(sx, sy)
-        self._search = None
+        self._search = self._last_look = None
 
     def target(self, width: int, height: int) -> Target:
         """What to report about it, for an image of this size."""
@@ -294,6 +302,8 @@ class Track:
             least = max(least, RETURN_SIMILARITY)
         as_usual = similarity(self._usual_colors, colors) >= SURE_SIMILARITY
         if similarity(self._colors, colors) < least or (self.state is TargetState.LOST and not as_usual):
+            return False
+        if self._stood_there(image, prediction.mask, box):
             return False
         self._colors = adapted(self._colors, colors)
         if as_usual:
