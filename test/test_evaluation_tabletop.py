@@ -508,6 +508,14 @@ def test_only_what_is_certain_is_asked():
         assert any(o.kind == kind for o in view.objects) and any(o.color == color for o in view.objects)
 
 
+@pytest.mark.parametrize(("material", "name"), [("metal", "spoon, red handle"), ("wood", "spoon, red")])
+def test_only_a_coloured_handle_is_told_as_a_handle(material, name):
+    view = make_view({1: ("spoon", "red", Box(40, 40, 80, 60)), 2: ("cube", "blue", Box(120, 60, 180, 120))})
+    view = dataclasses.replace(view, objects=tuple(dataclasses.replace(o, material=material) for o in view.objects))
+    told = {q.prompt.description for q in questions(view, np.random.default_rng(0)) if q.kind is PromptKind.WHOLE}
+    assert told == {name, "wooden cube, blue"}
+
+
 def test_figures_of_prompts():
     view = make_view()
     asked = list(questions(view, np.random.default_rng(1)))

@@ -103,7 +103,7 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
         return {o.id for o in inside if (words.might_hold(o) if o.id in glimpsed else words.holds(o) is not False)}
 
     for thing in view.things:
-        text = _text(thing.kind, thing.color)
+        text = _text(thing.kind, thing.color, material=thing.material)
         tight = thing.box.pad(0.05).clip(width, height)
         yield Question(PromptKind.BOX, Prompt(tight), thing.id)
         yield Question(PromptKind.TIGHT, Prompt(tight, text), thing.id)
@@ -123,7 +123,8 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
         if others:
             other = others[rng.integers(len(others))]
             if not fitting(other.kind, other.color, tight):
-                yield Question(PromptKind.ABSENT_ELSEWHERE, Prompt(tight, _text(other.kind, other.color)), 0)
+                told = _text(other.kind, other.color, material=other.material)
+                yield Question(PromptKind.ABSENT_ELSEWHERE, Prompt(tight, told), 0)
 
     kinds, colors = ({getattr(o, name) for o in view.objects if o.area} for name in ("kind", "color"))
     for thing in view.things:
@@ -150,8 +151,9 @@ def questions(view: View, rng: np.random.Generator) -> Iterator[Question]:
             yield Question(PromptKind.ABSENT_KIND_ALONE, Prompt(whole, _text(kind)), 0)
 
 
-def _text(kind: str, *colors: str) -> str:
-    said = (f"{color} handle" if has_colored_handle(kind, color, None) else color for color in colors)
+def _text(kind: str, *colors: str, material: str | None = None) -> str:
+    """`material`: of a thing that is there; a wooden spoon has no handle of another colour."""
+    said = (f"{color} handle" if has_colored_handle(kind, color, material) else color for color in colors)
     return RegionProposal(Box(0, 0, 1, 1), english_name(kind), tuple(said)).description
 
 

@@ -120,7 +120,7 @@ def is_never_shown(kind: str, color: str) -> bool:
 def colors_said(thing: Thing) -> set[str]:
     """All colours that it may be called: a description with one of these is not surely wrong."""
     near = {color for color in SHADES if confusable(thing.color, color)}
-    return {thing.color, *CONFUSABLE.get(thing.color, ()), *thing.perhaps, *near}
+    return {thing.color, *thing.perhaps, *near}
 
 
 def confused_pairs(rng: np.random.Generator, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
