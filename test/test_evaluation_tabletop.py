@@ -37,7 +37,7 @@ from rsvp_ros.geometry import Box, box_to_mask, mask_to_box
 from rsvp_ros.reasoning.mllm.base import Generation
 from rsvp_ros.reasoning.reasoner import Reasoner
 from rsvp_ros.tabletop.instruction import ChainStep, Instruction, InstructionKind
-from rsvp_ros.tabletop.instructions import english_name
+from rsvp_ros.tabletop.instructions import WIDER_KINDS, english_name
 from rsvp_ros.tabletop.kinds import KINDS
 from rsvp_ros.tabletop.scenes import sample_scene
 from rsvp_ros.tabletop.splits import Split
@@ -581,6 +581,12 @@ def test_the_command_s_scenes_have_as_many_things_as_asked_for(headless_gl, tmp_
     assert content["settings"]["things in a scene"] == "2 to 2"
     assert content["answers"] and all(1 <= answer["objects"] <= 2 for answer in content["answers"])
     assert content["scores"]["all"]["all"]["right"] == 1
+    usual = {answer["text"] for answer in content["answers"]}
+    assert evaluate(*options, "--reasoner", "oracle", "--segmenter", "oracle", "--wider") == 0
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["settings"]["forms"] == "wider" and content["answers"]
+    assert {answer["kind"] for answer in content["answers"]} <= {kind.value for kind in WIDER_KINDS}
+    assert usual != {answer["text"] for answer in content["answers"]}
     assert evaluate(*options, "--prompts") == 0
     content = json.loads((tmp_path / "prompts.json").read_text())
     assert content["settings"]["things in a scene"] == "2 to 2"

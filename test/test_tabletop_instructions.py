@@ -169,12 +169,19 @@ def novel_views() -> list[View]:
 def questions(view: View, seed: int = 0, each: int = 25) -> list[tuple[InstructionKind, Query]]:
     """Questions of every kind about a view, those that it can answer and those that it cannot."""
     rng, layout = np.random.default_rng(seed), Layout(view)
-    return [
+    usual = [
         (kind, query)
         for kind, ask in module._QUESTIONS.items()
         for absent in (False, True)
         for query in itertools.islice(ask(layout, absent, rng), each)
     ]
+    wider = [
+        (kind, query)
+        for kind, ask in module._WIDER.items()
+        for absent in (False, True)
+        for query in itertools.islice(module._mixed(ask(layout, absent), rng), each)
+    ]
+    return usual + wider
 
 
 # ---- The same answers, found another way: no margins, from masks, poses and lists of kinds
@@ -877,6 +884,32 @@ def test_nobody_asks_for_the_mug_beside_the_only_mug(views):
                     anchor = view.object(empty.anchors[0])
                     assert not fits(query.what, anchor) or any(fits(query.what, o) for o in others), query
     assert asked > 50
+
+
+def test_wider_questions_are_those_that_the_usual_ones_leave_out(views):
+    """A colour on what a place, an order or a size singles out; a kind beside something where there is none of it."""
+
+    def forms(wider: float) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for seed, view in enumerate((*views, *views)):
+            rng, layout = np.random.default_rng(seed), Layout(view)
+            asked = module.sample_questions(
+                layout, rng, 12, ("en",), is_training=True, kinds=module.WIDER_KINDS, wider=wider
+            )
+            for q in asked:
+                what = getattr(q.query, "what", ANYTHING)
+                if isinstance(q.query, Beside | NextTo | Ordinal | Extreme) and what.color:
+                    found[f"colored {q.kind.value}, {'there' if q.answer.ids else 'absent'}"] += 1
+                if isinstance(q.query, Beside | NextTo) and q.answer.anchors:
+                    found["no such kind"] += bool(what.kind and all(o.kind != what.kind for o in view.things))
+                    found["no such use"] += bool(what.use and not any(what.holds(o) for o in view.things))
+        return found
+
+    assert not +forms(0.0)
+    wide = forms(1.0)
+    for form in ("relation, there", "relation, absent", "ordinal, there", "ordinal, absent", "size, there"):
+        assert wide[f"colored {form}"] >= 2, wide
+    assert wide["no such kind"] >= 3 and wide["no such use"] >= 3, wide
 
 
 def test_only_what_was_asked_for_comes(views):

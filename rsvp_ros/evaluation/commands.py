@@ -116,6 +116,12 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
         default="configured",
         help="stage 2: the configured model, the same without the words, or the true masks (default: %(default)s)",
     )
+    parser.add_argument(
+        "--wider",
+        action="store_true",
+        help="ask only what the usual questions, which stay the same from version to version, leave out: colours on "
+        "what a place, an order or a size singles out, and kinds beside something that are not there at all",
+    )
     parser.add_argument("--prompts", action="store_true", help="measure only the segmenter, by kind of prompt")
     parser.add_argument(
         "--out", type=Path, default=Path("out/tabletop"), help="folder for the results (default: %(default)s)"
@@ -192,7 +198,7 @@ def _clip_seconds(text: str) -> float:
     return seconds
 
 
-_NOT_WITH_PROMPTS = ("reasoner", "region", "segmenter", "instructions", "languages", "clips", "clip_seconds")
+_NOT_WITH_PROMPTS = ("reasoner", "region", "segmenter", "instructions", "languages", "wider", "clips", "clip_seconds")
 """Options without effect when the segmenter alone is measured."""
 
 
@@ -226,6 +232,7 @@ def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         "size": "{}x{}".format(*options.size),
         "instructions a scene": options.instructions,
         "languages": ", ".join(options.languages),
+        **({"forms": "wider"} if options.wider else {}),
         "clips": options.clips,
         "seconds a clip": options.clip_seconds,
         "parameters": ", ".join(f"{name}={value}" for name, value in changed.items()) or "all default",
@@ -268,7 +275,7 @@ def _ask(
     for seed in _counted("scene", options.seed, options.count):
         (view,) = render_scene(scenes.split, seed, size=scenes.size, objects=options.objects, full_masks=False)
         top = sample_scene(scenes.split, seed, options.objects).table.style
-        for instruction in instructions_about(view, scenes, seed):
+        for instruction in instructions_about(view, scenes, seed, wider=options.wider):
             results.add(answer(system, seed, view, instruction, top))
             check()
 

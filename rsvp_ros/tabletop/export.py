@@ -115,12 +115,23 @@ def render_scene_files(folder: Path, options: SceneOptions, seed: int) -> None:
         write_view(ViewFiles.among(folder, name), view, instructions, options.made_with(seed, number))
 
 
-def instructions_about(view: View, options: SceneOptions, seed: int, number: int = 0) -> list[Instruction]:
-    """What is said about one of a scene's views: the same for the same options and seed."""
-    from rsvp_ros.tabletop.instructions import sample_instructions
+def instructions_about(
+    view: View, options: SceneOptions, seed: int, number: int = 0, wider: bool = False
+) -> list[Instruction]:
+    """What is said about one of a scene's views: the same for the same options and seed; `wider`: only what the other
+    instructions leave out."""
+    from rsvp_ros.tabletop.instructions import WIDER_KINDS, sample_instructions
 
     rng = options.split.generator(seed, f"instructions about view {number}")
-    return sample_instructions(view, rng, options.instructions, options.languages, is_training=options.split.known)
+    return sample_instructions(
+        view,
+        rng,
+        options.instructions,
+        options.languages,
+        is_training=options.split.known,
+        kinds=WIDER_KINDS if wider else None,
+        wider=float(wider),
+    )
 
 
 def _is_there(folder: Path, options: SceneOptions, seed: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -53,6 +54,7 @@ def sample_instructions(
     *,
     is_training: bool,
     kinds: Sequence[InstructionKind] | None = None,
+    wider: float = 0.0,
 ) -> list[Instruction]:
     """Different instructions about a view, balanced over the kinds and the languages as far as the view allows.
 
@@ -62,12 +64,14 @@ def sample_instructions(
         languages: some of LANGUAGES.
         is_training: use only the training split's words, kinds and colours of kinds.
         kinds: which kinds of instruction; None: all.
+        wider: share of the questions of WIDER_KINDS that are of forms which the other questions leave out. With 0, the
+            same state always gives the instructions that earlier versions gave, so that their figures can be compared.
 
     Raises ConfigurationError for an unknown language, and, with `is_training`, if the view shows what the training
     split must not show.
     """
     layout = Layout(view)
-    asked = sample_questions(layout, rng, count, languages, is_training=is_training, kinds=kinds)
+    asked = sample_questions(layout, rng, count, languages, is_training=is_training, kinds=kinds, wider=wider)
     return [phrase(q.query, q.answer, layout, q.kind, q.language, rng, is_training=is_training) for q in asked]
 
 
@@ -90,6 +94,7 @@ def sample_questions(
     *,
     is_training: bool,
     kinds: Sequence[InstructionKind] | None = None,
+    wider: float = 0.0,
 ) -> Iterator[Question]:
     """What `sample_instructions` puts into words, one after the other. Raises ConfigurationError like it."""
     for language in languages:
@@ -126,7 +131,7 @@ def sample_questions(
             language = _least_used(languages, used_languages, rng)[0]
             found = None
             if not absent or has_answer(kind, language):
-                found = _find(layout, kind, absent, asked, GRAMMARS[language], rng, is_training)
+                found = _find(layout, kind, absent, asked, GRAMMARS[language], rng, is_training, wider)
             if found is None:
                 exhausted.add((kind, absent))
                 continue
@@ -246,10 +251,14 @@ def _find(
     grammar: type[Grammar],
     rng: np.random.Generator,
     is_training: bool,
+    wider: float = 0.0,
 ) -> tuple[Query, Answer] | None:
     """A question that was not asked yet and has a certain answer; None if MAX_TRIES tries find none."""
     tried = 0
-    for query in _QUESTIONS[kind](layout, absent, rng):
+    worth = _QUESTIONS[kind](layout, absent, rng)
+    if wider and kind in _WIDER and rng.random() < wider:
+        worth = itertools.chain(_mixed(_WIDER[kind](layout, absent), rng), worth)
+    for query in worth:
         if query in asked or not grammar.knows(query):
             continue
         tried += 1
@@ -388,13 +397,20 @@ def _counted(layout: Layout, least: int) -> list[Description]:
     ]
 
 
+def _ordinals(layout: Layout, what: Description, absent: bool) -> list[list[Query]]:
+    """The places in the orders of what fits; `absent`: the first that there is not."""
+    there = sum(what.holds(o) is True for o in layout.things)
+    counts = [there + 1] if absent else list(range(1, min(there, 5) + 1))
+    return [
+        [Ordinal(what, side, n) for side in ("left", "right") for n in counts if n <= 6],
+        [Ordinal(what, "front", n) for n in counts if n <= 3],
+    ]
+
+
 def _ordinal(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Query]:
     groups = []
     for what in _counted(layout, 2):
-        there = sum(what.holds(o) is True for o in layout.things)
-        counts = [there + 1] if absent else list(range(1, min(there, 5) + 1))
-        groups.append([Ordinal(what, side, n) for side in ("left", "right") for n in counts if n <= 6])
-        groups.append([Ordinal(what, "front", n) for n in counts if n <= 3])
+        groups += _ordinals(layout, what, absent)
     if absent:
         groups.append([Ordinal(d, side, 2) for d in _names(layout, True)[0] for side in ("left", "right")])
     return _mixed(groups, rng)
@@ -457,23 +473,30 @@ def _all(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Que
     return _mixed(groups, rng)
 
 
+def _answered(anchors: Sequence[Query], layout: Layout, absent: bool) -> list[Query]:
+    """Those that single out one thing; `absent`: or certainly none."""
+    found = [(a, a.answer(layout)) for a in anchors]
+    return [a for a, answer in found if answer.certain and (absent or answer.ids)]
+
+
+def _named_or_sorted(layout: Layout, absent: bool) -> list[Only]:
+    """What is singled out by its name or by its category."""
+    names = [*_anchors(layout), *(Only(Description(category=c)) for c in CATEGORIES)]
+    return _answered(names, layout, absent)
+
+
 def _two_step(layout: Layout, absent: bool, rng: np.random.Generator) -> Iterator[Query]:
     uses = [Only(Description(use=u)) for u in USES]
     counted = _counted(layout, 2)
     sizes = [Extreme(d, m) for d in counted for m in _measures(d)]
     ordinals = [Ordinal(d, side, n) for d in counted for side in ("left", "right") for n in (1, 2)]
-    names = [*_anchors(layout), *(Only(Description(category=c)) for c in CATEGORIES)]
-    sorts = [q for q in names if q.what.category]
-
-    def answered(anchors: Sequence[Query]) -> list[Query]:
-        found = [(a, a.answer(layout)) for a in anchors]
-        return [a for a, answer in found if answer.certain and (absent or answer.ids)]
+    near = _named_or_sorted(layout, absent)
+    sorts = [q for q in near if q.what.category]
 
     groups: list[list[Query]] = []
-    for anchors in (answered(uses), answered(sizes), answered(ordinals), answered(sorts)):
+    for anchors in (*(_answered(anchors, layout, absent) for anchors in (uses, sizes, ordinals)), sorts):
         groups.append([NextTo(ANYTHING, a) for a in anchors])
         groups.append([Beside(ANYTHING, side, a) for side in SIDES for a in anchors])
-    near = answered(names)
     there = [u for u in USES if any(USES[u].holds(o.kind) for o in layout.things)]
     groups.append([NextTo(Description(use=u), a) for u in there for a in near])
     groups.append([Beside(Description(use=u), side, a) for u in there for side in SIDES for a in near])
@@ -496,3 +519,65 @@ _QUESTIONS: dict[InstructionKind, Callable[[Layout, bool, np.random.Generator], 
     InstructionKind.TWO_STEP: _two_step,
     InstructionKind.HAZARD: _hazard,
 }
+
+
+# Forms that the questions above leave out, in groups of which `_mixed` takes: a colour on what a place, an order or a
+# size singles out, and something beside a thing where nothing of its kind is there at all.
+
+
+def _colored_kinds(layout: Layout, least: int) -> list[Description]:
+    """Colours with and without a kind that at least `least` things have."""
+    colors = [Description(color=c) for c in TELLING_COLORS]
+    options = colors + _names(layout, False)[1]
+    return [d for d in options if sum(d.holds(o) is True for o in layout.things) >= least]
+
+
+def _wider_relation(layout: Layout, absent: bool) -> list[list[Query]]:
+    anchors: list[Query] = _anchors(layout)
+    kinds, pairs = _names(layout, absent)
+    groups: list[list[Query]] = []
+    for wanted in (kinds, pairs) if absent else (pairs,):
+        groups.append([Beside(d, side, a) for d in wanted for side in SIDES for a in anchors])
+        groups.append([NextTo(d, a) for d in wanted for a in anchors])
+    if absent:
+        gone = [Only(d) for d in (*kinds, *pairs)]
+        groups.append([Between(ANYTHING, a, b) for a in anchors for b in gone])
+        groups.append([Between(ANYTHING, b, a) for a in anchors for b in gone])
+    return groups
+
+
+def _wider_ordinal(layout: Layout, absent: bool) -> list[list[Query]]:
+    return [group for what in _colored_kinds(layout, 2) for group in _ordinals(layout, what, absent)]
+
+
+def _wider_size(layout: Layout, absent: bool) -> list[list[Query]]:
+    named = _names(layout, True)[1] if absent else _colored_kinds(layout, 2)
+    return [[Extreme(d, m) for m in _measures(d)] for d in named]
+
+
+def _wider_two_step(layout: Layout, absent: bool) -> list[list[Query]]:
+    """Colours; or, `absent`, a use that nothing there has."""
+    named = _named_or_sorted(layout, absent)
+    counted = _colored_kinds(layout, 2)
+    singled_out: list[Query] = [Extreme(d, m) for d in counted for m in _measures(d)]
+    singled_out += [Ordinal(d, side, n) for d in counted for side in ("left", "right") for n in (1, 2)]
+    by_place = _answered(singled_out, layout, absent)
+    groups: list[list[Query]] = [
+        [NextTo(ANYTHING, a) for a in by_place],
+        [Beside(ANYTHING, side, a) for side in SIDES for a in by_place],
+    ]
+    if absent:
+        missing = [u for u in USES if not any(USES[u].holds(o.kind) for o in layout.things)]
+        groups.append([NextTo(Description(use=u), a) for u in missing for a in named])
+        groups.append([Beside(Description(use=u), side, a) for u in missing for side in SIDES for a in named])
+    return groups
+
+
+_WIDER: dict[InstructionKind, Callable[[Layout, bool], list[list[Query]]]] = {
+    InstructionKind.RELATION: _wider_relation,
+    InstructionKind.ORDINAL: _wider_ordinal,
+    InstructionKind.SIZE: _wider_size,
+    InstructionKind.TWO_STEP: _wider_two_step,
+}
+WIDER_KINDS = tuple(_WIDER)
+"""Kinds of instructions that have such forms."""

@@ -320,21 +320,58 @@ def _long(language: str) -> tuple[str, ...]:
 @cache
 def _known(language: str) -> frozenset[str]:
     """Words with a meaning, in lower case: those of `_said`, and all names of kinds and colours."""
-    names = (*COLORS, *_COLORS[language].values(), *(noun for nouns in _NOUNS[language].values() for noun in nouns))
+    names = (
+        *COLORS,
+        *_COLORS[language].values(),
+        *(noun for nouns in _MODULES[language].NOUNS.values() for noun in nouns),
+    )
     return frozenset(word.lower() for word in (*_said(language), *re.findall(r"[^\W\d_]+", " ".join(names))))
+
+
+_WORD = re.compile(r"[^\W\d_]+")
+_CHARACTER = re.compile(r"[\u4e00-\u9fff]")
+
+
+@cache
+def _replaceable(language: str) -> frozenset[str]:
+    """Words in lower case (in Chinese, characters) of sentences, uses and hazards: several of these together tell what
+    is meant, whereas a name, a colour or a place is told by one word, which is never in this set."""
+    grammar, module = GRAMMARS[language], _MODULES[language]
+    told = {said for table in (module.USES, module.HAZARDS) for said in itertools.chain(*table.values())}
+    by_several: list[str] = []
+    by_one = [*COLORS, *_COLORS[language].values(), *itertools.chain(*_MODULES[language].NOUNS.values())]
+    for usual, others in grammar.PARAPHRASES.items():
+        (by_several if usual in told or usual[-1] in ".?!。？" else by_one).extend((usual, *others))
+
+    def words(texts: Sequence[str]) -> set[str]:
+        text = re.sub(r"\{[^}]*\}", "", " ".join(texts)).lower()
+        return set((_CHARACTER if language == "zh" else _WORD).findall(text))
+
+    return frozenset(words(by_several) - words(by_one) - _SPOKEN_IN_PASSING)
+
+
+_SPOKEN_IN_PASSING = frozenset((
+    "between", "two", "isn", "entre", "dos", "todos", "todas", "cercano", "pero", "zwischen", "beide", "alles",
+    "nächsten", "kein", "keinen", "grünen", "离", "两", "四",
+))  # fmt: skip
+"""Deciding words that sentences and uses also have, or that are in no table of a grammar."""
 
 
 def with_unknown_words(text: str, language: str, rng: np.random.Generator, replace: bool = True) -> str:
     """An instruction with unknown words added or (only with `replace`) put in place of one or two of its own.
 
-    They teach a network to go by the other words when it does not know one, rather than conclude that nothing fits.
+    They teach a network to go by the other words when it does not know one, rather than conclude that nothing fits. A
+    word that alone decides what is meant is never replaced: the answer could then only be guessed.
     Some are joined to the next word without a space, like German compounds; others come up to MOST_UNKNOWN in a row,
     like questions phrased in ways that never occur in training.
     """
     chinese = language == "zh"
     puts = replace and rng.random() < 0.5
+    word = _CHARACTER if chinese else _WORD
     for _ in range(1 + int(rng.random() < 0.35)):
-        places = [m.span() for m in re.finditer(r"[\u4e00-\u9fff]" if chinese else r"[^\W\d_]+", text)]
+        places = [m.span() for m in word.finditer(text) if not puts or m[0].lower() in _replaceable(language)]
+        if not places:
+            break
         a, b = places[int(rng.integers(len(places)))]
         count = 1 if puts else min(int(rng.geometric(ALONE)), MOST_UNKNOWN)
         words = ("" if chinese else " ").join(unknown_word(rng, language) for _ in range(count))
@@ -414,7 +451,7 @@ _SIDES = frozenset(word for how, word in RELATIONS.items() if how != "between")
 def _relation_pattern(language: str) -> re.Pattern:
     """Training's phrases for how a thing lies relative to another, except a final preposition that may merge with an
     article."""
-    usual = [*_NEAR[language], *(said for sayings in _SIDES_SAID[language].values() for said in sayings)]
+    usual = [*_MODULES[language].NEAR, *(said for sayings in _MODULES[language].SIDES.values() for said in sayings)]
     usual = [said for said in usual if not said.startswith("~")]
     known = {*usual, *(other for said in usual for other in GRAMMARS[language].PARAPHRASES.get(said, ()))}
     forms = [re.sub(r" (of|von|de|a)$", r"(?= \1)", re.escape(said).replace("\\ ", " ")) for said in known]
@@ -424,10 +461,8 @@ def _relation_pattern(language: str) -> re.Pattern:
 
 
 _KINDS_BY_WORD = {kind_word(kind): kind for kind in KINDS}
-_NOUNS = {"en": en.NOUNS, "es": es.NOUNS, "de": de.NOUNS, "zh": zh.NOUNS}
-_NEAR = {"en": en.NEAR, "es": es.NEAR, "de": de.NEAR, "zh": zh.NEAR}
-_SIDES_SAID = {"en": en.SIDES, "es": es.SIDES, "de": de.SIDES, "zh": zh.SIDES}
-_COLORS = {"en": {}, "es": es.COLORS, "de": de.COLORS}
+_MODULES = {"en": en, "es": es, "de": de, "zh": zh}
+_COLORS = {"en": {}, "es": es.COLORS, "de": de.COLORS, "zh": zh.COLORS}
 """The English names are those that the tabletop world itself uses."""
 
 
@@ -441,7 +476,7 @@ def _kind_place(words: Sequence[str], parts: Sequence[int], index: int) -> int:
 @cache
 def noun_pattern(language: str, kind: str) -> re.Pattern:
     """A kind's names in training, singular and plural, also with up to two more letters, as German endings."""
-    usual = [noun for noun in _NOUNS[language][kind] if not noun.startswith("~")]
+    usual = [noun for noun in _MODULES[language].NOUNS[kind] if not noun.startswith("~")]
     said = [*usual, *(other for noun in usual for other in GRAMMARS[language].PARAPHRASES.get(noun, ()))]
     forms = {form for noun in said for form in re.sub(r"^\S ", "", noun).split("|") if form}
     any_form = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
