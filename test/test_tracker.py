@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -426,6 +427,42 @@ def test_it_comes_back_into_the_image_where_it_left(reads_text):
 
 
 @BOTH
+@pytest.mark.parametrize("side", [28, 58])
+def test_it_is_found_again_when_the_camera_has_come_nearer_or_gone_farther_meanwhile(reads_text, side):
+    scene = Scene(reads_text)
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    scene.show({HOME: RED}, 10)
+    scene.show({}, 20)
+    assert scene.show({Box.from_xywh(200, 60, side, side): RED}, 8) == [TargetState.TRACKING]
+
+
+def test_after_a_lasting_change_of_light_it_is_found_again():
+    """Its look of the last half minute counts, not that of the first seconds."""
+    scene = Scene()
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    scene.show({HOME: RED}, 20)
+    for k in range(100):
+        scene.show({HOME: tuple(round(value * (1 - 0.0025 * (k + 1))) for value in RED)})
+    dark = tuple(round(0.75 * value) for value in RED)
+    assert scene.show({HOME: dark}, 300) == [TargetState.TRACKING]
+    assert scene.show({}, 25) == [TargetState.LOST]
+    assert scene.show({HOME: dark}, 3) == [TargetState.TRACKING]
+
+
+@BOTH
+def test_where_a_lookalike_was_the_target_itself_may_be_later(reads_text):
+    scene = Scene(reads_text)
+    scene.blocks = {HOME: RED, AWAY: RED}
+    scene.follow(HOME)
+    scene.show({HOME: RED, AWAY: RED}, 10)
+    assert TargetState.TRACKING not in scene.show({AWAY: RED}, 30)
+    scene.show({}, 30)
+    assert scene.show({AWAY.translate(10, 5): RED}, 40) == [TargetState.TRACKING]
+
+
+@BOTH
 @pytest.mark.parametrize(
     "color, size", [(BLUE, 40), (RED, 16), (RED, 110)], ids=["another colour", "far too small", "far too large"]
 )
@@ -560,6 +597,61 @@ def test_a_thing_that_two_targets_name_is_both():
     assert scene.show({HOME.translate(3, 0): RED}) == [TargetState.TRACKING] * 2
 
 
+@pytest.mark.parametrize("is_second_taken", [True, False])
+def test_of_two_alike_the_one_that_is_left_is_followed_on(is_second_taken):
+    """One is carried off, a hand hides the other for a moment: what is seen then is the one whose place that is."""
+    beside = HOME.translate(HOME.width + 20, 0)
+    left, taken = (HOME, beside) if is_second_taken else (beside, HOME)
+    scene = Scene()
+    segment = scene.segment
+    scene.segment = lambda prompt: replace(segment(prompt), presence=min(segment(prompt).presence, 0.6))
+    scene.blocks = {left: RED, taken: RED}
+    scene.follow(HOME, beside)
+    scene.show({left: RED, taken: RED}, 10)
+    scene.show({left: RED}, 10)
+    scene.show({}, 5)
+    states = scene.show({left: RED}, 2)
+    assert states[0 if left is HOME else 1] is TargetState.TRACKING
+
+
+def test_what_cannot_be_a_target_takes_nothing_from_another():
+    """Two targets' masks are on one thing; one of them is far too unsure to be the target."""
+    scene = Scene()
+    scene.blocks = {HOME: RED, AWAY: RED}
+    scene.follow(HOME, AWAY)
+    assert scene.show({HOME: RED, AWAY: RED}, 5) == [TargetState.TRACKING] * 2
+    image = GREY.copy()
+    image[HOME.to_slices(WIDTH, HEIGHT)] = (180, 40, 40)
+    stamp = (scene.step + 1) * STEP_NS
+    prompts = scene.tracker.prompts(stamp, WIDTH, HEIGHT)
+    looks = [seen(HOME), seen(HOME, presence=0.05), *[unseen()] * (len(prompts) - 2)]
+    scene.tracker._tracks[1]._usual_colors = color_distribution(image, looks[0].mask, HOME)  # it fits that better
+    scene.tracker.update(image, looks, stamp)
+    assert scene.tracker.targets()[0].state is TargetState.TRACKING
+
+
+def test_two_targets_of_one_thing_are_both_found_elsewhere():
+    scene = Scene()
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME, HOME.pad(0.05))
+    assert scene.show({HOME: RED}, 5) == [TargetState.TRACKING] * 2
+    scene.show({}, 12)
+    assert scene.show({AWAY: RED}, 12) == [TargetState.TRACKING] * 2
+
+
+def test_one_look_at_a_part_does_not_part_two_targets_of_one_thing():
+    tracker = Tracker()
+    tracker.start([1, 2], [RegionProposal(HOME.pad(0.1), name) for name in ("cup", "red cup")], "")
+    image = GREY.copy()
+    image[HOME.to_slices(WIDTH, HEIGHT)] = RED
+    part = Box(HOME.x0, HOME.y0, HOME.x0 + 18, HOME.y1)
+    for step, second in enumerate((HOME, HOME, HOME, part, HOME, HOME)):
+        prompts = tracker.prompts(step * STEP_NS, WIDTH, HEIGHT)
+        looks = [seen(HOME), seen(second)] + [unseen()] * (len(prompts) - 2)
+        tracker.update(image, looks, step * STEP_NS)
+    assert [target.state for target in tracker.targets()] == [TargetState.TRACKING] * 2
+
+
 def test_one_weak_look_does_not_part_two_targets_of_one_thing():
     tracker = Tracker()
     tracker.start([1, 2], [RegionProposal(HOME.pad(0.1), name) for name in ("cup", "red cup")], "")
@@ -604,6 +696,23 @@ def test_a_thing_that_is_asked_for_again_is_both(speed):
     scene.tracker.join(asked_for_again(scene, HOME.translate(speed * (scene.step - 1), 0), 1))
     for step in range(7, 12):
         assert scene.show({HOME.translate(speed * step, 0): RED}) == [TargetState.TRACKING] * 2
+
+
+def test_a_thing_that_is_asked_for_again_is_both_though_the_first_look_misses_one():
+    scene = Scene()
+    scene.blocks = {HOME: RED}
+    scene.follow(HOME)
+    scene.show({HOME: RED}, 7)
+    scene.tracker.join(asked_for_again(scene, HOME, 1))
+    segment, looks = scene.segment, []
+
+    def weak_at_first(prompt: Prompt) -> Prediction:
+        looks.append(prompt)
+        return unseen() if len(looks) == 1 else segment(prompt)
+
+    scene.segment = weak_at_first
+    scene.show({HOME: RED})
+    assert scene.show({HOME: RED}, 30) == [TargetState.TRACKING] * 2
 
 
 def test_what_joins_follows_by_the_newest_thresholds():

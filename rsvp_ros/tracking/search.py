@@ -20,6 +20,7 @@ SPEED = 4.0  # sizes per second: how fast a target may move unseen
 SAME_IOU = 0.3  # of one thing's boxes in two successive looks
 LEAST_COLOR = 0.2  # `ColorMap` value of a place that is worth a look
 REFUSED = 4  # how many places without the target are remembered, not to be looked at again soon
+REMEMBERED_S = 2.0  # for how long a lookalike that is not met again is remembered: it may be gone, or elsewhere
 BESIDE = 0.5  # share of a mask outside the target's last place, and of that place outside the mask's box
 
 
@@ -60,10 +61,10 @@ class LastLook:
 class Search:
     """Where a hidden target may be, and where it is not, learnt from one look after another.
 
-    What matches the target but stood beside it when it was last seen is a lookalike. Lookalikes are remembered, and
-    their places updated whenever one is met again: they are not the target later on, either. What is merely farther
-    away than the target can have got by itself is not the target now, but may be the target later on: the camera may
-    have turned.
+    What matches the target but stood beside it when it was last seen is a lookalike. Lookalikes are remembered for a
+    while, and their places updated whenever one is met again: they are not the target later on, either. What is merely
+    farther away than the target can have got by itself is not the target now, but may be the target later on: the
+    camera may have turned.
     """
 
     def __init__(self, box: Box, seen_ns: int) -> None:
@@ -74,7 +75,7 @@ class Search:
         """When the target was last looked for."""
         self._box = box
         self._seen_ns = seen_ns
-        self._lookalikes: list[Box] = []
+        self._lookalikes: list[tuple[Box, int]] = []  # where and when they were last met
         self._refused: deque[Box] = deque(maxlen=REFUSED)
 
     def may_be(self, box: Box, stamp_ns: int, stood_there: bool) -> bool:
@@ -82,12 +83,13 @@ class Search:
 
         stood_there: whether it stood there when the target was last seen; then it is remembered as a lookalike.
         """
-        for i, other in enumerate(self._lookalikes):
+        self._forget(stamp_ns)
+        for i, (other, _) in enumerate(self._lookalikes):
             if other.iou(box) >= SAME_IOU:
-                self._lookalikes[i] = box
+                self._lookalikes[i] = box, stamp_ns
                 return False
         if stood_there:
-            self._lookalikes.append(box)
+            self._lookalikes.append((box, stamp_ns))
             return False
         (x, y), (x0, y0) = box.center, self._box.center
         size = (self._box.width + self._box.height) / 2
@@ -105,8 +107,13 @@ class Search:
     def by_color(self, image: np.ndarray, colors: np.ndarray, taken: np.ndarray) -> None:
         """Choose the next candidate by the target's colours. See `ColorMap` for the arguments."""
         places = ColorMap(image, colors, (self._box.width, self._box.height), taken)
-        for box in (*self._lookalikes, *self._refused):
+        self._forget(self.looked_ns)
+        for box in (*(box for box, _ in self._lookalikes), *self._refused):
             places.leave_out(box)
         self.candidate = places.best(LEAST_COLOR)
         if self.candidate is None:
             self._refused.clear()
+
+    def _forget(self, stamp_ns: int) -> None:
+        """Forget the lookalikes that were not met for a while."""
+        self._lookalikes = [it for it in self._lookalikes if (stamp_ns - it[1]) * 1e-9 <= REMEMBERED_S]

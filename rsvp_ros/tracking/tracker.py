@@ -27,9 +27,14 @@ MAX_MARGIN = 0.3  # of a region around its mask's box: beyond this it is not a b
 MAX_SEARCH = 1.0  # how far around its place a hidden target is looked for, in sizes of its region
 RETURN_SIMILARITY = 0.55
 SURE_PRESENCE = 0.85  # of what is found somewhere else
-MAX_PIXELS_RATIO = 2.0
-PLACE_WEIGHT = 0.3  # of the place relative to the colours, in `Track.fit`
+MAX_PIXELS_RATIO = 2.0  # of what is found somewhere else to what was seen …
+RATIO_PER_S = 1.0  # … and more the longer it is unseen, as the camera may come nearer …
+MOST_PIXELS_RATIO = 4.0  # … but never more than this
+PLACE_WEIGHT = 0.3  # of the place relative to the colours, in `Track.fit` …
+OLD_PLACE = 0.5  # … and this share of it for a place in which the target is not seen at present
 SAME_IOU = 0.5  # of the masks of two targets that are one thing
+PARTED_LOOKS = 5  # so many looks in a row must show two things before targets that are one thing count as two
+JOINING_LOOKS = 5  # so many first looks may show that a new target and an old one are one thing
 WHOLE = 0.8  # share of its usual pixels with which a target shows completely
 MAX_GAP_S = 5.0  # without an image nobody looks: what goes beyond this is not time unseen
 MOST_GIVEN_UP = 32  # targets that are no longer looked for but still reported
@@ -70,7 +75,7 @@ class Track:
         self._region = proposal.box
         self.config = config
         self._colors: np.ndarray | None = None  # of recent looks
-        self._usual_colors: np.ndarray | None = None  # of many looks, leaving out those too unlike them
+        self._usual_colors: np.ndarray | None = None  # of many looks; those unlike them count less
         self._motion: BoxMotion | None = None  # None until it is first seen: only the region is known
         self._margins: tuple[float, float, float, float] | None = None
         self._fill = 1.0
@@ -79,7 +84,7 @@ class Track:
         self._prompt = proposal.box
         self._box = self._seen_box = proposal.box
         self._prediction: Prediction | None = None
-        self._twins: set[int] = set()
+        self._twins: dict[int, int] = {}  # looks in a row that showed another thing, by the twin's id
         self._stamp_ns = self._seen_ns = self._found_ns = 0
 
     @property
@@ -220,11 +225,16 @@ class Track:
         """Note whether both, seen in the same image, are one thing."""
         same = self._box.iou(other._box) >= SAME_IOU and mask_iou(self.mask, other.mask) >= SAME_IOU
         for track, twin in ((self, other.id), (other, self.id)):
-            (track._twins.add if same else track._twins.discard)(twin)
+            if same:
+                track._twins[twin] = 0
+            elif twin in track._twins:
+                track._twins[twin] += 1
+                if track._twins[twin] >= PARTED_LOOKS:
+                    del track._twins[twin]
 
     def fit(self, image: np.ndarray, mask: np.ndarray, box: Box) -> float:
-        """How well a mask fits the target: by its colours and, if things look alike, by where it was just seen."""
-        near = self._box.iou(box) if self.state is TargetState.TRACKING else 0.0
+        """How well a mask fits the target: by its colours and, if things look alike, by where it was last seen."""
+        near = self._box.iou(box) * (1.0 if self.state is TargetState.TRACKING else OLD_PLACE)
         return similarity(self._usual_colors, color_distribution(image, mask, box)) + PLACE_WEIGHT * near
 
     def jump(self, stamp_ns: int) -> None:
@@ -284,9 +294,13 @@ class Track:
         y0, y1 = box.y0 - top * box.height, box.y1 + bottom * box.height
         return Box(x0, y0, x1, y1)
 
+    def takes(self, prediction: Prediction) -> bool:
+        """Whether what a prediction shows may be the target as far as the segmenter can tell."""
+        return prediction.score >= self.config.min_score and prediction.presence >= self.config.min_presence
+
     def _is_target(self, image: np.ndarray, prediction: Prediction, box: Box) -> bool:
         config = self.config
-        if prediction.score < config.min_score or prediction.presence < config.min_presence:
+        if not self.takes(prediction):
             return False
         colors = color_distribution(image, prediction.mask, box)
         fill = np.count_nonzero(prediction.mask[box.to_slices(*prediction.mask.shape[::-1])]) / box.area
@@ -306,8 +320,9 @@ class Track:
         if self._stood_there(image, prediction.mask, box):
             return False
         self._colors = adapted(self._colors, colors)
-        if as_usual:
-            self._usual_colors = adapted(self._usual_colors, colors, SLOW_ADAPTATION)
+        # If the light has changed for good, this is what it looks like now: it must not be sought by its old colours
+        share = SLOW_ADAPTATION if as_usual else SLOW_ADAPTATION / 2
+        self._usual_colors = adapted(self._usual_colors, colors, share)
         self._fill += ADAPTATION * (fill - self._fill)
         return True
 
@@ -320,7 +335,8 @@ class Track:
         if pixels == prediction.mask.size:
             return False  # it has no surroundings
         ratio = pixels / max(self._fill * self._motion.box.area, 1.0)
-        if not 1 / MAX_PIXELS_RATIO <= ratio <= MAX_PIXELS_RATIO:
+        most = min(MAX_PIXELS_RATIO + RATIO_PER_S * self._unseen_s, MOST_PIXELS_RATIO)
+        if not 1 / most <= ratio <= most:
             return False
         if np.count_nonzero(prediction.mask & taken) > TAKEN * pixels:
             return False
@@ -338,7 +354,8 @@ class Tracker:
         self._size: tuple[int, int] | None = None
         self._stamp_ns: int | None = None
         self._asked: list[Track] = []
-        self._joined: list[Track] = []  # since the last frame
+        self._joined: list[Track] = []  # the last ones
+        self._joining = 0  # looks left in which these may turn out to be things that are followed already
         self._sought: Track | None = None
         self._search_prompt: Prompt | None = None
 
@@ -359,7 +376,7 @@ class Tracker:
         given_up = [track for track in self._tracks if track.given_up]
         forgotten = given_up[: max(0, len(given_up) - MOST_GIVEN_UP)]
         self._tracks = [track for track in self._tracks if track not in forgotten] + other._tracks
-        self._joined = other._tracks
+        self._joined, self._joining = other._tracks, JOINING_LOOKS
         self._stamp_ns = other._stamp_ns
 
     def clear(self, id: int | None = None) -> int:
@@ -420,7 +437,9 @@ class Tracker:
         found = predictions.pop() if self._search_prompt is not None else None
         looks = [_Look(*pair) for pair in zip(self._asked, predictions, strict=True)]
         _settle(image, looks, self._joined)
-        self._joined = []
+        self._joining -= 1
+        if self._joining <= 0:
+            self._joined = []
         for look in looks:
             look.track.update(image, look.prediction, look.box, stamp_ns, again)
             if look.track.given_up:
@@ -430,7 +449,7 @@ class Tracker:
             one.compare(other)
         sought = self._sought
         if sought is not None and sought.search is not None:
-            taken = self._seen(image.shape[:2])
+            taken = self._seen(image.shape[:2], sought)
             sought.search_update(image, self._search_prompt, found, taken, stamp_ns)
 
     def targets(self) -> tuple[Target, ...]:
@@ -447,20 +466,19 @@ class Tracker:
     def _active(self) -> list[Track]:
         return [track for track in self._tracks if not track.given_up]
 
-    def _seen(self, shape: tuple[int, int]) -> np.ndarray:
-        """bool H x W: where targets are seen."""
-        return np.logical_or.reduce(
-            [np.zeros(shape, bool), *(track.mask for track in self._tracks if track.mask is not None)]
-        )
+    def _seen(self, shape: tuple[int, int], sought: Track) -> np.ndarray:
+        """bool H x W: where targets are seen, but for those that are one thing with the one that is sought."""
+        others = [track for track in self._tracks if track.mask is not None and not sought.is_same(track)]
+        return np.logical_or.reduce([np.zeros(shape, bool), *(track.mask for track in others)])
 
 
 class _Look:
-    """What was seen in a target's place."""
+    """What was seen in a target's place; `box` is None if it cannot be the target."""
 
     def __init__(self, track: Track, prediction: Prediction | None) -> None:
         self.track = track
         self.prediction = prediction
-        self.box = mask_to_box(prediction.mask) if prediction is not None else None
+        self.box = mask_to_box(prediction.mask) if prediction is not None and track.takes(prediction) else None
 
     def is_same(self, other: _Look) -> bool:
         """Whether both show one thing, although the targets were two things before."""
@@ -474,7 +492,7 @@ class _Look:
 def _settle(image: np.ndarray, looks: Sequence[_Look], new: Sequence[Track]) -> None:
     """Where two targets' masks are on one thing, count only the target that fits it better as seen.
 
-    `new`: tracks that have just joined. Nothing shows yet that one of these and an old one are two things, so such
+    `new`: tracks that have joined lately. Nothing shows yet that one of these and an old one are two things, so such
     pairs are left alone: what is asked for again is followed twice.
     """
     for i, look in enumerate(looks):
