@@ -49,7 +49,7 @@ from rsvp_ros.types import (
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-PATIENCE_FRAMES = 2  # a new result waits for at most this many frames per look, however busy the camera
+PATIENCE_FRAMES = 1  # a new result waits for at most this many frames per look, however busy the camera
 
 
 @dataclass(frozen=True)
@@ -213,12 +213,15 @@ class Perception:
             )
             self._changed.notify_all()
 
-    def find(self, instruction: str = "", box: Box | None = None, keep_targets: bool = False) -> Request:
+    def find(
+        self, instruction: str = "", box: Box | None = None, keep_targets: bool = False, automatic: bool = False
+    ) -> Request:
         """Find what an instruction means, or follow a box of the newest image without reasoning.
 
-        Replaces a request that is under way. Old targets are followed until there are new ones.
+        Replaces a request that is under way, unless it is `automatic`, asked by nobody: then it gives way to that.
+        Old targets are followed until there are new ones.
         """
-        request = Request(instruction, box, keep_targets)
+        request = Request(instruction, box, keep_targets, automatic)
         request.add_done_callback(self._on_done)
         try:  # before it takes the place of another
             request.instruction = self._checked(instruction, box)
@@ -228,6 +231,9 @@ class Perception:
         with self._changed:
             if self._stopped:
                 request.cancel(CancelledError("the system is shut down"))
+            if automatic and self.request is not None:
+                request.cancel(SupersededError("another request is under way"))
+                return request
             old, self._request, self._inbox = self._request, request, request
             self._changed.notify_all()
         if old is not None:
@@ -350,12 +356,12 @@ class Perception:
                     self._on_reasoning(reasoning)
                 if frame is not None:
                     self._process(segmenter, frame)
+                    if self._catch_up is not None:
+                        self._catch_up.waited += 1
                 catch_up = self._catch_up
                 # A live frame goes first, but a camera that leaves no time between frames must not starve the result.
                 if catch_up is not None and (frame is None or catch_up.waited >= PATIENCE_FRAMES):
                     self._advance(segmenter, catch_up)
-                elif catch_up is not None:
-                    catch_up.waited += 1
             except Exception as error:
                 # A fault in this package's own code costs a frame and a result on its way, but does not end the stream.
                 logger.exception("a frame could not be processed")
@@ -432,7 +438,7 @@ class Perception:
             first = frame is request.frame
             if first and not len(tracker):
                 tracker.start(self._new_ids(len(catch_up.proposals)), catch_up.proposals, request.instruction)
-            # Two looks: in the reasoned frame to find the targets' own regions, later as they may have moved far.
+            # Two looks: in the reasoned frame to find the targets' own regions, later if one has moved too far.
             seen_before, features = catch_up.features is not None, None
             try:
                 _, features = self._follow(segmenter, tracker, frame, catch_up.features)
@@ -445,7 +451,8 @@ class Perception:
                     request.cancel(type(error)(str(error)))
                     return
                 self._on_problem(error)
-            if features is not None and not seen_before:
+            unseen = any(target.state is TargetState.OCCLUDED for target in tracker.targets())
+            if features is not None and not seen_before and (first or unseen):
                 catch_up.features = features
                 return
             catch_up.features = None
@@ -490,7 +497,7 @@ class Perception:
         due = time.monotonic() - self._asked_again_at >= self.config.ask_again_interval_s
         if states == {TargetState.LOST} and due and self.request is None:
             self._asked_again_at = time.monotonic()
-            self._asked_again = self.find(self._last_instruction, keep_targets=True)
+            self._asked_again = self.find(self._last_instruction, keep_targets=True, automatic=True)
 
     def _count(self, processed: int = 0, unusable: int = 0, segment_s: float = 0.0, targets: int | None = None) -> None:
         with self._changed:
@@ -599,7 +606,7 @@ class Perception:
                 self._history = history
                 tried = self._newest
             try:
-                tried.image  # noqa: B018  decoded
+                history.limit(tried.image.nbytes)
                 return tried, history
             except InvalidImageError as error:
                 broken = str(error)

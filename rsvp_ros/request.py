@@ -38,10 +38,12 @@ class Outcome:
 class Request:
     """An instruction, or a box to follow, that is under way. Made by `Perception.find`."""
 
-    def __init__(self, instruction: str, box: Box | None, keep_targets: bool) -> None:
+    def __init__(self, instruction: str, box: Box | None, keep_targets: bool, automatic: bool = False) -> None:
         self.instruction = instruction
         self.box = box
         self.keep_targets = keep_targets
+        self.automatic = automatic
+        """Whether it was asked again by the system itself, since all that an instruction found was lost."""
         self.state = RequestState.WAITING_FOR_IMAGE
         self.frame: Frame | None = None
         """The frame that is reasoned about, once there is one."""

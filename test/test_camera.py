@@ -258,6 +258,22 @@ def test_by_stamps_that_stand_still_time_goes_on_all_the_same(rig):
     assert rig.frames[-1].stamp_ns == time_to_ns(rig.frames[-1].header.stamp), "it may go back"
 
 
+@pytest.mark.parametrize("rig", [{}], indirect=True)
+def test_after_images_that_stood_still_time_goes_on_as_fast_as_they_come(rig):
+    """It has gone ahead of the stamps meanwhile, and does not wait for these."""
+    rig.until(lambda: rig._images.get_subscription_count(), "connection")
+    for _ in range(12):
+        rig.show(0)
+        time.sleep(0.05)
+    ahead = rig.frames[-1].stamp_ns
+    for k in range(1, 9):
+        time.sleep(0.05)
+        rig.show(30 * k)  # still behind
+    passed = [b.stamp_ns - a.stamp_ns for a, b in itertools.pairwise(rig.frames[-9:])]
+    assert ahead > time_to_ns(rig.frames[-1].header.stamp)
+    assert all(20_000_000 <= ns <= 30_000_001 for ns in passed), passed
+
+
 @pytest.mark.parametrize("rig", [{"reliability": "reliable"}], indirect=True)
 def test_a_camera_that_fits_is_not_blamed_for_one_that_did_not(rig, monkeypatch):
     monkeypatch.setattr(camera, "SILENCE_S", 0.0)
@@ -311,5 +327,8 @@ def test_depth_that_is_not_registered_to_the_images_is_told_of(rig, monkeypatch)
     assert not problem(2 * HEIGHT, 2 * WIDTH, "color_optical_frame"), "another resolution is told by the intrinsics"
     assert not problem(HEIGHT, WIDTH, ""), "does not tell"
     assert "align_depth" in problem(HEIGHT, WIDTH, "depth_optical_frame")
+    rig.camera._info = CameraInfo(header=Header(frame_id="infra_optical_frame"))
+    assert "'infra_optical_frame'" in problem(HEIGHT, WIDTH, "color_optical_frame")
+    rig.camera._info = CameraInfo(header=Header(frame_id="color_optical_frame"))
     assert f"is {WIDTH} x {HEIGHT // 2}" in problem(HEIGHT // 2, WIDTH, "color_optical_frame")
     assert not problem(HEIGHT, WIDTH, "color_optical_frame"), "put right"

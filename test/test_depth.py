@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rsvp_ros.msg", reason="the messages are not built: run colcon build and source install/setup.bash")
+from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
@@ -18,7 +19,7 @@ from rsvp_ros import surface
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import Box
 from rsvp_ros.ros import conversions, depth
-from rsvp_ros.ros.markers import targets_to_markers
+from rsvp_ros.ros.markers import Place, targets_to_markers
 from rsvp_ros.types import Target, TargetState
 from rsvp_ros.visualization import target_color
 
@@ -192,6 +193,16 @@ def test_region_of_interest_and_binning():
     np.testing.assert_allclose(camera.project(point), [[(u - 100 - 0.5) / 2, (v - 40 - 0.5) / 2]])
 
 
+def test_intrinsics_of_other_images_are_refused():
+    """Their proportions tell; another resolution with the same ones is scaled."""
+    info = CameraInfo(width=1280, height=720)
+    info.header.frame_id = "color"
+    info.k = [920.0, 0.0, 640.0, 0.0, 920.0, 360.0, 0.0, 0.0, 1.0]
+    assert depth.depth_camera(info, np.ones((360, 640), np.float32)) == depth.camera_model(info)
+    with pytest.raises(ConfigurationError, match=r"1280 x 720.*640 x 480.*input_camera_info_topic"):
+        depth.depth_camera(info, np.ones((480, 640), np.float32))
+
+
 def test_an_uncalibrated_camera_is_named():
     info = CameraInfo(width=640, height=480)
     info.header.frame_id = "wrist_camera"
@@ -244,8 +255,10 @@ def test_markers_stand_where_the_targets_are():
 
     targets = [target(1, TargetState.TRACKING), target(2, TargetState.OCCLUDED), target(3, TargetState.LOST)]
     targets.append(target(4, TargetState.TRACKING))  # without depth
-    positions = {i: np.array([0.1 * i, -0.2, 0.9]) for i in (1, 2, 3)}
-    markers = targets_to_markers(targets, positions, HEADER, {1: np.array([0.08, 0.12, 0.0])}, lifetime_s=0.5)
+    before = Header(frame_id=HEADER.frame_id, stamp=Time(sec=4))
+    size = np.array([0.08, 0.12, 0.0])
+    places = {i: Place(np.array([0.1 * i, -0.2, 0.9]), size, HEADER if i == 1 else before) for i in (1, 2, 3)}
+    markers = targets_to_markers(targets, places, HEADER, lifetime_s=0.5)
     markers = deserialize_message(serialize_message(markers), MarkerArray).markers
     assert markers[0].action == Marker.DELETEALL and all(m.action == Marker.ADD for m in markers[1:])
     assert [(m.ns, m.id) for m in markers[1:]] == [("targets", 1), ("names", 1), ("targets", 2), ("names", 2)]
@@ -256,5 +269,6 @@ def test_markers_stand_where_the_targets_are():
     assert name.text == "1 杯子" and name.pose.position.y < -0.26  # above: y points down in an optical frame
     assert "occluded" in markers[4].text and occluded.color.a < body.color.a
     for marker in markers[1:]:
-        assert marker.header == HEADER and marker.pose.orientation.w == 1.0 and marker.lifetime.nanosec == 500_000_000
+        assert marker.header == (HEADER if marker.id == 1 else before), "since then the camera may have turned"
+        assert marker.pose.orientation.w == 1.0 and marker.lifetime.nanosec == 500_000_000
     assert [m.action for m in targets_to_markers([], {}, HEADER).markers] == [Marker.DELETEALL]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -270,6 +271,17 @@ def test_cancel_and_supersede(robot, server):
     assert (answer.status, answer.result.error_code) == (GoalStatus.STATUS_CANCELED, CODES.CANCELLED)
     server.script[:] = [Reply(ANSWER)]
     assert robot.result_of(robot.send(FindTarget.Goal(instruction="three"))).result.targets
+
+
+def test_an_instruction_that_is_published_again_and_again_is_answered(robot, server):
+    """As `ros2 topic pub` without --once does: while it is reasoned about, the same one starts nothing anew."""
+    count = len(server.requests)
+    server.script[:] = [Reply(ANSWER, piece_delay_s=0.02)]
+    for _ in range(10):
+        robot.instructions.publish(String(data="the book"))
+        time.sleep(0.05)
+    until(lambda: any(m.complete and m.instruction == "the book" and m.found for m in robot.reasonings), "its reasoning")
+    assert len(server.requests) == count + 1
 
 
 def test_a_goal_may_add_to_the_targets(robot):
@@ -633,6 +645,25 @@ def test_the_last_word_of_a_request_is_the_last(monkeypatch):
         node.destroy_node()
         rclpy.shutdown(context=context)
     assert [(message.complete, message.error_code) for message in said] == [(False, 0), (True, CODES.CANCELLED)]
+
+
+def test_a_request_that_nobody_made_says_nothing_when_it_is_dropped():
+    """The system asked again and then found the target itself: the last word stays that about the target."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = RsvpNode(context=context, namespace="nobody")
+    said: list[Reasoning] = []
+    try:
+        node._outputs = SimpleNamespace(reasoning=SimpleNamespace(publish=said.append), destroy=lambda: None)
+        for automatic in (True, False):
+            request = Request("the red book", None, True, automatic)
+            request.add_done_callback(node._on_done)
+            request.cancel()
+            assert len(said) == (not automatic)
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_a_robot_program_asks_through_the_client(robot, server):

@@ -216,7 +216,7 @@ def test_a_target_that_moves_while_its_result_waits_behind_a_busy_camera_is_stil
         request = stream.perception.find("the red book")
         until(lambda: request.state is RequestState.REASONING)
         frames = (Frame(picture(90 + i // 2), stream.stamp_ns + i * 10**9 // 30) for i in range(1, 400))
-        for _ in range(20):
+        for _ in range(60):
             stream.process(next(frames))
         segmenter.after_look = lambda: request.done or stream.perception.submit(next(frames))
         mllm.go.set()
@@ -681,6 +681,54 @@ def test_a_busy_camera_does_not_starve_a_result():
             stream.perception.submit(Frame(picture(90), stream.stamp_ns))
             time.sleep(0.001)
         assert request.result().result.targets
+
+
+def test_a_result_comes_soon_however_busy_the_camera():
+    """After every live frame comes a look of the result, and one look is enough where it shows all targets."""
+
+    class Counting(RedSegmenter):
+        encoded = looked = 0
+
+        def encode(self, image):
+            self.encoded += 1
+            return super().encode(image)
+
+        def segment(self, features, prompts):
+            self.looked += 1
+            return super().segment(features, prompts)
+
+    mllm = ScriptedMllm(FOUND)
+    with Stream(Counting(delay_s=0.01), mllm=mllm) as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        request = stream.perception.find("the red book")
+        until(lambda: request.state is RequestState.REASONING)
+        for _ in range(10):
+            stream.frame(picture(90))
+        before = stream.perception.statistics.processed, stream.segmenter.looked, stream.segmenter.encoded
+        mllm.go.set()
+        deadline = time.monotonic() + DEADLINE_S
+        while not request.done:
+            assert time.monotonic() < deadline
+            stream.stamp_ns += 10**6
+            stream.perception.submit(Frame(picture(90), stream.stamp_ns))
+            time.sleep(0.001)
+        after = stream.perception.statistics.processed, stream.segmenter.looked, stream.segmenter.encoded
+        live, looks, encoded = (b - a for a, b in zip(before, after, strict=True))
+        assert live <= looks - live + 3, "live frames for every look of the result"
+        assert looks - encoded <= 2, "second looks at a frame"
+
+
+def test_an_automatic_request_gives_way_to_one_under_way():
+    mllm = ScriptedMllm(FOUND)
+    with Stream(mllm=mllm) as stream:
+        stream.frame(picture(90))
+        request = stream.perception.find("the red book")
+        automatic = stream.perception.find("the red book", keep_targets=True, automatic=True)
+        assert isinstance(automatic.error, SupersededError)
+        assert not request.done
+        mllm.go.set()
+        assert request.result(DEADLINE_S).result.targets
 
 
 def test_a_fault_in_one_frame_does_not_end_the_stream():

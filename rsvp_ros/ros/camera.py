@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rsvp_ros.config import CameraConfig
 from rsvp_ros.ros.conversions import compressed_to_array, image_to_array, time_to_ns
+from rsvp_ros.ros.depth import have_same_shape
 from rsvp_ros.types import Frame
 
 SILENCE_S = 3.0  # without an image for this long, something is wrong
@@ -25,7 +26,6 @@ DEPTH_KEPT = 16
 MAX_DEPTH_DELAY_NS = 60_000_000  # a depth image of another time shows another scene
 SAME_TIME_NS = 5_000_000  # stamps no further apart than this are of one time: no better depth image will come
 DEPTH_MISSES = 5  # this many images in a row without depth are no accident
-MAX_STRETCH = 0.02  # relative difference of the aspect ratios of an image and its depth
 STILL_STAMPS = 5  # nor are this many with the stamp of the one before
 
 
@@ -150,10 +150,17 @@ class Camera:
         image, depth = self._last_image, self._depth[-1] if self._depth else None
         if image is None or depth is None:
             return ""
+        of_info = self._info.header.frame_id if self._info is not None else ""
+        if of_info and depth.header.frame_id and of_info != depth.header.frame_id:
+            return (
+                f"intrinsics of another camera: {self._node.resolve_topic_name('camera_info')} has the frame "
+                f"{of_info!r}, {topic} {depth.header.frame_id!r}: take the camera_info that belongs to the depth "
+                "images (launch argument input_camera_info_topic), or positions are wrong"
+            )
         frames = depth.header.frame_id, image.header.frame_id
         if all(frames) and frames[0] != frames[1]:
             apart = f"has the frame {frames[0]!r}, {self.topic} {frames[1]!r}"
-        elif isinstance(image, Image) and not _same_shape(depth, image):
+        elif isinstance(image, Image) and not have_same_shape(depth.width, depth.height, image.width, image.height):
             apart = f"is {depth.width} x {depth.height}, {self.topic} {image.width} x {image.height}"
         else:
             return ""
@@ -197,7 +204,9 @@ class Camera:
         if self._still:  # its stamps stand still: time by arrival
             time_ns = self._last_time_ns + arrival_ns - self._last_arrival_ns
         elif stamp_ns > self._last_stamp_ns:
-            time_ns = max(stamp_ns, self._last_time_ns)
+            # Where stamps stood still, time may be ahead of them: it goes on, but no faster than either
+            passed_ns = min(stamp_ns - self._last_stamp_ns, arrival_ns - self._last_arrival_ns)
+            time_ns = max(stamp_ns, self._last_time_ns + passed_ns)
         else:
             time_ns = stamp_ns
             self._node.get_logger().warning(
@@ -224,9 +233,3 @@ class Camera:
             "camera.reliability to 'best_effort', which connects to both"
         )
         self._node.get_logger().warning(self._incompatible)
-
-
-def _same_shape(one: Image, other: Image) -> bool:
-    """Whether one could be the other at another resolution."""
-    a, b = one.width * other.height, one.height * other.width
-    return abs(a - b) <= MAX_STRETCH * max(a, b)

@@ -13,6 +13,29 @@ from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.ros.conversions import to_byte_array
 from rsvp_ros.surface import CameraModel
 
+MAX_STRETCH = 0.02
+"""Largest relative difference of the aspect ratios of two images that are taken to have the same field of view."""
+
+
+def have_same_shape(width: int, height: int, other_width: int, other_height: int) -> bool:
+    """Whether an image could be another one at another resolution."""
+    a, b = width * other_height, height * other_width
+    return abs(a - b) <= MAX_STRETCH * max(a, b)
+
+
+def depth_camera(info: CameraInfo, depth: np.ndarray) -> CameraModel:
+    """The model of the camera that took a depth image, H x W. Raises ConfigurationError as `camera_model` does, and if
+    the calibration cannot be that of this image."""
+    model = camera_model(info)
+    height, width = depth.shape
+    if not have_same_shape(model.width, model.height, width, height):
+        raise ConfigurationError(
+            f"camera_info (frame {info.header.frame_id!r}) is of images of {model.width} x {model.height}, but the "
+            f"depth image is {width} x {height}: take the camera_info that belongs to the depth image (launch argument "
+            "input_camera_info_topic)"
+        )
+    return model
+
 
 def camera_model(info: CameraInfo) -> CameraModel:
     """The pinhole model of a calibrated camera, with its region of interest and binning.

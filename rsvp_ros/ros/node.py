@@ -79,6 +79,7 @@ class RsvpNode(LifecycleNode):
         self._camera: Camera | None = None
         self._inputs: list = []  # what exists only while the node is active
         self._enabled = True
+        self._asked: tuple[str, Request] | None = None  # the last instruction that came on the topic
         self._not_configured = ""  # why
         self._problem = ""
         self._problem_at = -float("inf")
@@ -219,9 +220,12 @@ class RsvpNode(LifecycleNode):
             self._perception.submit(frame)
 
     def _on_instruction(self, msg: String) -> None:
+        asked = self._asked
+        if asked is not None and not asked[1].done and asked[0] == msg.data:
+            return  # published again and again (`ros2 topic pub` without --once): an answer is on its way
         self.get_logger().info(f"Instruction: {_shortened(msg.data)!r}")
         if self._enabled:
-            self._perception.find(msg.data)
+            self._asked = msg.data, self._perception.find(msg.data)
         else:
             self._report(NoImageError("an instruction came, but the node is disabled: call the service enable"))
 
@@ -297,7 +301,8 @@ class RsvpNode(LifecycleNode):
         else:
             if not isinstance(error, (CancelledError, SupersededError)):
                 self._report(error)
-            if request.box is None:  # a box involves no reasoning
+            gave_way = request.automatic and isinstance(error, (CancelledError, SupersededError))
+            if request.box is None and not gave_way:  # a box involves no reasoning
                 with self._telling:  # latched: the last word of a cancelled request must be complete, too
                     self._publish_reasoning(request, complete=True, error=error)
 

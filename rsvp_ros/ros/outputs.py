@@ -18,8 +18,8 @@ from visualization_msgs.msg import MarkerArray
 from rsvp_ros.errors import RsvpError
 from rsvp_ros.msg import Reasoning, TargetArray
 from rsvp_ros.ros.conversions import array_to_image, depth_to_array, label_image, targets_to_msg, time_to_ns
-from rsvp_ros.ros.depth import camera_model, points_to_cloud, position_to_pose
-from rsvp_ros.ros.markers import targets_to_markers
+from rsvp_ros.ros.depth import depth_camera, points_to_cloud, position_to_pose
+from rsvp_ros.ros.markers import Place, targets_to_markers
 from rsvp_ros.surface import target_points, target_position, target_size
 from rsvp_ros.types import Target, TargetsInFrame, TargetState
 from rsvp_ros.visualization import draw_targets
@@ -58,7 +58,7 @@ class Outputs:
         self.target_points = create(PointCloud2, "target_points", NEWEST)
         self._node = node
         self._pose_of: int | None = None  # the target whose pose is published
-        self._places: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # where each target was last, and how large
+        self._places: dict[int, Place] = {}  # where each target was last
         self._waiting: deque[tuple[TargetsInFrame, float]] = deque(maxlen=WAITING)
         self._stopped = False
         self._changed = threading.Condition()  # guards `_waiting` and `_stopped`
@@ -119,14 +119,15 @@ class Outputs:
         surfaces: dict[int, np.ndarray] = {}
         try:
             if seen and depth is not None:
-                metres, camera = depth_to_array(depth[0]), camera_model(depth[1])
+                metres = depth_to_array(depth[0])
+                camera = depth_camera(depth[1], metres)
                 for target in seen:
                     points = target_points(target.mask, metres, camera, target.box)
                     position = target_position(points)
                     if position is not None:
                         positions[target.id] = position
                         if markers:
-                            self._places[target.id] = position, target_size(points)
+                            self._places[target.id] = Place(position, target_size(points), header)
                         surfaces[target.id] = points
         except RsvpError as error:
             self._on_problem(error)
@@ -134,8 +135,7 @@ class Outputs:
         self._places = {id: place for id, place in self._places.items() if id in followed}
         if markers and not (seen and depth is None):  # markers without places would delete the last ones
             shown = [t for t in result.targets if t.id in positions or t.state is TargetState.OCCLUDED]
-            places, sizes = ({id: place[k] for id, place in self._places.items()} for k in (0, 1))
-            self.markers.publish(targets_to_markers(shown, places, header, sizes))
+            self.markers.publish(targets_to_markers(shown, self._places, header))
         if pose:
             self._pose_of = _pose_target(result.targets, positions, self._pose_of)
             if self._pose_of in positions:
