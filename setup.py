@@ -13,7 +13,14 @@ EXTRAS = {
     "openai": ["openai>=3"],
     "sam": ["segment-anything>=1.0", "torchvision>=0.20", "timm>=1.0"],
     "sim": ["mujoco>=3.17,<5", "rosbags>=0.10.9"],
-    "train": ["accelerate>=1.0", "matplotlib>=3.8", "torch>=2.9", "transformers>=5.17"],  # torch.optim.Muon
+    "train": [
+        "accelerate>=1.0",
+        "matplotlib>=3.8",
+        "torch>=2.9",  # torch.optim.Muon
+        "transformers>=5.17",
+        "torchvision>=0.20",
+        "timm>=1.0",
+    ],
     "test": ["pytest>=8,<8.4", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", "rosbags>=0.10.9"],
     "lint": ["ruff>=0.9"],
 }

@@ -96,6 +96,7 @@ from rsvp_ros.training.mllm.language import (
 )
 from rsvp_ros.training.mllm.lessons import (
     TAUGHT_OFTEN,
+    WIDER_SHARE,
     Lesson,
     LessonFile,
     Lessons,
@@ -1120,6 +1121,18 @@ def test_a_damaged_checkpoint_is_passed_over(scenes: Path, material: Material, t
         Trainer(config(scenes, tmp_path), material).resume()
 
 
+def test_weights_that_are_no_numbers_are_not_kept(scenes: Path, material: Material, tmp_path: Path):
+    trainer = Trainer(config(scenes, tmp_path), material)
+    trainer.train_step(trainer.batches[trainer.step])
+    trainer.save()
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingDivergedError, match="learning_rate"):
+        trainer.save()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == good
+
+
 def test_a_full_disk_is_said_where_weights_are_written(scenes: Path, material: Material, tmp_path: Path):
     trainer = Trainer(config(scenes, tmp_path), material)
     message = r"weights cannot be written to \(.*too large"
@@ -1193,6 +1206,25 @@ def test_of_a_folder_with_several_splits_each_part_takes_its_own(scenes: Path, m
     for part, name in ((material.train, "train"), (material.held_out, "val")):
         records = sorted((scenes / "scenes").glob(f"{name}_*.json"))
         assert np.array_equal(part[0].ids, [read_view(record)[0].ids for record in records])
+
+
+def test_held_out_questions_are_those_of_all_versions(scenes: Path, material: Material):
+    """Wider forms are asked in training only: what is measured must stay comparable."""
+    for part, name, wider in ((material.train, "train", WIDER_SHARE), (material.held_out, "val", 0.0)):
+        for index, record in enumerate(sorted((scenes / "scenes").glob(f"{name}_*.json"))):
+            view, _ = read_view(record)
+            rng = np.random.default_rng([index, 2])
+            assert [vars(lesson) for lesson in make_lessons(view, rng, wider=wider)] == [
+                vars(lesson) for lesson in part[1][index]
+            ]
+
+
+def test_a_damaged_tokenizer_is_named(scenes: Path, material: Material, tmp_path: Path):
+    material.tokenizer.save_pretrained(tmp_path / "init")
+    text = (tmp_path / "init" / "tokenizer.json").read_text()
+    (tmp_path / "init" / "tokenizer.json").write_text(text[: len(text) // 2])
+    with pytest.raises(ModelLoadError, match="tokenizer"):
+        gather(str(scenes), str(scenes), tmp_path / "material", 1200, tmp_path / "init")
 
 
 def test_material_of_other_scenes_or_words_is_refused(scenes: Path, material: Material, tmp_path: Path):

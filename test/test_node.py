@@ -280,7 +280,9 @@ def test_an_instruction_that_is_published_again_and_again_is_answered(robot, ser
     for _ in range(10):
         robot.instructions.publish(String(data="the book"))
         time.sleep(0.05)
-    until(lambda: any(m.complete and m.instruction == "the book" and m.found for m in robot.reasonings), "its reasoning")
+    until(
+        lambda: any(m.complete and m.instruction == "the book" and m.found for m in robot.reasonings), "its reasoning"
+    )
     assert len(server.requests) == count + 1
 
 

@@ -659,6 +659,13 @@ def test_family_is_told_by_the_name(model, family):
     assert family_for(model).name == family
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_without_its_beginning_that_says_absent_is_no_target(family):
+    """A small model may run away at once: the spans of its list are no places of anything."""
+    text = '[8,9][8,9] red mug;#2[1,2][3,4] blue cup; so none", "scene": "", "present": false, "objects": []}'
+    assert parse_answer(text, FAMILIES[family], (640, 480)).present is False
+
+
 def test_an_unknown_family_is_refused_with_the_names():
     assert find_family("gemini") is FAMILIES["gemini"]
     with pytest.raises(ConfigurationError, match=r"'bert' is unknown; use one of .*qwen3_vl"):

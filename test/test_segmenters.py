@@ -494,6 +494,38 @@ def test_missing_folder_and_hub_name(tmp_path, monkeypatch):
         load("rsvp-ros/never-downloaded")
 
 
+@pytest.mark.parametrize("family", ["sam2", "sam3"])
+def test_a_model_in_the_hub_s_cache_is_loaded_without_asking_the_hub(folders, tmp_path, monkeypatch, family):
+    """A robot's start must not wait for a network that may be there or not."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    kept = tmp_path / "models--me--tiny"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = kept / "snapshots" / commit
+    shutil.copytree(folders(family), snapshot)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(commit)
+
+    def ask(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", ask)
+    assert "me/tiny" in load("me/tiny").name
+    weights = snapshot / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelLoadError, match=r"broken.*hf download me/tiny"):
+        load("me/tiny")
+
+
+@pytest.mark.parametrize("family", [*tiny_sams.BOX_FAMILIES, "sam3"])
+def test_an_encoder_in_half_precision_can_be_compiled(folders, family):
+    """As it is on a GPU; what fails, fails where the network is traced, so that no compiler is needed."""
+    backend = SegmenterConfig("transformers", str(folders(family)), device="cpu", dtype="bfloat16")
+    segmenter = load_segmenter(backend)
+    segmenter.image_encoder.compile(backend="eager")
+    warm_up(segmenter, 64, 48)
+    torch.compiler.reset()
+
+
 def test_folder_that_lacks_a_file(folders, tmp_path):
     for name in ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"):
         folder = copy_of(folders("sam3"), tmp_path / name)

@@ -233,6 +233,17 @@ def test_a_curve_shows_what_is_in_the_log(tmp_path):
     assert len({picture.tobytes() for picture in drawn}) == 3
 
 
+def test_a_curve_shows_losses_that_come_later(tmp_path, monkeypatch):
+    """The small MLLM's vision tower learns alone at first."""
+    figures = pytest.importorskip("matplotlib.figure")
+    drawn = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "total": 2.0, "seeing": 2.0}\n{"step": 9, "total": 1.0, "words": 1.0}\n')
+    draw_curve(log, tmp_path / "curve.png")
+    assert {line.get_label() for line in drawn[0].axes[0].lines} == {"total", "seeing", "words"}
+
+
 # --- files that images are made from
 
 

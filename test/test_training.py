@@ -256,6 +256,22 @@ def test_a_checkpoint_that_says_nothing_of_processes_is_of_one(tmp_path):
     assert again.resume() and again.step == 4
 
 
+def test_weights_that_are_no_numbers_are_neither_kept_nor_resumed_from(tmp_path):
+    trainer = Trainer(small_config(tmp_path))
+    trainer.save()
+    good = trainer.checkpoints.newest.read_bytes()
+    state = torch.load(trainer.checkpoints.newest, weights_only=True)
+    with torch.no_grad():
+        next(trainer.learner.trained.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingDivergedError, match="learning_rate"):
+        trainer.save()
+    assert trainer.checkpoints.newest.read_bytes() == good
+    next(iter(state["model"].values())).fill_(float("nan"))
+    trainer.checkpoints.write(state | {"step": 7})
+    again = Trainer(small_config(tmp_path))
+    assert again.resume() and again.step == 0, "from the one before"
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, listen_to):
     listen_to("rsvp_ros.training.checkpoint")
     first = Trainer(small_config(tmp_path))

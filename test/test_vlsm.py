@@ -441,6 +441,19 @@ def test_a_compiled_image_encoder_gives_the_same_masks(small, tmp_path):
         assert plain.presence == pytest.approx(compiled.presence, abs=1e-3)
 
 
+def test_a_box_with_nothing_of_the_image_shows_nothing(small):
+    """As of all segmenters; the other prompts are answered as without it."""
+    segmenter = VlsmSegmenter(small, "small", "cpu")
+    features = segmenter.encode(noise(48, 64))
+    inside = Prompt(Box(8, 8, 40, 40), "red cup")
+    (alone,) = segmenter.segment(features, [inside])
+    outside, empty = Prompt(Box(-20, -20, -10, -10)), Prompt(Box(30, 20, 30, 20), "red cup")
+    first, same, last = segmenter.segment(features, [outside, inside, empty])
+    for found in (first, last, *segmenter.segment(features, [empty])):
+        assert not found.mask.any() and (found.score, found.presence) == (0.0, 0.0)
+    assert np.array_equal(same.mask, alone.mask) and same.presence == pytest.approx(alone.presence, abs=1e-4)
+
+
 def test_running_out_of_memory_has_its_error(embedded):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -550,11 +550,21 @@ def _from_words(body: str, values: list[Array | Object], family: Family) -> _Rea
     return reading
 
 
+_ABSENT_IN_FRAGMENT = re.compile(r"""["'](?:is_)?presen(?:t|ce)["']\s*:\s*["']?(?:false|no)\b""", re.IGNORECASE)
+
+
+def _from_fragment(body: str, values: list[Array | Object], family: Family) -> _Reading:
+    """What is left of an object that lost its beginning, and says that nothing is there: its numbers name no place."""
+    match = _ABSENT_IN_FRAGMENT.search(body)
+    return _Reading(present=False, steps={"presence": match[0]}) if match else _Reading()
+
+
 _EXTRACTORS: tuple[Callable[[str, list[Array | Object], Family], _Reading], ...] = (
     _from_objects,
     _from_tags,
     _from_location_tokens,
     _from_point_tags,
+    _from_fragment,
     _from_lists,
     _from_words,
 )

@@ -189,7 +189,8 @@ class _Inquiry:
         if _is_cut_off(generation):
             raise ParseError(
                 f"the answer of {conversation.mllm.name!r} was cut off before it said what it found: raise max_tokens "
-                "(mllm.openai) or max_new_tokens (mllm.transformers); models that think take 8192 and more. It wrote: "
+                "(mllm.openai) or max_new_tokens (mllm.transformers); models that think take 8192 and more. Where it "
+                "repeats itself without end, put the instruction in fewer words. It wrote: "
                 f"{_shortened(generation.text, 300)!r}"
             )
         try:

@@ -57,9 +57,15 @@ def set_encoder_dtype(encoder: nn.Module, dtype: torch.dtype) -> None:
     if dtype == torch.float32:
         return
     # Tables that are not part of the weights (rotary frequencies) stay in float32, as their modules expect.
-    for tensor in encoder.state_dict(keep_vars=True).values():
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.to(dtype)
+    kept = {id(tensor) for tensor in encoder.state_dict(keep_vars=True).values() if tensor.is_floating_point()}
+    for module in encoder.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if id(tensor) not in kept:
+                continue
+            if isinstance(tensor, nn.Parameter):
+                tensor.data = tensor.data.to(dtype)
+            else:  # replaced: a loaded one may be a view, whose base would stay float32, and torch.compile minds that
+                setattr(module, name, tensor.to(dtype))
     encoder.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
 
 

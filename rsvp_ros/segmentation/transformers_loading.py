@@ -13,11 +13,13 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from rsvp_ros.errors import ModelLoadError, RsvpError
+from rsvp_ros.model_files import cached_folder, hub_name, missing_weights
 from rsvp_ros.segmentation.torch_runtime import is_out_of_memory, move_to_device
 
 
 def resolve(model: str) -> str:
-    """A local folder's path, or a name on the hub ("facebook/sam2.1-hiera-tiny").
+    """A local folder's path, or a name on the hub ("facebook/sam2.1-hiera-tiny"); of what the hub's cache has, its
+    folder there: a robot's start must not depend on the network.
 
     Raises ModelLoadError where it can be neither.
     """
@@ -34,7 +36,16 @@ def resolve(model: str) -> str:
             f"there is no folder {path}: download the model, for example "
             "`hf download facebook/sam2.1-hiera-tiny --local-dir FOLDER`, and give FOLDER"
         )
-    return model
+    with loading(model):
+        folder = cached_folder(model)
+    return str(folder) if folder is not None and _is_whole(folder) else model
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder of the hub's cache has all that every segmenter needs."""
+    processors = ("preprocessor_config.json", "processor_config.json")
+    has_configuration = (folder / "config.json").is_file() and any((folder / name).is_file() for name in processors)
+    return has_configuration and not missing_weights(folder)
 
 
 def read_model_type(model: str) -> str:
@@ -120,6 +131,7 @@ def _reason(model: str, error: Exception) -> str:
 
 
 def _remedy(model: str) -> str:
+    model = hub_name(Path(model)) or model
     if Path(model).is_dir():
         return f"download it again, `hf download NAME --local-dir {model}`"
     return f"while connected to the internet, run `hf download {model}` once, or give a local folder"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rsvp_ros.errors import InvalidImageError
 from rsvp_ros.geometry import Box, mask_to_box
+from rsvp_ros.segmentation.box_segmenter import clipped_box, nothing
 from rsvp_ros.segmentation.modeling.image_encoder import ImageFeatures
 from rsvp_ros.segmentation.modeling.region import sample_regions
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
@@ -164,13 +165,20 @@ class VlsmSegmenter:
     def segment(self, features: EncodedImage, prompts: Sequence[Prompt]) -> list[Prediction]:
         """One prediction per prompt, in order. `presence` is 1 for a description without words.
 
-        Raises ModelRunError where the model fails (out of memory).
+        A box wholly outside the image, or without area, gets an empty mask. Raises ModelRunError where the model fails
+        (out of memory).
         """
-        if not prompts:
+        size = features.image.shape[:2]
+        clipped = [clipped_box(prompt, size) for prompt in prompts]
+        asked = [(box, p.description) for box, p in zip(clipped, prompts, strict=True) if box is not None]
+        answers = iter(self._segment(features, asked))
+        return [nothing(size) if box is None else next(answers) for box in clipped]
+
+    def _segment(self, features: EncodedImage, asked: Sequence[tuple[Box, str]]) -> list[Prediction]:
+        """Predictions for boxes inside the image and their descriptions."""
+        if not asked:
             return []
-        height, width = features.image.shape[:2]
-        boxes = [prompt.box.clip(width, height) for prompt in prompts]
-        texts = [prompt.description for prompt in prompts]
+        boxes, texts = map(list, zip(*asked, strict=True))
         with running(self.name):
             looks = self._look(features, boxes, texts)
             closer = {i: look.closer for i, look in enumerate(looks) if look.closer is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import cv2
 import torch
 from torch.utils.data import DataLoader
 
@@ -31,11 +32,17 @@ def in_order(batches: Batches, numbers: Sequence[int], workers: int, device: tor
         pin_memory=device.type == "cuda",
         # A forked process would inherit torch's threads and the renderer's context.
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_alone,
     )
     for batch in loader:
         if isinstance(batch, RsvpError):
             raise batch
         yield batch.to(device)
+
+
+def _alone(worker: int) -> None:
+    """Has a worker process compute with one thread, as torch does in it by itself: there may be one for each core."""
+    cv2.setNumThreads(1)
 
 
 class _Careful:

@@ -52,7 +52,8 @@ def draw_curve(log: Path, out: Path) -> None:
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     losses = [r for r in records if "total" in r]
-    for name in sorted(losses[0].keys() - {"step", "seconds"}) if losses else ():
+    # All records count: a training that begins with the vision tower has other losses at first
+    for name in sorted({name for r in losses for name in r} - {"step", "seconds"}):
         left.plot([r["step"] for r in losses], [r.get(name, math.nan) for r in losses], label=name)
     left.set(xlabel="step", ylabel="loss", yscale="log")
     checks = [r for r in records if "validation" in r]

@@ -6,12 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import nn
+
 from rsvp_ros.errors import ModelRunError, RsvpError
 from rsvp_ros.segmentation.torch_runtime import is_out_of_memory
 
 
 class TrainingDivergedError(RsvpError):
     """The loss is no longer a number. The last checkpoint is untouched."""
+
+
+def check_finite(weights: nn.Module) -> None:
+    """Raises TrainingDivergedError if any weight is no finite number."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.state_dict().values()):
+        raise TrainingDivergedError("the weights are no finite numbers: start again with a smaller `learning_rate`")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.cutouts import read_cutouts
 from rsvp_ros.training.dataset import Batch, MixedDataset
 from rsvp_ros.training.datasets.loading import divided, open_dataset
-from rsvp_ros.training.failures import TrainingDivergedError, memory_errors
+from rsvp_ros.training.failures import TrainingDivergedError, check_finite, memory_errors
 from rsvp_ros.training.losses import soft_iou
 from rsvp_ros.training.networks import make_learner
 from rsvp_ros.training.optimizer import make_optimizer, set_learning_rate
@@ -111,7 +111,9 @@ class Trainer:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint. Raises ConfigurationError if it cannot be written; the previous ones are then kept."""
+        """Write a checkpoint. Raises ConfigurationError if it cannot be written, and TrainingDivergedError if the
+        weights are no numbers; the previous ones are then kept."""
+        check_finite(self.learner.trained)
         with disk_errors(self.out):
             self.checkpoints.write(
                 {
@@ -147,6 +149,7 @@ class Trainer:
             raise ValueError(f"it was made by {count} processes, and here are {self.processes.count}")
         try:
             network.load_state_dict(state["model"])
+            check_finite(network)
             self.optimizer.load_state_dict(state["optimizer"])
             self.processes.load_state(state)
         except Exception:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rsvp_ros.errors import ModelLoadError
+from rsvp_ros.model_files import cached_folder, hub_name, missing_weights
 from rsvp_ros.reasoning.visual_prompt import VisualPrompt
 
 _REQUIRED = {
     "its configuration": ("config.json",),
-    "its weights": ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin"),
     "its tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
     "its image preprocessor": ("processor_config.json", "preprocessor_config.json"),
 }
@@ -55,10 +54,7 @@ def model_name(model: str) -> str:
     folder = _local(model)
     if not folder.is_dir():
         return model
-    folder = folder.absolute()
-    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
-        return folder.parents[1].name[len("models--") :].replace("--", "/")
-    return folder.name
+    return hub_name(folder) or folder.absolute().name
 
 
 def download_command(model: str) -> str:
@@ -69,14 +65,11 @@ def download_command(model: str) -> str:
 
 def _from_hub(model: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(model, revision=revision or None, local_files_only=True))
-        if not _missing(folder):
+        folder = cached_folder(model, revision)
+        if folder is not None and not _missing(folder):
             return folder
-    except LocalEntryNotFoundError:
-        pass
     except ValueError as error:
         raise ModelLoadError(f"{model} is neither a local folder nor a name on the hub: {error}") from error
     try:
@@ -101,10 +94,4 @@ def _missing(folder: Path) -> str:
     for what, names in _REQUIRED.items():
         if not any(any(folder.glob(name)) for name in names):
             return f"{what} ({' or '.join(names)})"
-    kind = "*.safetensors" if any(folder.glob("*.safetensors*")) else "pytorch_model*"  # transformers prefers them
-    for index in folder.glob(f"{kind}.index.json"):
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-        if missing:
-            return f"{len(missing)} of its {len(shards)} weight files, such as {missing[0]}"
-    return ""
+    return missing_weights(folder)

@@ -102,12 +102,14 @@ class Lesson:
     """One digit per word: its Part."""
 
 
-def make_lessons(view: View, rng: np.random.Generator, is_training: bool = True) -> Iterator[Lesson]:
-    """Questions about a view with their answers."""
+def make_lessons(
+    view: View, rng: np.random.Generator, is_training: bool = True, wider: float = 0.0
+) -> Iterator[Lesson]:
+    """Questions about a view with their answers; for the arguments, see `sample_questions`."""
     layout = RememberingLayout(view)
     index = {word: k for k, word in enumerate(answer_words())}
     size = view.camera.width, view.camera.height
-    for q in sample_questions(layout, rng, QUESTIONS, LANGUAGES, is_training=is_training, wider=WIDER_SHARE):
+    for q in sample_questions(layout, rng, QUESTIONS, LANGUAGES, is_training=is_training, wider=wider):
         texts = {}
         for language, grammar in GRAMMARS.items():
             if grammar.knows(q.query):

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.errors import ConfigurationError, ModelLoadError
 from rsvp_ros.files import disk_errors
 from rsvp_ros.tabletop.export import records
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import View
 from rsvp_ros.tabletop.view_files import read_view, write_json
-from rsvp_ros.training.mllm.lessons import Lesson, LessonFile, make_lessons, written_lessons
+from rsvp_ros.training.mllm.lessons import WIDER_SHARE, Lesson, LessonFile, make_lessons, written_lessons
 from rsvp_ros.training.mllm.tokenizer import train_tokenizer, with_answer_words
 from rsvp_ros.training.mllm.views import ViewStore, write_store
 
@@ -45,24 +45,22 @@ def gather(train: str, held_out: str, folder: Path, vocabulary: int, init: Path 
 
     It takes the split `train` from `train` and the split `val` from `held_out`: one folder may hold both.
 
-    Raises ConfigurationError, InvalidImageError.
+    Raises ConfigurationError, InvalidImageError, ModelLoadError (`init`).
     """
     parts = {
         name: _part(Path(source).expanduser(), split, folder / name)
         for name, source, split in (("train", train, Split.TRAIN), ("held_out", held_out, Split.VAL))
     }
-    tokenizer = (
-        with_answer_words(AutoTokenizer.from_pretrained(init))
-        if init
-        else _tokenizer(parts["train"][1], folder, vocabulary)
-    )
+    tokenizer = with_answer_words(_read_tokenizer(init)) if init else _tokenizer(parts["train"][1], folder, vocabulary)
     return Material(**parts, tokenizer=tokenizer, folder=folder)
 
 
 def _part(source: Path, split: Split, folder: Path) -> Part:
     questions = folder / "questions.jsonl"
     found = sorted(records(source, split))
-    made_of = {"folder": str(source.resolve()), **({"views": len(found)} if found else {})}
+    # The held-out questions stay the same from version to version, so that figures can be compared
+    wider = WIDER_SHARE if split is Split.TRAIN else 0.0
+    made_of = {"folder": str(source.resolve()), "wider": wider, **({"views": len(found)} if found else {})}
     if questions.exists():  # then the scenes may be gone
         _check(folder, made_of)
     else:
@@ -77,7 +75,7 @@ def _part(source: Path, split: Split, folder: Path) -> Part:
             def views() -> Iterator[View]:
                 for index, record in enumerate(found):
                     view, _ = read_view(record)
-                    write(make_lessons(view, np.random.default_rng([index, 2])))
+                    write(make_lessons(view, np.random.default_rng([index, 2]), wider=wider))
                     yield view
 
             write_store(folder, views(), len(found))
@@ -121,4 +119,14 @@ def _tokenizer(lessons: Sequence[list[Lesson]], folder: Path, vocabulary: int) -
         with disk_errors(folder):
             write_json(folder / MADE_OF, made_of)
             tokenizer.save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
+    return _read_tokenizer(folder)
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Raises ModelLoadError."""
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"the tokenizer in {folder} cannot be read ({error}): download or make it again"
+        ) from error

@@ -25,7 +25,7 @@ from rsvp_ros.segmentation.torch_runtime import choose_device
 from rsvp_ros.training import config_files
 from rsvp_ros.training.batches import in_order
 from rsvp_ros.training.checkpoint import Checkpoints
-from rsvp_ros.training.failures import TrainingDivergedError, memory_errors
+from rsvp_ros.training.failures import TrainingDivergedError, check_finite, memory_errors
 from rsvp_ros.training.mllm.chains import Part
 from rsvp_ros.training.mllm.embeddings import put_in_order
 from rsvp_ros.training.mllm.language import COLUMNS, ROWS, Frame, read_frames, row_hidden, rows_of
@@ -181,6 +181,7 @@ class Trainer:
             config.train, config.held_out, self.out / "material", config.vocabulary, init
         )
         self.tokenizer: PreTrainedTokenizerFast = self.material.tokenizer
+        make_processor(self.tokenizer)  # fails now, if a package is missing, and not once the weights are written
         self.model = build_model(config.model, self.tokenizer, config.seed)
         put_in_order(self.model, self.tokenizer, config.seed)
         if init:
@@ -219,6 +220,9 @@ class Trainer:
         self.held_out = Lessons(*self.material.held_out, self.tokenizer, frame, config.seed, 1, 1, 0)
 
     def save(self) -> None:
+        """Write a checkpoint. Raises ConfigurationError if it cannot be written, and TrainingDivergedError if the
+        weights are no numbers; the previous ones are then kept."""
+        check_finite(self.model)
         with disk_errors(self.out):
             self.checkpoints.write(
                 {
@@ -241,6 +245,7 @@ class Trainer:
             if state["size"] != dataclasses.asdict(self.config.model):
                 raise ValueError(f"it is of another `model`, {state['size']}")
             self.model.load_state_dict(state["model"])
+            check_finite(self.model)
             self.heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
