@@ -12,7 +12,8 @@ ISOLATION := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$((1 + $$$$ 
 help:
 	@echo "make setup      a virtual environment with everything that is needed, and colcon build"
 	@echo "make test       set-up, then all tests; ARGS='-k name' passes options to pytest"
-	@echo "make demo       set-up, then the node on a simulated tabletop"
+	@echo "make demo       set-up, then the node on a simulated tabletop; ARGS='--params-file config/server.yaml' to"
+	@echo "                take another MLLM, ARGS=--help for all options"
 	@echo "make lint       set-up, then ruff, and ament's linters where they are installed"
 	@echo "make build      the same as setup: builds again what has changed"
 	@echo "make clean      removes what was built"

@@ -41,7 +41,7 @@ def generate_launch_description():
             "use_3d",
             default_value="",
             choices=["", *BOOLEAN],
-            description="Publish target_pose, target_points and 3-D markers; empty: as set in params_file",
+            description="Publish target_pose, target_points and markers; empty: as set in params_file",
         ),
         DeclareLaunchArgument(
             "input_depth_topic",

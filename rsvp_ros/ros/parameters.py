@@ -47,7 +47,7 @@ OPTIONS: Mapping[str, Option] = {
         choices=("best_effort", "reliable"),
     ),
     "camera.use_3d": Option(
-        "Subscribe to depth_image and camera_info, and publish target_pose, target_points and 3-D markers"
+        "Subscribe to depth_image and camera_info, and publish target_pose, target_points and markers"
     ),
     "perception.image_timeout_s": Option("How long an instruction waits for an image before it fails [s]", 0.1, 3600.0),
     "perception.catch_up_frames": Option(

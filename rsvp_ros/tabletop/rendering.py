@@ -123,7 +123,7 @@ def load_mujoco() -> ModuleType:
         return importlib.import_module("mujoco")
     except ImportError as error:
         raise ConfigurationError(
-            f"the tabletop world needs MuJoCo, which cannot be imported ({error}): pip install rsvp_ros[sim]"
+            f"the tabletop world needs MuJoCo, which cannot be imported ({error}): pip install 'rsvp_ros[sim]'"
         ) from error
 
 
