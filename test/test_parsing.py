@@ -666,6 +666,19 @@ def test_an_answer_without_its_beginning_that_says_absent_is_no_target(family):
     assert parse_answer(text, FAMILIES[family], (640, 480)).present is False
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'They ask for "present": false if nothing fits. Here the red mug is visible, at [250, 300, 500, 600].',
+        '"present": false, "objects": []}\nWait, I was wrong. There is a blue mug: [250, 300, 500, 600]',
+        'red mug", "presence": "No doubt, the red mug is there", "bbox_2d": [250, 300, 500, 600]',
+    ],
+)
+def test_an_answer_that_only_speaks_of_absence_is_read(text):
+    (found,) = parse_answer(text, FAMILIES["qwen3_vl"], (640, 480)).findings
+    assert found.box is not None
+
+
 def test_an_unknown_family_is_refused_with_the_names():
     assert find_family("gemini") is FAMILIES["gemini"]
     with pytest.raises(ConfigurationError, match=r"'bert' is unknown; use one of .*qwen3_vl"):

@@ -705,8 +705,9 @@ def test_a_result_comes_soon_however_busy_the_camera():
         until(lambda: request.state is RequestState.REASONING)
         for _ in range(10):
             stream.frame(picture(90))
-        before = stream.perception.statistics.processed, stream.segmenter.looked, stream.segmenter.encoded
         mllm.go.set()
+        until(lambda: request.state is RequestState.CATCHING_UP)
+        before = stream.perception.statistics.processed, stream.segmenter.looked, stream.segmenter.encoded
         deadline = time.monotonic() + DEADLINE_S
         while not request.done:
             assert time.monotonic() < deadline

@@ -512,7 +512,7 @@ def test_a_model_in_the_hub_s_cache_is_loaded_without_asking_the_hub(folders, tm
     assert "me/tiny" in load("me/tiny").name
     weights = snapshot / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelLoadError, match=r"broken.*hf download me/tiny"):
+    with pytest.raises(ModelLoadError, match=r"broken.*hf download --force-download me/tiny"):
         load("me/tiny")
 
 

@@ -119,8 +119,8 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--wider",
         action="store_true",
-        help="ask only what the usual questions, which stay the same from version to version, leave out: colours on "
-        "what a place, an order or a size singles out, and kinds beside something that are not there at all",
+        help="ask, where a view allows it, what the usual questions, which stay the same in all versions, leave out: "
+        "colours on what a place, an order or a size singles out, and kinds beside something that are not there",
     )
     parser.add_argument("--prompts", action="store_true", help="measure only the segmenter, by kind of prompt")
     parser.add_argument(
@@ -179,7 +179,8 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         "compare",
         help="compare two runs of `rsvp evaluate tabletop`: what the second gained over the first",
         description="Print the second run's figures, their gains over the first run's, and the standard errors of the "
-        "gains. Both runs must have been asked the same (split, seed, count, objects, size, instructions, languages, wider). A gain of "
+        "gains. Both runs must have been asked the same (split, seed, count, objects, size, instructions, languages, "
+        "wider). A gain of "
         "less than two standard errors may be chance.",
     )
     parser.add_argument("before", type=Path, help="folder of the first run (its `--out`)")

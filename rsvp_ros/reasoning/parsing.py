@@ -550,12 +550,15 @@ def _from_words(body: str, values: list[Array | Object], family: Family) -> _Rea
     return reading
 
 
-_ABSENT_IN_FRAGMENT = re.compile(r"""["'](?:is_)?presen(?:t|ce)["']\s*:\s*["']?(?:false|no)\b""", re.IGNORECASE)
+_ABSENT_AT_LAST = re.compile(
+    r'"(?:is_)?presen(?:t|ce)"\s*:\s*false\s*,\s*"(?:objects|targets)"\s*:\s*\[\s*\]\s*\}\s*\Z'
+)
 
 
 def _from_fragment(body: str, values: list[Array | Object], family: Family) -> _Reading:
-    """What is left of an object that lost its beginning, and says that nothing is there: its numbers name no place."""
-    match = _ABSENT_IN_FRAGMENT.search(body)
+    """What is left of an object that lost its beginning, and ends by saying that nothing is there: its numbers name no
+    place."""
+    match = _ABSENT_AT_LAST.search(body)
     return _Reading(present=False, steps={"presence": match[0]}) if match else _Reading()
 
 

@@ -150,6 +150,20 @@ class Camera:
         image, depth = self._last_image, self._depth[-1] if self._depth else None
         if image is None or depth is None:
             return ""
+        frames = depth.header.frame_id, image.header.frame_id
+        if all(frames) and frames[0] != frames[1]:
+            apart = f"has the frame {frames[0]!r}, {self.topic} {frames[1]!r}"
+        elif isinstance(image, Image) and not have_same_shape(depth.width, depth.height, image.width, image.height):
+            apart = f"is {depth.width} x {depth.height}, {self.topic} {image.width} x {image.height}"
+        else:
+            return self._misfit_info(topic, depth)
+        return (
+            f"depth that is not the images': {topic} {apart}. It must be registered to them (realsense2_camera: "
+            "align_depth.enable, aligned_depth_to_color), or positions are wrong"
+        )
+
+    def _misfit_info(self, topic: str, depth: Image) -> str:
+        """Evidence that the intrinsics are not those of the depth images on a topic; empty if there is none."""
         of_info = self._info.header.frame_id if self._info is not None else ""
         if of_info and depth.header.frame_id and of_info != depth.header.frame_id:
             return (
@@ -157,17 +171,7 @@ class Camera:
                 f"{of_info!r}, {topic} {depth.header.frame_id!r}: take the camera_info that belongs to the depth "
                 "images (launch argument input_camera_info_topic), or positions are wrong"
             )
-        frames = depth.header.frame_id, image.header.frame_id
-        if all(frames) and frames[0] != frames[1]:
-            apart = f"has the frame {frames[0]!r}, {self.topic} {frames[1]!r}"
-        elif isinstance(image, Image) and not have_same_shape(depth.width, depth.height, image.width, image.height):
-            apart = f"is {depth.width} x {depth.height}, {self.topic} {image.width} x {image.height}"
-        else:
-            return ""
-        return (
-            f"depth that is not the images': {topic} {apart}. It must be registered to them (realsense2_camera: "
-            "align_depth.enable, aligned_depth_to_color), or positions are wrong"
-        )
+        return ""
 
     def _silence(self) -> str:
         if self._incompatible:
@@ -206,7 +210,8 @@ class Camera:
         elif stamp_ns > self._last_stamp_ns:
             # Where stamps stood still, time may be ahead of them: it goes on, but no faster than either
             passed_ns = min(stamp_ns - self._last_stamp_ns, arrival_ns - self._last_arrival_ns)
-            time_ns = max(stamp_ns, self._last_time_ns + passed_ns)
+            is_first = self._last_stamp_ns < 0
+            time_ns = stamp_ns if is_first else max(stamp_ns, self._last_time_ns + passed_ns)
         else:
             time_ns = stamp_ns
             self._node.get_logger().warning(

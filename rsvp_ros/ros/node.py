@@ -282,7 +282,11 @@ class RsvpNode(LifecycleNode):
             if request.reasoning is not None:
                 if request.box is None:
                     self._publish_reasoning(request, complete=True)
-            elif request.steps and time.monotonic() - self._reasoning_published_at >= REASONING_PERIOD_S:
+            elif (
+                request.steps
+                and not request.automatic
+                and time.monotonic() - self._reasoning_published_at >= REASONING_PERIOD_S
+            ):
                 self._reasoning_published_at = time.monotonic()
                 self._publish_reasoning(request, complete=False)
 
@@ -301,8 +305,9 @@ class RsvpNode(LifecycleNode):
         else:
             if not isinstance(error, (CancelledError, SupersededError)):
                 self._report(error)
-            gave_way = request.automatic and isinstance(error, (CancelledError, SupersededError))
-            if request.box is None and not gave_way:  # a box involves no reasoning
+            # A box involves no reasoning; what the system asked by itself and dropped says nothing (see _on_progress)
+            dropped = request.automatic and isinstance(error, (CancelledError, SupersededError))
+            if request.box is None and not dropped:
                 with self._telling:  # latched: the last word of a cancelled request must be complete, too
                     self._publish_reasoning(request, complete=True, error=error)
 

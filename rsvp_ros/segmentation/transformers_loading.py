@@ -131,7 +131,8 @@ def _reason(model: str, error: Exception) -> str:
 
 
 def _remedy(model: str) -> str:
-    model = hub_name(Path(model)) or model
+    if name := hub_name(Path(model)):  # without force, what the cache has is taken to be whole
+        return f"while connected to the internet, run `hf download --force-download {name}`"
     if Path(model).is_dir():
         return f"download it again, `hf download NAME --local-dir {model}`"
     return f"while connected to the internet, run `hf download {model}` once, or give a local folder"

@@ -118,8 +118,8 @@ def render_scene_files(folder: Path, options: SceneOptions, seed: int) -> None:
 def instructions_about(
     view: View, options: SceneOptions, seed: int, number: int = 0, wider: bool = False
 ) -> list[Instruction]:
-    """What is said about one of a scene's views: the same for the same options and seed; `wider`: only what the other
-    instructions leave out."""
+    """What is said about one of a scene's views: the same for the same options and seed; `wider`: where the
+    view allows it, what the other instructions leave out."""
     from rsvp_ros.tabletop.instructions import WIDER_KINDS, sample_instructions
 
     rng = options.split.generator(seed, f"instructions about view {number}")

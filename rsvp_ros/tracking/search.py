@@ -20,7 +20,9 @@ SPEED = 4.0  # sizes per second: how fast a target may move unseen
 SAME_IOU = 0.3  # of one thing's boxes in two successive looks
 LEAST_COLOR = 0.2  # `ColorMap` value of a place that is worth a look
 REFUSED = 4  # how many places without the target are remembered, not to be looked at again soon
-REMEMBERED_S = 2.0  # for how long a lookalike that is not met again is remembered: it may be gone, or elsewhere
+# For so long and so many looks a lookalike that is not met again is remembered: it may be gone, or elsewhere
+REMEMBERED_S = 2.0
+REMEMBERED_LOOKS = 8
 BESIDE = 0.5  # share of a mask outside the target's last place, and of that place outside the mask's box
 
 
@@ -75,8 +77,14 @@ class Search:
         """When the target was last looked for."""
         self._box = box
         self._seen_ns = seen_ns
-        self._lookalikes: list[tuple[Box, int]] = []  # where and when they were last met
+        self._lookalikes: list[tuple[Box, int, int]] = []  # where, when and in which look they were last met
+        self._looks = 0
         self._refused: deque[Box] = deque(maxlen=REFUSED)
+
+    def look(self, stamp_ns: int) -> None:
+        """Note that it is looked for now."""
+        self.looked_ns = stamp_ns
+        self._looks += 1
 
     def may_be(self, box: Box, stamp_ns: int, stood_there: bool) -> bool:
         """Whether what was found in this box can be the target.
@@ -84,12 +92,12 @@ class Search:
         stood_there: whether it stood there when the target was last seen; then it is remembered as a lookalike.
         """
         self._forget(stamp_ns)
-        for i, (other, _) in enumerate(self._lookalikes):
+        for i, (other, *_) in enumerate(self._lookalikes):
             if other.iou(box) >= SAME_IOU:
-                self._lookalikes[i] = box, stamp_ns
+                self._lookalikes[i] = box, stamp_ns, self._looks
                 return False
         if stood_there:
-            self._lookalikes.append((box, stamp_ns))
+            self._lookalikes.append((box, stamp_ns, self._looks))
             return False
         (x, y), (x0, y0) = box.center, self._box.center
         size = (self._box.width + self._box.height) / 2
@@ -108,7 +116,7 @@ class Search:
         """Choose the next candidate by the target's colours. See `ColorMap` for the arguments."""
         places = ColorMap(image, colors, (self._box.width, self._box.height), taken)
         self._forget(self.looked_ns)
-        for box in (*(box for box, _ in self._lookalikes), *self._refused):
+        for box in (*(box for box, *_ in self._lookalikes), *self._refused):
             places.leave_out(box)
         self.candidate = places.best(LEAST_COLOR)
         if self.candidate is None:
@@ -116,4 +124,8 @@ class Search:
 
     def _forget(self, stamp_ns: int) -> None:
         """Forget the lookalikes that were not met for a while."""
-        self._lookalikes = [it for it in self._lookalikes if (stamp_ns - it[1]) * 1e-9 <= REMEMBERED_S]
+        self._lookalikes = [
+            (box, met_ns, look)
+            for box, met_ns, look in self._lookalikes
+            if (stamp_ns - met_ns) * 1e-9 <= REMEMBERED_S or self._looks - look < REMEMBERED_LOOKS
+        ]

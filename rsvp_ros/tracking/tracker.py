@@ -178,7 +178,7 @@ class Track:
         taken: bool H x W, where other targets are seen.
         """
         search = self._search
-        search.looked_ns = stamp_ns
+        search.look(stamp_ns)
         asked_everywhere = prompt is not None and search.candidate is None
         box = mask_to_box(prediction.mask) if prediction is not None else None
         if prediction is not None and box is not None and self._is_surely_target(image, prediction, box, taken):
@@ -218,7 +218,7 @@ class Track:
         return self._last_look.shows(image, mask, box)
 
     def is_same(self, other: Track) -> bool:
-        """Whether both were one thing when last seen together: it was asked for twice."""
+        """Whether both were one thing, and have not been seen as two for PARTED_LOOKS since: it was asked for twice."""
         return other.id in self._twins
 
     def compare(self, other: Track) -> None:
@@ -234,7 +234,10 @@ class Track:
 
     def fit(self, image: np.ndarray, mask: np.ndarray, box: Box) -> float:
         """How well a mask fits the target: by its colours and, if things look alike, by where it was last seen."""
-        near = self._box.iou(box) * (1.0 if self.state is TargetState.TRACKING else OLD_PLACE)
+        if self.state is TargetState.TRACKING:
+            near = max(self._box.iou(box), self._motion.box.iou(box))  # where it was, or should be by now
+        else:
+            near = OLD_PLACE * self._box.iou(box)
         return similarity(self._usual_colors, color_distribution(image, mask, box)) + PLACE_WEIGHT * near
 
     def jump(self, stamp_ns: int) -> None:

@@ -97,6 +97,7 @@ def _check(folder: Path, made_of: dict[str, str | int]) -> None:
         was = json.loads((folder / MADE_OF).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
+    was = {"wider": 0.0} | was  # earlier versions do not say so
     if was | made_of != was:
         before, now = (", ".join(f"{name} {value}" for name, value in of.items()) for of in (was, made_of))
         raise ConfigurationError(
@@ -126,7 +127,7 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Raises ModelLoadError."""
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged file makes transformers raise anything
         raise ModelLoadError(
             f"the tokenizer in {folder} cannot be read ({error}): download or make it again"
         ) from error

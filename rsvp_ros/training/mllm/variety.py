@@ -361,7 +361,7 @@ def with_unknown_words(text: str, language: str, rng: np.random.Generator, repla
     """An instruction with unknown words added or (only with `replace`) put in place of one or two of its own.
 
     They teach a network to go by the other words when it does not know one, rather than conclude that nothing fits. A
-    word that alone decides what is meant is never replaced: the answer could then only be guessed.
+    name, a colour or a place, which alone decides what is meant, is never replaced: it could then only be guessed.
     Some are joined to the next word without a space, like German compounds; others come up to MOST_UNKNOWN in a row,
     like questions phrased in ways that never occur in training.
     """
