@@ -475,7 +475,7 @@ def test_missing_libraries_are_named(monkeypatch):
 def test_missing_mujoco_is_named(monkeypatch, headless_gl):
     monkeypatch.setenv("MUJOCO_GL", headless_gl)
     monkeypatch.setitem(sys.modules, "mujoco", None)
-    with pytest.raises(ConfigurationError, match=r"pip install rsvp_ros\[sim\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'rsvp_ros\[sim\]'"):
         rendering.load_mujoco.__wrapped__()
 
 
