@@ -198,7 +198,7 @@ def follow(x: float, y: float, width: float, height: float, **options) -> FindTa
 
 
 def test_an_action_streams_its_steps_and_gives_the_target(robot, server):
-    server.script[:] = [Reply(ANSWER, piece_delay_s=0.02)]
+    server.script[:] = [Reply(ANSWER, piece_delay_s=0.1)]
     answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
     assert answer.status == GoalStatus.STATUS_SUCCEEDED
     result = answer.result
@@ -276,7 +276,7 @@ def test_cancel_and_supersede(robot, server):
 def test_an_instruction_that_is_published_again_and_again_is_answered(robot, server):
     """As `ros2 topic pub` without --once does: while it is reasoned about, the same one starts nothing anew."""
     count = len(server.requests)
-    server.script[:] = [Reply(ANSWER, piece_delay_s=0.02)]
+    server.script[:] = [Reply(ANSWER, piece_delay_s=0.1)]
     for _ in range(10):
         robot.instructions.publish(String(data="the book"))
         time.sleep(0.05)
