@@ -198,7 +198,7 @@ def follow(x: float, y: float, width: float, height: float, **options) -> FindTa
 
 
 def test_an_action_streams_its_steps_and_gives_the_target(robot, server):
-    server.script[:] = [Reply(ANSWER, piece_delay_s=0.1)]
+    server.script[:] = [Reply(ANSWER, piece_delay_s=0.02)]
     answer = robot.result_of(robot.send(FindTarget.Goal(instruction="the red book")))
     assert answer.status == GoalStatus.STATUS_SUCCEEDED
     result = answer.result
