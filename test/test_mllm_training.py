@@ -1151,8 +1151,9 @@ def test_without_a_chain_of_thought_answers_are_short(scenes: Path, material: Ma
 def test_learning_makes_the_loss_smaller(scenes: Path, material: Material, tmp_path: Path):
     # Rows that only list, about pictures in colours without a name, are harder: a step would not compare with another
     options = {"steps": 60, "seeing_steps": 0, "learning_rate": 5e-3, "varied": False, "unknown_words": 0.0}
-    trainer = Trainer(config(scenes, tmp_path, **options), material)
-    losses = [trainer.train_step(trainer.batches[step])["words"] for step in range(35)]
+    usual = dataclasses.replace(material, train=material.held_out)  # wider forms are learned more slowly
+    trainer = Trainer(config(scenes, tmp_path, **options), usual)
+    losses = [trainer.train_step(trainer.batches[step])["words"] for step in range(25)]
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
 
 
@@ -1208,8 +1209,8 @@ def test_of_a_folder_with_several_splits_each_part_takes_its_own(scenes: Path, m
         assert np.array_equal(part[0].ids, [read_view(record)[0].ids for record in records])
 
 
-def test_held_out_questions_are_those_of_all_versions(scenes: Path, material: Material):
-    """Wider forms are asked in training only: what is measured must stay comparable."""
+def test_wider_forms_are_asked_in_training_only(scenes: Path, material: Material):
+    """What is measured must stay comparable from version to version."""
     for part, name, wider in ((material.train, "train", WIDER_SHARE), (material.held_out, "val", 0.0)):
         for index, record in enumerate(sorted((scenes / "scenes").glob(f"{name}_*.json"))):
             view, _ = read_view(record)

@@ -180,8 +180,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         help="compare two runs of `rsvp evaluate tabletop`: what the second gained over the first",
         description="Print the second run's figures, their gains over the first run's, and the standard errors of the "
         "gains. Both runs must have been asked the same (split, seed, count, objects, size, instructions, languages, "
-        "wider). A gain of "
-        "less than two standard errors may be chance.",
+        "wider). A gain of less than two standard errors may be chance.",
     )
     parser.add_argument("before", type=Path, help="folder of the first run (its `--out`)")
     parser.add_argument("after", type=Path)

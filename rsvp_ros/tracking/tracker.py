@@ -302,9 +302,8 @@ class Track:
         return prediction.score >= self.config.min_score and prediction.presence >= self.config.min_presence
 
     def _is_target(self, image: np.ndarray, prediction: Prediction, box: Box) -> bool:
+        """Whether a prediction that it `takes` shows it, by size, colours and place."""
         config = self.config
-        if not self.takes(prediction):
-            return False
         colors = color_distribution(image, prediction.mask, box)
         fill = np.count_nonzero(prediction.mask[box.to_slices(*prediction.mask.shape[::-1])]) / box.area
         if self._motion is None or self._colors is None:
