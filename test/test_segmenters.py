@@ -36,6 +36,7 @@ from rsvp_ros.segmentation.torch_runtime import (
     move_to_device,
     running,
 )
+from rsvp_ros.segmentation.transformers_loading import resolve
 from rsvp_ros.segmentation.transformers_sam import image_transform
 from rsvp_ros.types import Prompt
 
@@ -510,6 +511,7 @@ def test_a_model_in_the_hub_s_cache_is_loaded_without_asking_the_hub(folders, tm
 
     monkeypatch.setattr("socket.socket.connect", ask)
     assert "me/tiny" in load("me/tiny").name
+    assert resolve("me/tiny", "vocab.missing") == "me/tiny", "what is not whole is asked for"
     weights = snapshot / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelLoadError, match=r"broken.*hf download --force-download me/tiny"):

@@ -15,7 +15,13 @@ from rsvp_ros.geometry import Box
 from rsvp_ros.segmentation.box_segmenter import SamFeatures, clipped_box, nothing
 from rsvp_ros.segmentation.sam_transform import ImageTransform
 from rsvp_ros.segmentation.torch_runtime import choose_device, choose_dtype, running, set_encoder_dtype
-from rsvp_ros.segmentation.transformers_loading import load_image_processor, load_model, load_tokenizer, resolve
+from rsvp_ros.segmentation.transformers_loading import (
+    TOKENIZER_FILES,
+    load_image_processor,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
 from rsvp_ros.segmentation.transformers_sam import image_transform
 from rsvp_ros.types import Prediction, Prompt
 
@@ -73,7 +79,7 @@ class Sam3Segmenter:
         """Load from a local folder or the hub. Raises ModelLoadError."""
         target = choose_device(device)
         precision = choose_dtype(dtype, target)
-        path = resolve(model)
+        path = resolve(model, *TOKENIZER_FILES)
         transform = image_transform(load_image_processor("Sam3ImageProcessor", path))
         tokenizer = load_tokenizer(path)
         network = load_model(SAM3_TYPES[model_type], path, target)

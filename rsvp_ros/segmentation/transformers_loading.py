@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from rsvp_ros.errors import ModelLoadError, RsvpError
 from rsvp_ros.model_files import cached_folder, hub_name, missing_weights
 from rsvp_ros.segmentation.torch_runtime import is_out_of_memory, move_to_device
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+"""One of these holds the words of a tokenizer; without either, transformers makes up one that knows none."""
 
-def resolve(model: str) -> str:
+
+def resolve(model: str, *also: str) -> str:
     """A local folder's path, or a name on the hub ("facebook/sam2.1-hiera-tiny"); of what the hub's cache has, its
-    folder there: a robot's start must not depend on the network.
+    folder there: a robot's start must not depend on the network. `also`: files of which the model needs one, too.
 
     Raises ModelLoadError where it can be neither.
     """
@@ -38,14 +41,15 @@ def resolve(model: str) -> str:
         )
     with loading(model):
         folder = cached_folder(model)
-    return str(folder) if folder is not None and _is_whole(folder) else model
+    return str(folder) if folder is not None and _is_whole(folder, also) else model
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a folder of the hub's cache has all that every segmenter needs."""
+def _is_whole(folder: Path, also: Sequence[str]) -> bool:
+    """Whether a folder of the hub's cache has all that every segmenter needs, and one of the files `also`."""
     processors = ("preprocessor_config.json", "processor_config.json")
     has_configuration = (folder / "config.json").is_file() and any((folder / name).is_file() for name in processors)
-    return has_configuration and not missing_weights(folder)
+    has_others = not also or any((folder / name).is_file() for name in also)
+    return has_configuration and has_others and not missing_weights(folder)
 
 
 def read_model_type(model: str) -> str:
@@ -67,7 +71,7 @@ def load_image_processor(class_name: str, model: str) -> Any:
 
 def load_tokenizer(model: str) -> Any:
     """Raises ModelLoadError."""
-    _require(model, "tokenizer.json", "vocab.json")  # without either, transformers makes up one that knows no words
+    _require(model, *TOKENIZER_FILES)
     with loading(model):
         return transformers.AutoTokenizer.from_pretrained(model)
 
