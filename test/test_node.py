@@ -130,7 +130,7 @@ def test_a_local_model_reasons_in_a_process_of_its_own_and_no_frame_waits(shared
     build_tiny_mllm(folder, entry["raw_output"])
     local = {"model": str(folder), "device": "cpu", "max_new_tokens": 256}
     with running("local", {"mllm": {"backend": "transformers", "transformers": local}}) as (node, robot):
-        robot.show(photograph)
+        robot.show(photograph, rate_hz=4.0)  # slow enough for a busy machine: only waiting for the model loses an image
         until(lambda: robot.targets, "images processed")
         robot.result_of(robot.send(follow(0, 51, 320, 428)))
         until(lambda: robot.targets[-1].targets, "target")
