@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rsvp_ros.ros.fastdds import PROFILES_VARIABLE
 
@@ -19,6 +20,10 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault(PROFILES_VARIABLE, str(REPOSITORY / "config" / "fastdds.xml"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# An example that takes long on a busy machine is no fault.
+settings.register_profile("unhurried", deadline=None, print_blob=True)
+settings.load_profile("unhurried")
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start in it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

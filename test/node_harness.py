@@ -31,7 +31,7 @@ from rsvp_ros.msg import Reasoning, TargetArray
 from rsvp_ros.ros.conversions import array_to_image, time_to_ns
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 FRAME_ID = "test_camera_optical_frame"
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class NodeProcess:
                 self.process.send_signal(signal.SIGINT)
                 time.sleep(0.02)
         try:
-            self._ended = self.process.wait(20), self.log
+            self._ended = self.process.wait(60), self.log
             return self._ended
         except subprocess.TimeoutExpired:
             self._ended = -signal.SIGKILL, self.log

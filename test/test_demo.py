@@ -154,7 +154,7 @@ def test_ctrl_c_leaves_nothing_running(tmp_path, moment):
 
     demo = subprocess.Popen([*COMMAND, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not reached():
             assert demo.poll() is None and time.monotonic() < deadline, f"the demo did not come to where {moment}"
             time.sleep(0.02)

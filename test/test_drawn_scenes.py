@@ -288,6 +288,8 @@ def test_what_training_never_shows_is_never_called_absent():
         pairs = [shown[i] for i in rng.integers(0, len(shown), 12)]
         confused = confused_pairs(rng, pairs)
         assert not set(confused) & set(pairs)
+        perhaps = confused[::2]
+        assert not set(confused_pairs(rng, pairs, perhaps)) & set(perhaps)
         absent |= set(confused)
     assert len(absent) > 0.8 * len(shown) and absent <= set(shown)
     assert is_never_shown("candle", "red") and not is_never_shown("lamp", "red")

@@ -20,7 +20,7 @@ from rsvp_ros.cli import main
 from rsvp_ros.config import Config
 from rsvp_ros.errors import ModelRunError
 from rsvp_ros.evaluation.interrupt import interrupt_checked
-from rsvp_ros.evaluation.oracles import OracleReasoner, OracleSegmenter, Region
+from rsvp_ros.evaluation.oracles import OracleReasoner, OracleSegmenter, Region, _kind_and_colors
 from rsvp_ros.evaluation.report import SHOWN_PER_KIND, Results, prompt_table
 from rsvp_ros.evaluation.scores import Scores, clip_scores, scores_by_group
 from rsvp_ros.evaluation.tabletop import (
@@ -247,6 +247,12 @@ def test_a_failing_segmenter_is_an_error_and_no_wrong_answer():
 
 
 # --- Oracles ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_oracle_knows_every_kind_by_its_name():
+    colors = {"red"}
+    for kind in KINDS:
+        assert _kind_and_colors(f"{english_name(kind)}, red") == (kind, colors)
 
 
 def test_how_exactly_the_oracle_says_where():
@@ -740,6 +746,14 @@ def test_the_table_is_printed_also_where_it_cannot_be_written(headless_gl, tmp_p
     assert "cannot be written to" in error and "Traceback" not in error
 
 
+def test_a_run_without_an_answer_replaces_none(headless_gl, tmp_path, capsys):
+    (tmp_path / "results.json").write_text("those of an earlier run")
+    server = ["--set", "mllm.backend=openai", "--set", f"mllm.openai.base_url={unused_url()}"]
+    assert evaluate("--count", 1, *server, "--set", "mllm.openai.max_retries=0", "--out", tmp_path) == 2
+    assert (tmp_path / "results.json").read_text() == "those of an earlier run"
+    assert "written to" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -747,6 +761,7 @@ def test_the_table_is_printed_also_where_it_cannot_be_written(headless_gl, tmp_p
         (["--prompts", "--segmenter", "oracle"], "leave out --segmenter"),
         (["--prompts", "--region", "image"], "leave out --region"),
         (["--prompts", "--languages", "en"], "leave out --languages"),
+        (["--region", "image"], "--region is for --reasoner oracle"),
         (["--count", 0], "nothing is asked"),
         (["--count", 0, "--prompts"], "nothing is asked"),
         (["--instructions", 0], "nothing is asked"),

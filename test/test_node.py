@@ -47,6 +47,8 @@ from rsvp_ros.ros.node import RsvpNode
 from rsvp_ros.types import ReasoningStep
 
 CODES = FindTarget.Result
+UNHURRIED_HZ = 3.0
+"""A camera that a busy machine, too, keeps up with: an image that is not answered was lost, not overtaken."""
 
 
 def record(shared_data: Path, name: str) -> tuple[dict, np.ndarray]:
@@ -90,7 +92,7 @@ def test_a_recorded_answer_over_http(shared_data, name, model, boxes):
     entry, photograph = record(shared_data, name)
     with RecordedServer(Reply(entry["raw_output"], piece_delay_s=0.02), models=[model]) as server:
         with running(f"recorded_{name}", server_parameters(server.url)) as (_, robot):
-            robot.show(photograph)
+            robot.show(photograph, UNHURRIED_HZ)
             until(lambda: robot.targets, "images processed")
             robot.instructions.publish(String(data=entry["prompt"]))
             assert_follows(robot, boxes, photograph.shape[1::-1])
@@ -114,7 +116,7 @@ def test_a_tiny_model_on_transformers_serve(shared_data, tmp_path):
         parameters = server_parameters(url)
         parameters["mllm"]["openai"] |= {"model": str(folder), "max_tokens": 256}
         with running("served", parameters) as (_, robot):
-            robot.show(photograph)
+            robot.show(photograph, UNHURRIED_HZ)
             until(lambda: robot.targets, "images processed")
             robot.instructions.publish(String(data=entry["prompt"]))
             boxes = [Box(336.3, 21.6, 638.8, 372.7), Box(0, 51.6, 320, 479.1)]
@@ -130,7 +132,7 @@ def test_a_local_model_reasons_in_a_process_of_its_own_and_no_frame_waits(shared
     build_tiny_mllm(folder, entry["raw_output"])
     local = {"model": str(folder), "device": "cpu", "max_new_tokens": 256}
     with running("local", {"mllm": {"backend": "transformers", "transformers": local}}) as (node, robot):
-        robot.show(photograph, rate_hz=4.0)  # slow enough for a busy machine: only waiting for the model loses an image
+        robot.show(photograph, UNHURRIED_HZ)
         until(lambda: robot.targets, "images processed")
         robot.result_of(robot.send(follow(0, 51, 320, 428)))
         until(lambda: robot.targets[-1].targets, "target")
@@ -140,6 +142,7 @@ def test_a_local_model_reasons_in_a_process_of_its_own_and_no_frame_waits(shared
         assert len(result.targets) == 2
         stamps = stamps_of(robot.targets[start:])
         first = robot.stamps.index(stamps[0])
+        assert len(stamps) > 1, "images came while it reasoned"
         assert stamps == robot.stamps[first : first + len(stamps)], "no frame was skipped while it reasoned"
         assert node.process.poll() is None
 
@@ -188,6 +191,7 @@ def robot(session, server):
     until(lambda: len(robot.targets) > count + 1 and not robot.targets[-1].targets, "images without a target")
     robot.feedback.clear()
     yield robot
+    robot.show(None)  # the nodes of other tests are not to wait for this one's
 
 
 def follow(x: float, y: float, width: float, height: float, **options) -> FindTarget.Goal:
@@ -312,7 +316,7 @@ def test_disabled_it_leaves_the_images_alone_and_forgets_all_targets(robot):
     count = len(robot.targets)
     stamp = len(robot.stamps)
     until(lambda: len(robot.stamps) > stamp + 10, "images")
-    assert len(robot.targets) <= count + 1  # one may have been on its way
+    assert not set(stamps_of(robot.targets[count:])) & set(robot.stamps[stamp + 1 :])
     assert not robot.send(follow(90, 70, 80, 70)).accepted
     assert robot.call(robot.enable, SetBool.Request(data=True)).success
     until(lambda: len(robot.targets) > count + 5, "images processed again")
@@ -353,7 +357,7 @@ def test_bad_images_are_named_and_no_image_of_a_target_is_lost(session, robot, i
     )
     assert status[0].name.startswith("session/rsvp_node")
     assert words in node.log
-    robot.show(table())
+    robot.show(table(), UNHURRIED_HZ)
     first = len(robot.stamps)
     until(lambda: len(robot.stamps) > first + 12, "good images")
     good = robot.stamps[first + 1 : first + 10]
@@ -422,7 +426,9 @@ def test_bad_boxes(robot, box):
 def test_a_bad_server_is_named_and_no_image_of_a_target_is_lost(session, robot, server, reply, code):
     node, _ = session
     identity = robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets[0].id
-    until(lambda: robot.targets[-1].targets, "target")
+    robot.show(table(), UNHURRIED_HZ)
+    count = len(robot.targets)
+    until(lambda: len(robot.targets) > count + 1 and robot.targets[-1].targets, "target")
     start = robot.targets[-1]
     server.script[:] = [reply]
     robot.reasonings.clear()
@@ -580,7 +586,11 @@ def test_parameters_of_a_running_node(session, robot):
     assert robot.result_of(robot.send(follow(90, 70, 80, 70))).result.targets
     try:
         assert set_to("tracker.min_score", 1.0).successful, "no mask is as good"
-        until(lambda: state() == Target.STATE_OCCLUDED, "a target that is not seen")
+        count = len(robot.targets)
+        until(
+            lambda: any(t.state == Target.STATE_OCCLUDED for array in robot.targets[count:] for t in array.targets),
+            "a target that is not seen",
+        )
     finally:
         assert set_to("tracker.min_score", 0.15).successful
     until(lambda: state() == Target.STATE_TRACKING, "a target that is seen")
@@ -693,7 +703,7 @@ def test_a_robot_program_asks_through_the_client(robot, server):
         server.script[:] = [Reply(ANSWER, hang_at=0)]
         server.hung_up.clear()
         with pytest.raises(TimeoutError, match="no result after"):
-            client.find("the red book", timeout_s=0.5)
+            client.find("the red book", timeout_s=3.0)
         assert server.hung_up.wait(30), "the goal that timed out was not cancelled"
         server.script[:] = [Reply(ANSWER)]
         assert client.find("the red book").targets
@@ -714,7 +724,9 @@ def test_a_robot_program_as_the_readme_has_it(robot):
     assert (ran.returncode, ran.stdout.split("\n")[0]) == (0, "book (240, 320) True"), ran.stderr
 
 
-@pytest.mark.parametrize("call", [Client.clear, lambda client: client.enable(True)], ids=["clear", "enable"])
+@pytest.mark.parametrize(
+    "call", [lambda client: client.clear(60.0), lambda client: client.enable(True, 60.0)], ids=["clear", "enable"]
+)
 def test_a_service_may_be_the_first_thing_a_robot_program_calls(robot, call):
     """Before the node is known to it: the request is not lost."""
     context = rclpy.Context()  # that of the robot knows the node
@@ -782,7 +794,7 @@ def test_a_client_without_a_node_says_so(robot):
 
 
 def test_a_goal_whose_answer_is_lost_is_sent_again(robot, server, monkeypatch):
-    monkeypatch.setattr("rsvp_ros.ros.client.GOAL_ANSWERED_S", 0.5)
+    monkeypatch.setattr("rsvp_ros.ros.client.GOAL_ANSWERED_S", 2.0)
     with Client(namespace="session", context=robot.context) as client:
         client.wait_until_active()
         send, lost = client._find.send_goal_async, []
@@ -796,7 +808,7 @@ def test_a_goal_whose_answer_is_lost_is_sent_again(robot, server, monkeypatch):
 
         monkeypatch.setattr(client._find, "send_goal_async", lossy)
         server.script[:] = [Reply(ANSWER), Reply(ANSWER)]
-        assert client.find("the red book", timeout_s=20.0).targets
+        assert client.find("the red book", timeout_s=60.0).targets
         lost.clear()
         with pytest.raises(TimeoutError, match="not answered"):
             client.find("the red book", timeout_s=0.2)

@@ -577,7 +577,7 @@ def test_a_request_waits_for_an_image_that_can_be_decoded():
 
 
 def test_a_camera_of_which_no_image_can_be_decoded_is_named():
-    with Stream(config=PerceptionConfig(image_timeout_s=0.3)) as stream:
+    with Stream(config=PerceptionConfig(image_timeout_s=2.0)) as stream:
         stream.perception.submit(Frame(broken_image, 1))
         with pytest.raises(InvalidImageError, match="cut off"):
             stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)

@@ -67,14 +67,14 @@ class CameraProcess:
 
     def wait(self) -> int:
         """Its exit status, once it ends by itself."""
-        return self.process.wait(60)
+        return self.process.wait(180)
 
     def interrupt(self) -> int:
         """As Ctrl-C on `ros2 launch` does, twice; its exit status."""
         for _ in range(2):
             self.process.send_signal(signal.SIGINT)
             time.sleep(0.02)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         if self.process.poll() is None:

@@ -599,6 +599,35 @@ def test_what_people_argue_about_is_never_asked_for():
     assert not answer(Only(Description(category="crockery")), view_of(thing(1, "cup", 0.0, 0.0))).certain
     two = view_of(thing(1, "knife", -0.2, 0.0), thing(2, "scissors", 0.2, 0.0))
     assert not answer(Only(Description(use="cut")), two).certain  # either would do
+    silver = Only(Description(kind="spoon", color="silver"))
+    wooden, metal = (thing(1, "spoon", 0.0, 0.0, "silver", material=material) for material in ("wood", "metal"))
+    assert answer(silver, view_of(metal)).ids == (1,)
+    assert not answer(silver, view_of(wooden)).certain, "pale wood"
+    assert not answer(silver, view_of(replace(metal, color="red"))).certain, "a red handle, and all else of metal"
+    assert answer(silver, view_of(replace(wooden, color="red"))).ids == ()
+
+
+def test_the_empty_corners_of_a_box_are_no_part_of_the_thing():
+    """A round thing that lies askew is no taller, and no nearer to the edge, than its box has corners."""
+    tallest = Extreme(Description(), "tallest")
+    askew = np.eye(4)
+    askew[:3, :3] = [[1, 0, 0], [0, 0.7071, -0.7071], [0, 0.7071, 0.7071]]
+    pear = thing(1, "pear", -0.15, 0.0)
+    pear = replace(pear, dimensions=(0.08, 0.08, 0.09))
+    tilted = replace(pear, world_from_object=pear.world_from_object @ askew)
+    mug = replace(thing(2, "mug", 0.15, 0.0), dimensions=(0.08, 0.08, 0.085))
+    assert np.ptp(Layout(view_of(tilted)).corners[1][:, 2]) > 1.3 * 0.085
+    assert not answer(tallest, view_of(tilted, mug)).certain
+    assert answer(tallest, view_of(replace(pear, dimensions=(0.08, 0.08, 0.13)), mug)).ids == (1,)
+
+    height = TABLE[1] / 2
+    near, far, turned = (
+        replace(thing(1, "plate", 0.0, -height + inwards, yaw=yaw), dimensions=(0.2, 0.2, 0.02))
+        for inwards, yaw in ((0.15, 0.0), (0.19, 0.0), (0.19, np.pi / 4))
+    )
+    assert Layout(view_of(turned)).edge_distance(turned) < 0.06 < Layout(view_of(far)).edge_distance(far)
+    assert answer(NearestEdge(), view_of(near)).ids == (1,)
+    assert not answer(NearestEdge(), view_of(turned)).certain
 
 
 # ---- Sampling
@@ -936,6 +965,7 @@ def test_targets_names_and_attributes(views, novel_views):
                 assert (o.pattern in attributes) == (o.pattern != "plain")
     assert module.sought(Only(Description(kind="knife", color="red"))) == ("knife", ("red handle",))
     assert module.sought(Only(Description(use="cut"))) == ("knife", ())
+    assert module.sought(Only(Description(use="cut", not_kind="knife"))) == ("scissors", ())
 
 
 def test_chains_name_the_things_and_where_they_are(views):

@@ -210,6 +210,8 @@ def _tabletop(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         if ignored:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
             parser.error(f"--prompts measures the segmenter alone: leave out {names}")
+    elif options.region != parser.get_default("region") and options.reasoner != "oracle":
+        parser.error("--region is for --reasoner oracle: the configured one gives its own regions")
     if not (options.clips or (options.count and (options.instructions or options.prompts))):
         parser.error("nothing is asked: give --count and --instructions, or --clips, more than 0")
     if not options.objects[0] <= options.objects[1] <= MOST:
@@ -258,9 +260,10 @@ def _whole(options: argparse.Namespace, config: Config, scenes: SceneOptions, as
             try:
                 print(results.table(), flush=True)  # first, so that it appears even if nothing can be written
             finally:
-                with disk_errors(options.out):
-                    results.write(options.out)
-            print(f"\nwritten to {options.out}/: table.txt, results.json, worst.html")
+                if results.answers or results.followed:  # or it would replace what an earlier run has found
+                    with disk_errors(options.out):
+                        results.write(options.out)
+                    print(f"\nwritten to {options.out}/: table.txt, results.json, worst.html")
     return 0
 
 
@@ -330,9 +333,10 @@ def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, 
         try:
             print(results.table(), flush=True)
         finally:
-            with disk_errors(options.out):
-                results.write(options.out)
-        print(f"\nwritten to {options.out}/prompts.json")
+            if results.replies:
+                with disk_errors(options.out):
+                    results.write(options.out)
+                print(f"\nwritten to {options.out}/prompts.json")
     return 0
 
 

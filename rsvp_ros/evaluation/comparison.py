@@ -97,7 +97,9 @@ def paired(before: Run, after: Run) -> list[Pair]:
                 "seed, objects, instructions and languages"
             )
     counts = len(before.answers), len(after.answers)
-    if len(set(counts)) > 1 or 0 in counts:
+    if counts == (0, 0):
+        raise ConfigurationError("answers to instructions are compared, and the two runs have none: give --count")
+    if len(set(counts)) > 1:
         raise ConfigurationError(f"the two runs have {counts[0]} and {counts[1]} answers: give both the same count")
     return list(zip(before.answers, after.answers, strict=True))
 

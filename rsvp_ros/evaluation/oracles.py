@@ -15,6 +15,7 @@ from rsvp_ros.reasoning.parsing import Answer, Finding
 from rsvp_ros.reasoning.proposals import propose
 from rsvp_ros.reasoning.reasoner import ReasonerConfig, Steps
 from rsvp_ros.tabletop.instruction import Instruction
+from rsvp_ros.tabletop.instructions import english_name
 from rsvp_ros.tabletop.kinds import COLORS, KINDS
 from rsvp_ros.tabletop.view import ObjectView, View
 from rsvp_ros.types import Prediction, Prompt, Reasoning, ReasoningStep
@@ -121,10 +122,14 @@ def _kind_and_colors(description: str) -> tuple[str, set[str]]:
     """
     name, _, attributes = description.lower().partition(",")
     words = re.findall(r"\w+", name)
-    kind = next((word for word in reversed(words) if word in KINDS), "")
-    if kind:
-        words.remove(kind)
-    return kind, {word for word in (*words, *re.findall(r"\w+", attributes)) if word in COLORS}
+    said = next((word for word in reversed(words) if word in _KINDS_BY_WORD), "")
+    if said:
+        words.remove(said)
+    return _KINDS_BY_WORD.get(said, ""), {word for word in (*words, *re.findall(r"\w+", attributes)) if word in COLORS}
+
+
+_KINDS_BY_WORD = {kind: kind for kind in KINDS} | {english_name(kind).split()[-1]: kind for kind in KINDS}
+"""A spanner is called a wrench."""
 
 
 def _fit(thing: ObjectView, region: Box, kind: str, colors: set[str]) -> float:

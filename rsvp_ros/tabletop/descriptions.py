@@ -94,7 +94,10 @@ def has_color(thing: ObjectView, color: str, alone: bool = False) -> bool | None
     if thing.color == color:
         # On a phone that shows its screen, little more than the rim is coloured
         screen = thing.kind == "phone" and thing.world_from_object[2, 2] > 0 and color != "black"
-        return None if screen or (alone and thing.kind in HANDLED) else True
+        pale_wood = thing.material == "wood" and color == "silver"
+        return None if screen or pale_wood or (alone and thing.kind in HANDLED) else True
+    if color == "silver" and thing.kind in HANDLED and thing.material == "metal":
+        return None  # all but its handle
     if confusable(thing.color, color) or color in PART_COLORS.get(thing.kind, ()):
         return None
     if thing.pattern != "plain" and color in NEUTRALS:

@@ -207,7 +207,7 @@ def sought(query: Query) -> tuple[str, tuple[str, ...]]:
     if not isinstance(query, Only | Every | Ordinal | Extreme | Beside | NextTo | Between):
         return "object", ()
     what = query.what
-    kind = what.kind or (USES[what.use].members[0] if what.use else None)
+    kind = what.kind or next((k for k in (USES[what.use].members if what.use else ()) if k != what.not_kind), None)
     if kind:
         handle = has_colored_handle(kind, what.color or "", what.material)
         return english_name(kind), _attributes(handle, what.color, what.pattern, what.material)

@@ -155,6 +155,15 @@ class Layout:
         """Whether one of two things lies in, on or under the other rather than beside it."""
         return any(hull_gap(self.hulls[outer.id], inner.position[None, :2]) == 0 for outer, inner in ((a, b), (b, a)))
 
+    @staticmethod
+    def core(thing: ObjectView) -> np.ndarray:
+        """How far a thing surely reaches from its middle along each axis of the world, metres; float64 3.
+
+        That of the ellipsoid in the box around it: the corners of a box that is askew hold nothing of a round thing.
+        """
+        rotation = thing.world_from_object[:3, :3]
+        return np.sqrt(((rotation * np.array(thing.dimensions) / 2) ** 2).sum(1))
+
     def edge_distance(self, thing: ObjectView) -> float:
         """Distance from a thing's outline to the table's nearest edge, metres; negative if it sticks out over it."""
         half = np.array(self.view.table) / 2

@@ -31,7 +31,9 @@ LARGER, LONGER, LARGER_IN_IMAGE = 1.5, 1.3, 1.2
 EDGE_MARGIN = 0.03
 """Something counts as nearest to the table's edge only if everything else is this much farther from it, metres."""
 CLOSE_TO_EDGE = 0.06
-"""Only what is within this distance of the edge may be called near it, metres."""
+"""Only what is within this distance of the edge may be called near it, metres …"""
+EDGE_DOUBT = 0.02
+"""… and only if what it surely covers is no farther than this beyond that distance."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class Extreme:
                     and all(np.sort(a.dimensions) >= 0.9 * np.sort(b.dimensions))
                 )
             if self.measure == "tallest":
-                return height(a) >= LONGER * height(b) and height(a) >= 0.05 and a.box.height > b.box.height
+                least = 2 * layout.core(a)[2]
+                return least >= LONGER * height(b) and least >= 0.05 and a.box.height > b.box.height
             return a.length >= LONGER * b.length and max(a.box.width, a.box.height) > max(b.box.width, b.box.height)
 
         few = self.measure in ("smallest", "shortest")
@@ -284,7 +287,9 @@ class NearestEdge:
         row = sorted(layout.things, key=layout.edge_distance)
         nearest, rest = row[0], row[1:]
         distance = layout.edge_distance(nearest)
-        if distance > CLOSE_TO_EDGE or not layout.sees_edge(nearest):
+        half = np.array(layout.view.table) / 2
+        at_most = (half - np.abs(nearest.position[:2]) - layout.core(nearest)[:2]).min()
+        if distance > CLOSE_TO_EDGE or at_most > CLOSE_TO_EDGE + EDGE_DOUBT or not layout.sees_edge(nearest):
             return doubtful("nothing is clearly near the edge")
         if rest and layout.edge_distance(rest[0]) < max(distance, 0) + EDGE_MARGIN:
             return doubtful("two things are near the edge")

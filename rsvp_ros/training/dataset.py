@@ -83,7 +83,8 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
     """
     height, width = size
     pairs = sorted({(t.kind, t.color) for scene, _ in scenes for t in scene.things if t.kind})
-    absent = confused_pairs(rng, pairs)
+    perhaps = {(t.kind, color) for scene, _ in scenes for t in scene.things for color in t.perhaps}
+    absent = confused_pairs(rng, pairs, perhaps)
     number = {pair: i for i, pair in enumerate(pairs)}
     images, boxes, regions, pixels, masks, known, cells, grounding, exhaustive = [], [], [], [], [], [], [], [], []
     everything = np.ones((grid, grid), np.float32)

@@ -26,7 +26,7 @@ def given_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     """Those of --out and --steps that were given; also sends progress to the log from now on. Ends the program if
     neither --config nor --out says where to write."""
     given = {name: value for name in ("out", "steps") if (value := getattr(options, name)) is not None}
-    if not options.config and "out" not in given:
+    if not options.config and "out" not in given and not any(text.startswith("out=") for text in options.set):
         parser.error("give --config or --out")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return given

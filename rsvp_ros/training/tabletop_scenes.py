@@ -56,8 +56,7 @@ def _thing(seen: ObjectView, box: Box, area: int) -> Thing:
     kind = "block" if seen.kind == "cube" else seen.kind
     described = ", ".join((english_name(seen.kind), *visible_attributes(seen)))
     foreign = tuple(GRAMMARS[language](None, True).name(seen) for language in LANGUAGES if language != "en")
-    metal = {"silver"} if seen.material == "metal" else set()
-    perhaps = tuple(c for c in COLORS if c != seen.color and (c in metal or has_color(seen, c) is not False))
+    perhaps = tuple(c for c in COLORS if c != seen.color and has_color(seen, c) is not False)
     return Thing(seen.id, kind, seen.color, box, area, tuple(attributes), described, foreign, perhaps)
 
 

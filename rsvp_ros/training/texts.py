@@ -11,6 +11,7 @@ import numpy as np
 
 from rsvp_ros.tabletop import kinds as tabletop
 from rsvp_ros.tabletop.descriptions import TELLING_COLORS, confusable, could_be
+from rsvp_ros.tabletop.language.en import with_article
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Thing, is_held_out
 
 NOUNS: dict[str, tuple[str, ...]] = {
@@ -77,7 +78,8 @@ def pair_text(rng: np.random.Generator, kind: str, color: str, attributes: tuple
         also = attributes[rng.integers(len(attributes))]
         forms = (f"{name}, {shade}, {also}", f"{shade} {also} {name}", f"the {also} {shade} {name}")
         return forms[rng.integers(len(forms))]
-    forms = (f"{shade} {name}", f"the {shade} {name}", f"{name}, {shade}", f"a {shade} {name}", f"{name} ({shade})")
+    red_mug = f"{shade} {name}"
+    forms = (red_mug, f"the {red_mug}", f"{name}, {shade}", with_article(red_mug), f"{name} ({shade})")
     return forms[rng.integers(len(forms))]
 
 
@@ -123,10 +125,13 @@ def colors_said(thing: Thing) -> set[str]:
     return {thing.color, *thing.perhaps, *near}
 
 
-def confused_pairs(rng: np.random.Generator, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def confused_pairs(
+    rng: np.random.Generator, pairs: Sequence[tuple[str, str]], perhaps: Collection[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
     """For each pair of kind and colour, the kind in another colour and another kind in the colour.
 
-    None of `pairs`, and none that training never shows: what is only ever heard of as absent would be learnt as absent.
+    None of `pairs`, none that some would say (`perhaps`), and none that training never shows: what is only ever heard
+    of as absent would be learnt as absent.
     """
     kinds, shades = list(NOUNS), list(SHADES)
     found: set[tuple[str, str]] = set()
@@ -135,7 +140,7 @@ def confused_pairs(rng: np.random.Generator, pairs: Sequence[tuple[str, str]]) -
         other_kind, other_color = others[rng.integers(len(others))], shades[rng.integers(len(shades))]
         found |= {(other_kind, color), (kind, other_color)}
     likely = {(kind, near) for kind, color in pairs for near in CONFUSABLE.get(color, ())}
-    return sorted(pair for pair in found - set(pairs) - likely if not is_never_shown(*pair))
+    return sorted(pair for pair in found - set(pairs) - likely - set(perhaps) if not is_never_shown(*pair))
 
 
 def related(rng: np.random.Generator, text: str, target: Thing, others: Sequence[Thing]) -> str:

@@ -428,6 +428,6 @@ class English(Grammar):
 
 def with_article(noun: str) -> str:
     """With "a" or "an"; a plural-only noun takes neither."""
-    if noun in ("scissors",):
+    if noun.endswith("scissors") and " of " not in noun:
         return noun
     return ("an " if noun[0] in "aeiou" else "a ") + noun

@@ -13,6 +13,7 @@ import numpy as np
 
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.geometry import Box
+from rsvp_ros.tabletop.language.en import with_article
 from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedThing
 from rsvp_ros.training.datasets.parts import Part, Seen, mirrored, take_part
 from rsvp_ros.training.datasets.wording import says_name, says_place, says_side
@@ -135,7 +136,7 @@ def _told(part: Part, seen: Seen) -> list[str]:
 
 
 def _phrase(rng: np.random.Generator, name: str) -> str:
-    return (name, name, f"the {name}", f"a {name}")[rng.integers(4)]
+    return (name, name, f"the {name}", with_article(name))[rng.integers(4)]
 
 
 def _names_in(seen: Sequence[Seen], box: Box) -> set[str]:

@@ -136,10 +136,14 @@ class MllmTrainConfig:
     def from_file(cls, path: str | Path | None, changes: Sequence[str] = (), **given: object) -> MllmTrainConfig:
         """Read YAML; `changes` ("NAME=VALUE") take precedence over the file, and `given` over both.
 
-        Raises ConfigurationError.
+        Raises ConfigurationError naming the file and what is wrong in it.
         """
-        values = config_files.changed(config_files.read(path) if path else {}, changes)
-        return config_files.build(cls, {**values, **given})
+        try:
+            values = config_files.changed(config_files.read(path) if path else {}, changes)
+            return config_files.build(cls, values | given)
+        except ConfigurationError as error:
+            where = f"training configuration {path}: " if path else ""
+            raise ConfigurationError(f"{where}{error}; see config/train/mllm_embedded.yaml for its fields") from error
 
 
 def learning_rate(config: MllmTrainConfig, step: int) -> float:
