@@ -30,6 +30,7 @@ from rsvp_ros.errors import (
 )
 from rsvp_ros.frame_history import FrameHistory
 from rsvp_ros.geometry import Box
+from rsvp_ros.ranges import check_ranges
 from rsvp_ros.reasoning.literal import LiteralReasoner
 from rsvp_ros.reasoning.reasoner import Reasoner, ReasonerConfig, check_instruction
 from rsvp_ros.request import Outcome, Request, RequestState
@@ -57,7 +58,7 @@ class PerceptionConfig:
     """How the two stages work together."""
 
     image_timeout_s: float = 5.0
-    """How long an instruction waits for an image."""
+    """How long an instruction waits for an image; an image older than this is not reasoned about."""
     catch_up_frames: int = 16
     """A result is carried from the reasoned frame to the present through at most this many frames in between. Frames
     that come meanwhile follow: at most half as many, then a quarter, and so on."""
@@ -65,6 +66,10 @@ class PerceptionConfig:
     """When all targets of the last instruction are lost, ask the MLLM again; other targets are still followed."""
     ask_again_interval_s: float = 10.0
     """Least time between two such requests."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError."""
+        check_ranges(self, image_timeout_s=(0.1, 3600), catch_up_frames=(0, 32), ask_again_interval_s=(0, 3600))
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class Perception:
     # May be called from any thread.
 
     def start(self) -> Segmenter:
-        """Start both threads; returns the segmenter once it is loaded. Raises ModelLoadError and ConfigurationError."""
+        """Start both threads; returns the segmenter once it is loaded. Raises what loading it raises."""
         for thread in self._threads:
             thread.start()
         try:
@@ -257,17 +262,21 @@ class Perception:
             )
         return check_instruction(instruction, limit)
 
-    def clear(self, id: int | None = None) -> int:
-        """Stop following one target, or all and cancel a request under way. Returns how many targets were dropped."""
-        if id is None:
-            self._cancel_request("all targets were cleared")
+    def clear(self) -> int:
+        """Stop following all targets, from the next frame on, and cancel a request under way.
 
-        def command() -> int:
-            dropped = self._tracker.clear(id)
-            self._count(targets=len(self._tracker))
-            return dropped
+        Returns how many targets were followed.
+        """
+        self._cancel_request("all targets were cleared")
 
-        return self._in_models_thread(command)
+        def command() -> None:
+            self._tracker.clear()
+            self._count(targets=0)
+
+        with self._changed:
+            self._commands.append(command)
+            self._changed.notify_all()
+        return len(self._tracker)
 
     def reset(self) -> None:
         """Forget all targets and frames, as if just started."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
@@ -18,8 +19,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 from rsvp_ros.action import FindTarget
-from rsvp_ros.request import Request
-from rsvp_ros.ros.find_target_server import FindTargetServer
+from rsvp_ros.geometry import Box
+from rsvp_ros.reasoning.families import find_family
+from rsvp_ros.reasoning.parsing import parse_answer
+from rsvp_ros.request import Outcome, Request
+from rsvp_ros.ros.find_target_server import FindTargetServer, not_found_reason
+from rsvp_ros.types import Frame, Reasoning, TargetsInFrame
 
 
 def test_a_cancel_in_the_middle_of_the_handing_over_loses_no_result(monkeypatch):
@@ -70,3 +75,23 @@ def test_a_cancel_in_the_middle_of_the_handing_over_loses_no_result(monkeypatch)
         for node in nodes:
             node.destroy_node()
         rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "'the cat' is not in the image"),
+        ('{"objects": []}', "'the cat' is not in the image"),
+        ('{"target": "a cat", "scene": "a book", "present": false, "objects": []}', "'the cat' is not in the image"),
+        ("There is no cat in the image.", "'the cat' is not in the image: There is no cat in the image."),
+    ],
+)
+def test_why_there_are_no_targets(text, said):
+    nothing = TargetsInFrame(Frame(np.zeros((2, 2, 3), np.uint8), 1))
+    request = Request("the cat", None, False)
+    answer = parse_answer(text, find_family("qwen3_vl"), (2, 2))
+    request.finish(Outcome(nothing, Reasoning("the cat", steps=answer.steps, model="qwen3-vl")))
+    assert not_found_reason(request) == said
+    box = Request("", Box(0, 0, 1, 1), False)
+    box.finish(Outcome(nothing, Reasoning("")))
+    assert not_found_reason(box) == "the segmenter sees nothing in the box"

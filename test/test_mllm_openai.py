@@ -8,6 +8,7 @@ import contextlib
 import email.utils
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -201,6 +202,30 @@ def test_cancel_while_connecting(connect):
         threading.Timer(0.2, cancel.set).start()
         with pytest.raises(CancelledError):
             connect(url, connect_timeout_s=100.0).generate(conversation(), cancel=cancel)
+
+
+def test_a_name_that_is_being_resolved_does_not_keep_the_process():
+    """Without a DNS server, a resolver takes minutes."""
+    code = """
+        import socket, threading
+        import numpy as np
+        from rsvp_ros.errors import CancelledError
+        from rsvp_ros.reasoning.mllm.base import Message
+        from rsvp_ros.reasoning.mllm.openai_mllm import OpenAiConfig, OpenAiMllm
+        cancel = threading.Event()
+        def getaddrinfo(*args, **options):
+            cancel.set()
+            threading.Event().wait()
+        socket.getaddrinfo = getaddrinfo
+        mllm = OpenAiMllm(OpenAiConfig(base_url="http://gpu-server:8000/v1", model="recorded-mllm"))
+        try:
+            mllm.generate([Message("user", "What cuts rope?")], cancel=cancel)
+        except CancelledError:
+            mllm.close()
+            print("cancelled")
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "cancelled\n"), ran.stderr
 
 
 def test_cancelled_before_it_began_asks_nothing(connect):

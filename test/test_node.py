@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ from visualization_msgs.msg import MarkerArray
 
 import rsvp_ros.ros.node
 from rsvp_ros.action import FindTarget
-from rsvp_ros.errors import InvalidInstructionError, RsvpError, ServerUnavailableError
+from rsvp_ros.errors import ConfigurationError, InvalidInstructionError, RsvpError, ServerUnavailableError
 from rsvp_ros.geometry import Box, box_to_mask
 from rsvp_ros.msg import BoundingBox2D, Reasoning, Target
 from rsvp_ros.request import Request
@@ -611,6 +612,22 @@ def test_every_parameter_is_described():
             assert option.low <= default <= option.high
 
 
+def test_ranges_hold_without_ros_too():
+    from rsvp_ros.config import Config, build, flatten
+    from rsvp_ros.ros.parameters import LIVE_PARTS, OPTIONS
+
+    defaults = flatten(Config())
+    ranged = [name for name, option in OPTIONS.items() if name.startswith(LIVE_PARTS) and option.low is not None]
+    assert len(ranged) > 12
+    for name in ranged:
+        kind = type(defaults[name])
+        for value in (OPTIONS[name].low, OPTIONS[name].high):
+            build({name: kind(value)})
+        for value in (OPTIONS[name].low - 1, OPTIONS[name].high + 1):
+            with pytest.raises(ConfigurationError, match=name.rpartition(".")[2]):
+                build({name: kind(value)})
+
+
 def test_the_page_of_parameters_is_current():
     from rsvp_ros.ros.parameters_page import page
 
@@ -784,6 +801,15 @@ def test_ctrl_c_in_a_robot_program_cancels_its_goal(robot, server):
     assert server.hung_up.wait(30), "the goal was not cancelled"
 
 
+def test_a_node_that_ends_ends_the_goals_of_its_clients():
+    parameters = {"perception": {"image_timeout_s": 600.0}}
+    with running("ending", parameters) as (node, robot), Client(namespace="ending", context=robot.context) as client:
+        client.wait_until_active()
+        threading.Timer(1.0, node.stop).start()
+        with pytest.raises(RsvpError, match="rsvp_node ended"):
+            client.find("the red book", timeout_s=250.0)
+
+
 def test_a_client_without_a_node_says_so(robot):
     with Client(namespace="nowhere", context=robot.context) as client:
         for ask in (client.wait_until_active, client.clear, lambda timeout_s: client.enable(True, timeout_s)):
@@ -862,6 +888,8 @@ def test_a_target_in_space(shared_data):
         array = until(lambda: [m for m in markers if len(m.markers) > 1], "markers")[-1]
         body = next(marker for marker in array.markers if marker.ns == "targets")
         assert 0.1 < body.scale.y < 0.4, "as tall as a box of crackers"
+        robot.call(robot.clear, Trigger.Request())
+        until(lambda: clouds[-1].width == 0, "a cloud that takes the last points back")
 
 
 def test_compressed_images():

@@ -24,7 +24,7 @@ MODULES = sorted((ROOT / "rsvp_ros").rglob("*.py"))
 # From the ground up: what is in rsvp_ros imports only from lower lines and from its own part.
 LAYERS = (
     ("errors", "geometry", "arguments"),
-    ("types", "surface", "textures", "files", "model_files", "progress"),
+    ("types", "surface", "textures", "files", "model_files", "progress", "ranges"),
     ("request", "visualization", "frame_history"),
     ("reasoning", "segmentation", "tracking", "tabletop"),
     ("perception", "training"),

@@ -301,10 +301,24 @@ def test_targets_may_be_kept():
         second = stream.perception.find(box=Box(85, 75, 145, 135), keep_targets=True).result(DEADLINE_S)
         assert len(second.result.targets) == 1
         assert len(stream.frame(picture(90)).targets) == 2
-        assert stream.perception.clear(first.id) == 1
-        assert [t.id for t in stream.frame(picture(90)).targets] == [second.result.targets[0].id]
-        assert stream.perception.clear() == 1
+        assert {first.id, second.result.targets[0].id} == {t.id for t in stream.results[-1].targets}
+        assert stream.perception.clear() == 2
         assert stream.frame(picture(90)).targets == ()
+
+
+def test_clearing_waits_for_no_frame():
+    """It is called by the thread that takes the images and the cancels."""
+    segmenter, go = RedSegmenter(), threading.Event()
+    with Stream(segmenter) as stream:
+        stream.frame(picture(90))
+        stream.perception.find(box=Box(80, 70, 150, 140)).result(DEADLINE_S)
+        segmenter.after_look = lambda: go.wait(DEADLINE_S)
+        stream.perception.submit(Frame(picture(92), stream.stamp_ns + 1))
+        assert stream.perception.clear() == 1
+        assert not go.is_set() and len(stream.results) == 1
+        go.set()
+        stream.stamp_ns += 1
+        assert stream.frame(picture(94)).targets == ()
 
 
 def test_not_found_is_an_answer():

@@ -57,6 +57,18 @@ def test_motion_is_not_taken_for_the_segmenters_bias(is_seen_twice):
     assert prompt.box.intersection(box) == pytest.approx(box.area)
 
 
+def test_a_target_that_comes_in_from_the_border_gets_the_usual_margins():
+    box = Box(0, 100, 50, 150)
+    tracker = tracker_on(box)
+    for step in range(1, 40):
+        (prompt,) = tracker.prompts(step * STEP_NS, WIDTH, HEIGHT)
+        assert prompt.box == prompt.box.clip(WIDTH, HEIGHT)
+        box = Box(3 * step, 100, 50 + 3 * step, 150)
+        tracker.update(GREY, [seen(box)], step * STEP_NS)
+    left, right = box.x0 - prompt.box.x0, prompt.box.x1 - box.x1
+    assert left == pytest.approx(0.08 * 50, abs=1) and right == pytest.approx(0.08 * 50, abs=1)
+
+
 def test_what_joins_may_have_been_seen_at_another_size():
     """The camera's images have become twice as large since the result's last one."""
     tracker, other = tracker_on(Box(100, 80, 180, 160)), tracker_on(Box(15, 15, 45, 45))
@@ -191,7 +203,7 @@ def test_unseen_it_slows_down():
     )
 )
 def test_prompts_are_always_boxes_inside_the_image(steps):
-    tracker = tracker_on(Box(100, 100, 150, 150), lost_after_s=1e9)
+    tracker = tracker_on(Box(100, 100, 150, 150), lost_after_s=3600.0)
     stamp = 0
     for dt, x, y, width, height, visible in steps:
         stamp += round(dt * 1e9)

@@ -91,6 +91,25 @@ def test_losses_are_small_for_the_truth_and_large_for_its_opposite(batch):
             assert low <= value.item() <= high, name
 
 
+def test_what_asks_only_for_presence_has_no_mask_and_changes_none(dataset):
+    asking = dataclasses.replace(dataset, questions=12)
+    batch = next(b for b in (asking[number] for number in range(100)) if len(b.texts) > len(b.masks))
+    count = len(batch.masks)
+    assert len(batch.regions) == len(batch.pixels) == len(batch.known) == count
+    assert len(batch.boxes) == len(batch.cells) == len(batch.present) == len(batch.texts)
+    assert 0.2 < batch.present[count:].float().mean() < 0.8 and all(batch.texts[count:]) and batch.judged[count:].all()
+    of_prompts = ("boxes", "image_index", "texts", "kinds", "cells", "present", "judged", "exhaustive")
+    usual = dataclasses.replace(batch, **{name: getattr(batch, name)[:count] for name in of_prompts})
+    torch.manual_seed(0)
+    learner = VlsmLearner(Vlsm(SMALL)).eval()
+    (more, losses), (output, usual_losses) = learner(batch), learner(usual)
+    torch.testing.assert_close(more.masks, output.masks)
+    torch.testing.assert_close(more.presence[:count], output.presence)
+    for name in ("cross_entropy", "dice", "quality", "grounding"):
+        torch.testing.assert_close(getattr(losses, name), getattr(usual_losses, name))
+    assert losses.presence != usual_losses.presence
+
+
 def test_iou_is_that_of_masks():
     truth, guess = torch.zeros(2, 4, 4), torch.zeros(2, 4, 4)
     truth[:, :2], guess[0, :2], guess[1, :2, 1:3], guess[1, 3] = 1, 0.6, 0.6, 0.4

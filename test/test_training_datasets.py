@@ -909,6 +909,8 @@ def test_data_sets_are_mixed_with_drawn_images(images, bank):
     assert 1 <= found <= 7
     only = MixedDataset(0, sizes, 4, 3, bank, Shares(0.0, 0.0, 1.0), 16, annotated=(images,))[0]
     assert len(only.images) == 4 and (only.grounding == -1).all()
+    more = MixedDataset(0, sizes, 4, 3, bank, Shares(0.0, 0.0, 1.0), 16, annotated=(images,), questions=5)[0]
+    assert len(more.present) > len(more.masks) and len({*more.present[len(more.masks) :].tolist()}) == 2
 
 
 def test_data_sets_and_their_share_come_together(images, bank):

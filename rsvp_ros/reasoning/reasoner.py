@@ -12,7 +12,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from rsvp_ros.errors import CancelledError, ConfigurationError, InvalidImageError, InvalidInstructionError, ParseError
+from rsvp_ros.errors import CancelledError, InvalidImageError, InvalidInstructionError, ParseError
+from rsvp_ros.ranges import check_ranges
 from rsvp_ros.reasoning.families import Family, family_for, find_family
 from rsvp_ros.reasoning.mllm.base import Generation, Message, Mllm
 from rsvp_ros.reasoning.parsing import Answer, is_prose, parse_answer, partial_steps, split_thought
@@ -55,14 +56,7 @@ class ReasonerConfig:
     def __post_init__(self) -> None:
         if self.family != "auto":
             find_family(self.family)
-        for name, low, high in (
-            ("padding", 0, 1),
-            ("max_targets", 1, 100),
-            ("max_instruction_chars", 1, 100_000),
-            ("reask", 0, 10),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; use {low} to {high}")
+        check_ranges(self, padding=(0, 1), max_targets=(1, 100), max_instruction_chars=(1, 100_000), reask=(0, 10))
 
 
 class Reasoner:

@@ -14,7 +14,7 @@ from rsvp_ros.errors import ConfigurationError, InvalidImageError
 from rsvp_ros.geometry import RegionGrid
 
 STYLES = ("bands", "marks", "none")
-MAX_BANDS = 99
+MAX_BANDS = 32
 
 ROW_COLOR = (255, 224, 64)
 """RGB of the row IDs; prompts/bands.txt calls it yellow."""

@@ -142,7 +142,15 @@ class Client:
             if not handle.accepted:
                 raise errors.RsvpError("rsvp_node rejected the goal: it is not active, or disabled (service enable)")
             answer = handle.get_result_async()
-            result = self._wait(answer, deadline - time.monotonic(), f"no result after {timeout_s:g} s").result
+
+            def ended() -> bool:
+                return answer.done() or not self._find.server_is_ready()
+
+            if not self._spin_until(ended, deadline - time.monotonic()):
+                raise TimeoutError(f"no result after {timeout_s:g} s")
+            if not answer.done():
+                raise errors.RsvpError("rsvp_node ended before the result: what does its log say?")
+            result = answer.result().result
         except BaseException:
             on_feedback = None  # it may be what failed, and would do so again
             with contextlib.suppress(Exception):  # the caller is to see why the goal ended, not what came after

@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from rsvp_ros.action import FindTarget
 from rsvp_ros.errors import InvalidInstructionError
 from rsvp_ros.perception import Perception
-from rsvp_ros.request import Outcome, Request
+from rsvp_ros.request import Request
 from rsvp_ros.ros.conversions import (
     clean_text,
     msg_to_box,
@@ -30,26 +30,26 @@ from rsvp_ros.ros.conversions import (
 RCLError = rclpy_implementation.RCLError
 
 
-def not_found_reason(outcome: Outcome, instruction: str) -> str:
-    """Why there are no targets, in a sentence; empty if there are some."""
+def not_found_reason(request: Request) -> str:
+    """Why a request that ended without an error has no targets, in a sentence; empty if it has some."""
+    outcome = request.result()
     if outcome.result.targets:
         return ""
+    if request.box is not None:
+        return "the segmenter sees nothing in the box"
     proposals = outcome.reasoning.proposals
     if proposals:
         names = ", ".join(repr(proposal.description) for proposal in proposals)
         if not outcome.reasoning.model:
             return f"no MLLM is configured, and the segmenter alone sees {names} nowhere in the image"
         return f"the MLLM proposed where to look for {names}, but the segmenter sees it nowhere there"
-    if outcome.reasoning.steps:
-        said = next((step.text for step in outcome.reasoning.steps if step.name == "presence"), "")
-        return f"{instruction!r} is not in the image" + (f": {said}" if said else "")
-    return "the segmenter sees nothing in the box"
+    said = next((step.text for step in outcome.reasoning.steps if step.name == "presence"), "no")
+    return f"{request.instruction!r} is not in the image" + (f": {said}" if said != "no" else "")
 
 
 def unseen_reason(request: Request) -> str:
     """Why a request that ended without an error has no targets although the reasoning proposed some; else empty."""
-    outcome = request.result()
-    return not_found_reason(outcome, request.instruction) if outcome.reasoning.proposals else ""
+    return not_found_reason(request) if request.result().reasoning.proposals else ""
 
 
 class FindTargetServer:
@@ -108,7 +108,7 @@ class FindTargetServer:
     def _hand_over(self, handle: ServerGoalHandle) -> None:
         """Have the executor send the result; called in whichever thread ended the request."""
         if not rclpy.ok(context=self._node.context):
-            return  # a signal is ending the node: nobody can be told any more
+            return  # a signal is ending the node: nobody can be told any more; the client sees that it has gone
         try:
             try:
                 handle.execute()
@@ -138,7 +138,7 @@ class FindTargetServer:
             result.targets = [target_to_msg(target, result.header) for target in outcome.result.targets]
             if not outcome.result.targets:
                 result.error_code = FindTarget.Result.NOT_FOUND
-                result.error_msg = clean_text(not_found_reason(outcome, request.instruction))
+                result.error_msg = clean_text(not_found_reason(request))
             handle.succeed()
         else:
             result.error_code, result.error_msg = error.code, clean_text(str(error))

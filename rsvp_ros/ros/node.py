@@ -293,7 +293,7 @@ class RsvpNode(LifecycleNode):
     def _on_done(self, request: Request) -> None:
         error = request.error
         if error is None:
-            reason = not_found_reason(request.result(), request.instruction)
+            reason = not_found_reason(request)
             if request.box is None and (unseen := unseen_reason(request)):
                 with self._telling:  # after the message that something was found
                     self._publish_reasoning(request, complete=True, unseen=unseen)

@@ -59,6 +59,7 @@ class Outputs:
         self._node = node
         self._pose_of: int | None = None  # the target whose pose is published
         self._places: dict[int, Place] = {}  # where each target was last
+        self._shows_points = False  # whether the last cloud has any
         self._waiting: deque[tuple[TargetsInFrame, float]] = deque(maxlen=WAITING)
         self._stopped = False
         self._changed = threading.Condition()  # guards `_waiting` and `_stopped`
@@ -140,8 +141,9 @@ class Outputs:
             self._pose_of = _pose_target(result.targets, positions, self._pose_of)
             if self._pose_of in positions:
                 self.target_pose.publish(position_to_pose(positions[self._pose_of], header))
-        if cloud and surfaces:
+        if cloud and (surfaces or (self._shows_points and not seen)):  # one without points takes the last ones back
             self.target_points.publish(points_to_cloud(surfaces, header))
+            self._shows_points = bool(surfaces)
 
 
 def _pose_target(targets: Sequence[Target], seen: Collection[int], last: int | None) -> int | None:

@@ -49,7 +49,11 @@ OPTIONS: Mapping[str, Option] = {
     "camera.use_3d": Option(
         "Subscribe to depth_image and camera_info, and publish target_pose, target_points and markers"
     ),
-    "perception.image_timeout_s": Option("How long an instruction waits for an image before it fails [s]", 0.1, 3600.0),
+    "perception.image_timeout_s": Option(
+        "How long an instruction waits for an image before it fails, and the greatest age of the one it is about [s]",
+        0.1,
+        3600.0,
+    ),
     "perception.catch_up_frames": Option(
         "A result of the MLLM is carried from the image it reasoned about to the newest one through at most this many "
         "images in between; with more of them it follows faster motion, with fewer it arrives sooner",

@@ -29,7 +29,8 @@ class SegmenterConfig:
     device: str = "auto"
     """"auto" (the GPU where there is one), "cpu", "cuda", "cuda:1"."""
     dtype: str = "auto"
-    """Of the image encoder: "auto" (half precision on a GPU), "float32", "bfloat16", "float16"."""
+    """Of the vlsm, or else of the image encoder: "auto" (half precision on a GPU; the vlsm also on CPUs that are faster
+    with it), "float32", "bfloat16", "float16"."""
     model_type: str = ""
     """transformers only: read a folder as another type than its config.json says; "sam3_tracker" makes a SAM 3
     checkpoint a segmenter of boxes."""

@@ -19,7 +19,7 @@ class Segmenter(Protocol):
     """
 
     name: str
-    """For the log and for Target messages: the architecture and where its weights are from."""
+    """For the log and the diagnostics: the architecture and where its weights are from."""
     reads_text: bool
     """Whether the description has any influence on the mask."""
 

@@ -77,7 +77,7 @@ class VlsmOutput:
     """The network's answers for P prompts, as logits."""
 
     masks: Tensor
-    """P x grid x grid: over each prompt's region."""
+    """M x grid x grid: over the prompts' regions."""
     quality: Tensor
     """P: estimated IoU of the mask with the ground truth."""
     presence: Tensor
@@ -133,9 +133,10 @@ class Vlsm(nn.Module):
     ) -> VlsmOutput:
         """All prompts in one batch.
 
-        `boxes`: P x 4, pixels of the network's input; `text`: of P descriptions; `regions`: P x 4, where the masks are
-        drawn, `pixels`: P x 3 x grid x grid, what the image shows there, RGB from 0 to 1;
-        `image_index`: P, which image a prompt is about (default: the first).
+        `boxes`: P x 4, pixels of the network's input; `text`: of P descriptions; `regions`: M x 4, where the masks of
+        the first M prompts are drawn (in training, some are asked only for presence); `pixels`: M x 3 x grid x grid,
+        what the image shows there, RGB from 0 to 1; `image_index`: P, which image a prompt is about (default: the
+        first).
         """
         if image_index is None:
             image_index = boxes.new_zeros(boxes.shape[0], dtype=torch.long)
@@ -156,7 +157,10 @@ class Vlsm(nn.Module):
             tokens, image = block(tokens, image, token_position, image_position, token_bias, prior)
 
         image = image.transpose(1, 2).unflatten(2, (height, width))
-        masks = self.mask_decoder(pixels, regions, image_index, features, image, dense8, tokens[:, 0])
+        drawn = slice(len(regions))
+        masks = self.mask_decoder(
+            pixels, regions, image_index[drawn], features, image[drawn], dense8[drawn], tokens[drawn, 0]
+        )
         evidence = self.comparison.evidence(semantic, similarity, dense8[:, 0], text)
         return VlsmOutput(
             masks=masks.float(),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rsvp_ros.geometry import Box, mask_iou, mask_to_box
+from rsvp_ros.ranges import check_ranges
 from rsvp_ros.tracking.appearance import (
     ADAPTATION,
     SLOW_ADAPTATION,
@@ -61,6 +62,19 @@ class TrackerConfig:
     """Unseen for longer than this, by the images' stamps, a target is lost."""
     give_up_after_s: float = 30.0
     """Unseen for longer than this, a lost target is no longer looked for."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError."""
+        check_ranges(
+            self,
+            padding=(0, 1),
+            min_score=(0, 1),
+            min_presence=(0, 1),
+            max_area_ratio=(1, 100),
+            min_similarity=(0, 1),
+            lost_after_s=(0, 3600),
+            give_up_after_s=(0, 3600),
+        )
 
 
 class Track:
@@ -124,8 +138,8 @@ class Track:
             dx, dy = self._motion.uncertainty
             dx, dy = min(dx, MAX_SEARCH * region.width), min(dy, MAX_SEARCH * region.height)
             region = Box(region.x0 - dx, region.y0 - dy, region.x1 + dx, region.y1 + dy)
-        self._prompt = _inside(region, width, height)
-        return Prompt(self._prompt, self.description)
+        self._prompt = region  # not cut off at the image's border: margins are measured from it
+        return Prompt(_inside(region, width, height), self.description)
 
     def update(
         self, image: np.ndarray, prediction: Prediction | None, box: Box | None, stamp_ns: int, again: bool = False

@@ -31,6 +31,9 @@ class TrainConfig:
     """How much each source contributes to the images."""
     prompts: int = 5
     """Maximum number of prompts about each image."""
+    questions: int = 0
+    """Maximum number of further prompts about each image that ask only for presence, half of them for what is absent.
+    For a `Vlsm`, which draws no masks for them, they cost little."""
     sizes: tuple[tuple[int, int], ...] = ((160, 160),) * 5 + ((240, 320),) * 3 + ((192, 320), (256, 256))
     """Height and width of the images, multiples of 16; each batch takes one. A `Vlsm` sees them at this size; for a SAM
     they are scaled to its input, as camera images are."""
@@ -79,7 +82,7 @@ class TrainConfig:
             at_least_1=(
                 "images", "prompts", "textures", "checkpoint_every", "validate_every", "validation_batches", "threads",
             ),
-            not_negative=("seed", "workers", "warmup_steps", "weight_decay"),
+            not_negative=("questions", "seed", "workers", "warmup_steps", "weight_decay"),
             above_0=("learning_rate", "decay_share", "clip_norm"),
         )  # fmt: skip
         if self.steps < (0 if self.init else 1):

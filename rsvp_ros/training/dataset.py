@@ -32,24 +32,24 @@ Prompted = tuple[Scene, list[Sample]]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Several scenes, several prompts about each."""
+    """Several scenes, several prompts about each: P in all, of which the first M have masks, too."""
 
     images: Tensor
     """uint8 B x 3 x H x W: the network's input."""
     boxes: Tensor
     """P x 4 float32, pixels of the network's input."""
     regions: Tensor
-    """P x 4 float32, pixels of the network's input: the regions in which masks are drawn."""
+    """M x 4 float32, pixels of the network's input: the regions in which masks are drawn."""
     pixels: Tensor
-    """uint8 P x 3 x G x G: the images in these regions, sampled at their own resolution."""
+    """uint8 M x 3 x G x G: the images in these regions, sampled at their own resolution."""
     image_index: Tensor
     """P: index of the image that each prompt is about."""
     texts: list[str]
     kinds: list[PromptKind]
     masks: Tensor
-    """P x G x G float32: share of each cell of the region that the target covers."""
+    """M x G x G float32: share of each cell of the region that the target covers."""
     known: Tensor
-    """P x G x G float32: share of each cell of the region whose content is known."""
+    """M x G x G float32: share of each cell of the region whose content is known."""
     cells: Tensor
     """P x H/8 x W/8 float32: share of each cell of the image that the target covers."""
     present: Tensor
@@ -86,39 +86,42 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
     perhaps = {(t.kind, color) for scene, _ in scenes for t in scene.things for color in t.perhaps}
     absent = confused_pairs(rng, pairs, perhaps)
     number = {pair: i for i, pair in enumerate(pairs)}
-    images, boxes, regions, pixels, masks, known, cells, grounding, exhaustive = [], [], [], [], [], [], [], [], []
-    everything = np.ones((grid, grid), np.float32)
-    for scene, samples in scenes:
-        certain = scene.ids != UNKNOWN
-        all_certain = bool(certain.all())
+    images, grounding = [], []
+    for scene, _ in scenes:
         images.append(_scaled(scene.image, size))
-        sy, sx = height / scene.ids.shape[0], width / scene.ids.shape[1]
-        whole = Region(0, 0, scene.ids.shape[1], scene.ids.shape[0])
+        sy, sx = _scale(scene, size)
         label = np.full(256, -1, np.int64)
         label[0] = len(pairs) + len(absent) if any(t.kind for t in scene.things) else -1
         for thing in scene.things:
             label[thing.id] = number.get((thing.kind, thing.color), -1)
         middles = [((np.arange(n // CELL) + 0.5) * CELL / s).astype(int) for n, s in ((height, sy), (width, sx))]
         grounding.append(label[scene.ids[np.ix_(*middles)]])
-        for sample in samples:
+    asked = [(index, sample) for index, (_, samples) in enumerate(scenes) for sample in samples]
+    asked.sort(key=lambda one: not one[1].has_mask)
+    samples = [sample for _, sample in asked]
+    boxes, regions, pixels, masks, known, cells, exhaustive = [], [], [], [], [], [], []
+    for index, sample in asked:
+        scene = scenes[index][0]
+        sy, sx = _scale(scene, size)
+        certain = scene.ids != UNKNOWN
+        mask = np.isin(scene.ids, sample.targets).astype(np.float32)
+        boxes.append(sample.box.scale(sx, sy).as_tuple())
+        cells.append(_scaled(mask, (height // CELL, width // CELL)))
+        everywhere = sample.box.area == scene.ids.size
+        exhaustive.append(everywhere and bool(sample.text) and sample.judged and bool(certain.all()))
+        if sample.has_mask:
+            whole = Region(0, 0, scene.ids.shape[1], scene.ids.shape[0])
             region = whole.around(sample.box, max(sx, sy))
-            mask = np.isin(scene.ids, sample.targets).astype(np.float32)
-            boxes.append(sample.box.scale(sx, sy).as_tuple())
             regions.append(region.box().scale(sx, sy).as_tuple())
             pixels.append(region.pixels(scene.image, grid))
             masks.append(region.pixels(mask, grid))
-            known.append(everything if all_certain else region.pixels(certain.astype(np.float32), grid))
-            cells.append(_scaled(mask, (height // CELL, width // CELL)))
-            everywhere = sample.box.area == scene.ids.size
-            exhaustive.append(everywhere and bool(sample.text) and sample.judged and all_certain)
-    samples = [sample for _, of_scene in scenes for sample in of_scene]
-    counts = [len(of_scene) for _, of_scene in scenes]
+            known.append(region.pixels(certain.astype(np.float32), grid))
     return Batch(
         images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
         boxes=torch.tensor(boxes, dtype=torch.float32),
         regions=torch.tensor(regions, dtype=torch.float32),
         pixels=torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
-        image_index=torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)),
+        image_index=torch.tensor([index for index, _ in asked]),
         texts=[sample.text for sample in samples],
         kinds=[sample.kind for sample in samples],
         masks=torch.from_numpy(np.stack(masks)),
@@ -130,6 +133,11 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
         vocabulary=[pair_text(rng, *pair) for pair in (*pairs, *absent)],
         grounding=torch.from_numpy(np.stack(grounding)),
     )
+
+
+def _scale(scene: Scene, size: tuple[int, int]) -> tuple[float, float]:
+    """From the scene's pixels to the network's, vertically and horizontally."""
+    return size[0] / scene.ids.shape[0], size[1] / scene.ids.shape[1]
 
 
 def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -184,6 +192,8 @@ class MixedDataset:
     """Data sets (`datasets.loading`); required if and only if `shares.annotated` is above 0."""
     cutouts: tuple[np.ndarray, ...] = ()
     """For the dead leaves (`cutouts.py`)."""
+    questions: int = 0
+    """Maximum number of prompts about each image, besides `prompts`, that ask only for presence."""
 
     def __post_init__(self) -> None:
         if (self.shares.annotated > 0) != bool(self.annotated):
@@ -203,9 +213,9 @@ class MixedDataset:
         if rendered:
             from rsvp_ros.training.tabletop_scenes import tabletop_scenes  # here, so that the rest works without `sim`
 
-            scenes += tabletop_scenes(rng, size, self.prompts, rendered, self.records)
+            scenes += tabletop_scenes(rng, size, self.prompts, rendered, self.records, questions=self.questions)
         if annotated:
-            scenes += annotated_scenes(rng, self.annotated, size, self.prompts, annotated)
+            scenes += annotated_scenes(rng, self.annotated, size, self.prompts, annotated, self.questions)
         return collate(rng, scenes, size, self.grid)
 
     def _drawn(
@@ -219,7 +229,7 @@ class MixedDataset:
             height, width = size[0] * scale, size[1] * scale
             if household:
                 scene = household_scene(rng, self.bank, height, width)
-                samples = sample_prompts(rng, scene, self.prompts)
+                samples = sample_prompts(rng, scene, self.prompts, questions=self.questions)
             else:
                 scene = dead_leaves(rng, self.bank, height, width, self.cutouts)
                 samples = leaf_prompts(rng, scene, self.prompts)

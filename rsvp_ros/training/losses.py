@@ -53,13 +53,14 @@ def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) ->
 def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losses:
     """`grounding`: logits of `Comparison.grounding` for the batch's vocabulary.
 
-    The mask losses count only prompts whose target is present, and only known cells.
+    The mask losses count only prompts with a mask whose target is present, and only known cells.
     """
     present = batch.present.float()
-    count = present.sum().clamp(min=1)
+    shown = present[: len(batch.masks)]
+    count = shown.sum().clamp(min=1)
 
     def over_present(values: Tensor) -> Tensor:
-        return (values * present).sum() / count
+        return (values * shown).sum() / count
 
     known = batch.known
     pixelwise = F.binary_cross_entropy_with_logits(output.masks, batch.masks, known, reduction="none")
@@ -78,7 +79,7 @@ def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losse
         cross_entropy=over_present(pixelwise.flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)),
         dice=over_present(1 - (2 * overlap + 1) / (total + 1)),
         presence=F.binary_cross_entropy_with_logits(output.presence, present, presence_weight),
-        quality=over_present((output.quality.sigmoid() - iou).square()),
+        quality=over_present((output.quality[: len(iou)].sigmoid() - iou).square()),
         grounding=F.cross_entropy(grounding, batch.grounding, weight_of_label, ignore_index=-1, reduction="sum")
         / weight_of_cell.sum().clamp(min=1),
         words=(of_words.flatten(1).mean(1) * batch.exhaustive).sum() / batch.exhaustive.sum().clamp(min=1),

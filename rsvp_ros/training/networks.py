@@ -172,9 +172,10 @@ class TextSamLearner(Learner):
         output = model.decode(features, text, batch.boxes * scale, batch.image_index)
         # In full precision: half precision would round the interpolated masks.
         with torch.autocast(images.device.type, enabled=False):
-            each = torch.arange(len(batch.boxes), device=images.device)
+            each = torch.arange(len(batch.regions), device=images.device)
             cells = (height // CELL, width // CELL)
-            masks = sample_regions(output.masks[:, None], batch.regions * scale, each, self.grid, model.mask_stride)
+            regions, masks = batch.regions * scale, output.masks[: len(each), None]
+            masks = sample_regions(masks, regions, each, self.grid, model.mask_stride)
             similarity = _in_cells(output.similarity, seen, cells, model.similarity_stride)
             semantic = _in_cells(features.semantic.float(), seen, cells, model.similarity_stride)
         output = dataclasses.replace(output, masks=masks[:, 0], similarity=similarity)

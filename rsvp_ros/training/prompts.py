@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,6 +77,8 @@ class Sample:
     """Ids of the things meant; empty if what is described is absent."""
     judged: bool = True
     """Whether presence can be learnt from this sample."""
+    has_mask: bool = True
+    """Whether its mask is learnt, too."""
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
@@ -108,6 +110,13 @@ SHARES = {
     PromptKind.UNKNOWN_TEXT: 0.03,
     PromptKind.ABSENT: 0.26,
 }
+QUESTION_SHARES = {
+    PromptKind.BOX_TEXT: 0.15,
+    PromptKind.WHOLE_TEXT: 0.25,
+    PromptKind.LOOSE_TEXT: 0.1,
+    PromptKind.ABSENT: 0.5,
+}
+"""Those of prompts that ask only for presence."""
 
 
 SMALLER = 0.3
@@ -221,9 +230,23 @@ def _present(rng: np.random.Generator, scene: Scene, kind: PromptKind) -> Sample
     return None if text is None else Sample(kind, box, text, (target.id,))
 
 
-def sample_prompts(rng: np.random.Generator, scene: Scene, count: int, vocabulary: Vocabulary = DRAWN) -> list[Sample]:
-    """Up to `count` prompts about a scene of named things, their kinds drawn by SHARES."""
-    kinds = rng.choice(np.array(list(SHARES), object), count * 3, p=np.array(list(SHARES.values())))
+def draw_kinds(rng: np.random.Generator, shares: Mapping[PromptKind, float], count: int) -> Iterable[PromptKind]:
+    """Kinds of prompts, three times as many as wanted, as some will not be found."""
+    return rng.choice(np.array(list(shares), object), count * 3, p=np.array(list(shares.values())))
+
+
+def sample_prompts(
+    rng: np.random.Generator, scene: Scene, count: int, vocabulary: Vocabulary = DRAWN, questions: int = 0
+) -> list[Sample]:
+    """Up to `count` prompts about a scene of named things, and up to `questions` that ask only for presence."""
+    asked = _sample(rng, scene, count, SHARES, vocabulary)
+    return asked + [replace(s, has_mask=False) for s in _sample(rng, scene, questions, QUESTION_SHARES, vocabulary)]
+
+
+def _sample(
+    rng: np.random.Generator, scene: Scene, count: int, shares: Mapping[PromptKind, float], vocabulary: Vocabulary
+) -> list[Sample]:
+    kinds = draw_kinds(rng, shares, count)
     samples: list[Sample] = []
     for kind in kinds if scene.things else ():
         sample = _absent(rng, scene, vocabulary) if kind is PromptKind.ABSENT else _present(rng, scene, kind)

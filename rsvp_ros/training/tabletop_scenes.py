@@ -150,9 +150,10 @@ def tabletop_scenes(
     count: int,
     records: Sequence[str] = (),
     split: Split = Split.TRAIN,
+    questions: int = 0,
 ) -> list[tuple[Scene, list[Sample]]]:
-    """Images of rendered scenes, each with up to `prompts` prompts about it. `size`: height and width of the network's
-    input; the images have its proportions.
+    """Images of rendered scenes, each with up to `prompts` prompts about it, and up to `questions` that ask only for
+    presence. `size`: height and width of the network's input; the images have its proportions.
 
     `records`: exported scenes to choose from. If empty, scenes are rendered, with up to VIEWS images each, as building
     a scene takes longer than rendering another view. Raises InvalidImageError if an exported scene is damaged.
@@ -167,12 +168,12 @@ def tabletop_scenes(
             seed, sharp = int(rng.integers(1 << 40)), rng.random() < 0.5
             wanted = min(count - len(found), VIEWS)
             views = render_scene(split, seed, (640, 480) if sharp else (320, 240), wanted, full_masks=False)
-        found += [seen for view in views if (seen := _prompted(rng, view, size, prompts, split)) is not None]
+        found += [seen for view in views if (seen := _prompted(rng, view, size, prompts, split, questions)) is not None]
     return found
 
 
 def _prompted(
-    rng: np.random.Generator, view: View, size: tuple[int, int], prompts: int, split: Split
+    rng: np.random.Generator, view: View, size: tuple[int, int], prompts: int, split: Split, questions: int
 ) -> tuple[Scene, list[Sample]] | None:
     height, width = view.ids.shape
     view = repainted(view, rng)
@@ -184,7 +185,7 @@ def _prompted(
     if not scene.things:
         return None
     said = int(rng.binomial(prompts, INSTRUCTION_SHARE)) if whole else 0
-    samples = sample_prompts(rng, scene, prompts - said, TABLETOP)
+    samples = sample_prompts(rng, scene, prompts - said, TABLETOP, questions)
     if said:
         spoken = sample_instructions(view, rng, said, is_training=split.known, kinds=READABLE)
         known = {t.id for t in scene.things}

@@ -105,7 +105,17 @@ class Trainer:
         records = tabletop_records(c.tabletop, held_out) if c.shares.tabletop else ()
         annotated = tuple(divided(images, held_out) for images in self._annotated)
         return MixedDataset(
-            seed, c.sizes, c.images, c.prompts, bank, c.shares, self.learner.grid, records, annotated, self._cutouts
+            seed,
+            c.sizes,
+            c.images,
+            c.prompts,
+            bank,
+            c.shares,
+            self.learner.grid,
+            records,
+            annotated,
+            self._cutouts,
+            0 if held_out else c.questions,
         )
 
     # --- checkpoints --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import os
 import queue
 import random
 import re
+import socket
 import threading
 import time
 import urllib.parse
@@ -92,6 +93,23 @@ class OpenAiConfig:
             raise ConfigurationError(f"jpeg_quality is {self.jpeg_quality}: it must be 1 to 100")
 
 
+class _EventLoop(asyncio.SelectorEventLoop):
+    """Resolves names in threads that nobody waits for at exit: without a DNS server, that takes long."""
+
+    async def getaddrinfo(self, *args, **options) -> list:
+        found: concurrent.futures.Future[list] = concurrent.futures.Future()
+        found.set_running_or_notify_cancel()  # so that it can always be given its result
+
+        def resolve() -> None:
+            try:
+                found.set_result(socket.getaddrinfo(*args, **options))
+            except Exception as error:
+                found.set_exception(error)
+
+        threading.Thread(target=resolve, daemon=True).start()
+        return await asyncio.wrap_future(found)
+
+
 class OpenAiMllm:
     """An `Mllm` behind HTTP. Several threads may call `generate` at once.
 
@@ -120,7 +138,7 @@ class OpenAiMllm:
                 f"the environment variable {config.api_key_env} holds no API key that can be sent: it has characters "
                 "other than printable ASCII; export it anew"
             )
-        self._loop = asyncio.new_event_loop()
+        self._loop = _EventLoop()
         try:
             self._client = openai.AsyncOpenAI(
                 base_url=config.base_url,

@@ -316,7 +316,7 @@ class TransformersMllm:
     def _out_of_memory(self, error: Exception) -> bool:
         if isinstance(error, (MemoryError, self._torch.cuda.OutOfMemoryError)):
             return True
-        return any(words in str(error) for words in ("out of memory", "allocate memory"))
+        return any(words in str(error) for words in ("out of memory", "ALLOC_FAILED", "allocate memory"))
 
 
 def _turns_otherwise(model: Any, folder: Path) -> bool:

@@ -7,7 +7,8 @@ for categories whose things are all annotated, and in regions that do not contai
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from rsvp_ros.training.datasets.annotated import AnnotatedImage, AnnotatedThing
 from rsvp_ros.training.datasets.parts import Part, Seen, mirrored, take_part
 from rsvp_ros.training.datasets.wording import says_name, says_place, says_side
 from rsvp_ros.training.drawn_scenes import Scene
-from rsvp_ros.training.prompts import SHARES, PromptKind, Sample, prompt_box, tight_box
+from rsvp_ros.training.prompts import QUESTION_SHARES, SHARES, PromptKind, Sample, draw_kinds, prompt_box, tight_box
 from rsvp_ros.training.texts import unknown_text
 
 NAME_SHARE = 0.2
@@ -34,9 +35,12 @@ def annotated_scenes(
     size: tuple[int, int],
     prompts: int,
     count: int,
+    questions: int = 0,
 ) -> list[tuple[Scene, list[Sample]]]:
-    """Parts of images, each with up to `prompts` prompts about it. `size`: height and width of the network's input; the
-    parts have its proportions. All data sets are equally likely, and all images within a data set.
+    """Parts of images, each with up to `prompts` prompts about it, and up to `questions` that ask only for presence.
+
+    `size`: height and width of the network's input; the parts have its proportions. All data sets are equally likely,
+    and all images within a data set.
 
     Raises InvalidImageError or ConfigurationError if an image or its annotation cannot be used, ConfigurationError if
     the images hold nothing to ask for.
@@ -46,7 +50,7 @@ def annotated_scenes(
     while len(found) < count:
         dataset = datasets[rng.integers(len(datasets))]
         image, other = (dataset[int(i)] for i in rng.integers(0, len(dataset), 2))
-        prompted = annotated_prompts(rng, image, other, size, prompts)
+        prompted = annotated_prompts(rng, image, other, size, prompts, questions)
         if prompted is not None:
             found.append(prompted)
             continue
@@ -60,23 +64,34 @@ def annotated_scenes(
 
 
 def annotated_prompts(
-    rng: np.random.Generator, image: AnnotatedImage, other: AnnotatedImage, size: tuple[int, int], count: int
+    rng: np.random.Generator,
+    image: AnnotatedImage,
+    other: AnnotatedImage,
+    size: tuple[int, int],
+    count: int,
+    questions: int = 0,
 ) -> tuple[Scene, list[Sample]] | None:
-    """A part of an image and up to `count` prompts about it; None if there is nothing to ask for.
+    """A part of an image, up to `count` prompts about it, and up to `questions` that ask only for presence.
 
-    `other`: another image, whose descriptions may serve as those of absent things.
+    None if there is nothing to ask for. `other`: another image, whose descriptions may serve as those of absent things.
     """
     part = take_part(rng, image, size)
-    samples: list[Sample] = []
-    kinds = rng.choice(np.array(list(SHARES), object), count * 3, p=np.array(list(SHARES.values())))
-    for kind in kinds:
-        absent = kind is PromptKind.ABSENT
-        sample = _absent(rng, part, image, other) if absent else _present(rng, part, image, kind)
-        if sample is not None and sample not in samples:  # prompts about the whole image may come twice
-            samples.append(sample)
-        if len(samples) == count:
-            break
-    if not samples:
+
+    def draw(shares: Mapping[PromptKind, float], most: int) -> list[Sample]:
+        samples: list[Sample] = []
+        for kind in draw_kinds(rng, shares, most):
+            absent = kind is PromptKind.ABSENT
+            sample = _absent(rng, part, image, other) if absent else _present(rng, part, image, kind)
+            if sample is not None and sample not in samples:  # prompts about the whole image may come twice
+                samples.append(sample)
+            if len(samples) == most:
+                break
+        return samples
+
+    samples = draw(SHARES, count)
+    if samples:  # others alone would have no masks
+        samples += [replace(sample, has_mask=False) for sample in draw(QUESTION_SHARES, questions)]
+    else:
         return None
     if rng.random() < 0.5 and not any(says_side(sample.text) for sample in samples):
         return mirrored(part.scene, samples)
