@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from rsvp_ros.errors import (
     CancelledError,
@@ -48,7 +47,6 @@ from rsvp_ros.types import (
 )
 
 logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 PATIENCE_FRAMES = 1  # a new result waits for at most this many frames per look, however busy the camera
 
@@ -318,23 +316,6 @@ class Perception:
         request = self.request
         if request is not None:
             request.cancel(CancelledError(why))
-
-    def _in_models_thread(self, command: Callable[[], Result]) -> Result:
-        """Run a command between two frames and wait for its result."""
-        done: Future[Result] = Future()
-
-        def run() -> None:
-            try:
-                done.set_result(command())
-            except Exception as error:
-                done.set_exception(error)
-
-        with self._changed:
-            if self._stopped:
-                raise CancelledError("the system is shut down")
-            self._commands.append(run)
-            self._changed.notify_all()
-        return done.result()
 
     # The models' thread.
 
