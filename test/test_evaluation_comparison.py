@@ -106,7 +106,7 @@ def test_runs_that_were_asked_other_things_are_refused(after, words):
 
 
 def test_no_answers_cannot_be_compared():
-    with pytest.raises(ConfigurationError, match="0 and 0 answers"):
+    with pytest.raises(ConfigurationError, match="the two runs have none: give --count"):
         paired(run([]), run([]))
 
 

@@ -260,7 +260,8 @@ def _whole(options: argparse.Namespace, config: Config, scenes: SceneOptions, as
             try:
                 print(results.table(), flush=True)  # first, so that it appears even if nothing can be written
             finally:
-                if results.answers or results.followed:  # or it would replace what an earlier run has found
+                earlier = (options.out / "results.json").exists()
+                if results.answers or results.followed or not earlier:  # what was found is not replaced by nothing
                     with disk_errors(options.out):
                         results.write(options.out)
                     print(f"\nwritten to {options.out}/: table.txt, results.json, worst.html")
@@ -333,7 +334,7 @@ def _prompts(options: argparse.Namespace, config: Config, scenes: SceneOptions, 
         try:
             print(results.table(), flush=True)
         finally:
-            if results.replies:
+            if results.replies or not (options.out / "prompts.json").exists():
                 with disk_errors(options.out):
                     results.write(options.out)
                 print(f"\nwritten to {options.out}/prompts.json")

@@ -111,12 +111,14 @@ SHARES = {
     PromptKind.ABSENT: 0.26,
 }
 QUESTION_SHARES = {
-    PromptKind.BOX_TEXT: 0.15,
-    PromptKind.WHOLE_TEXT: 0.25,
-    PromptKind.LOOSE_TEXT: 0.1,
+    PromptKind.BOX_TEXT: 0.12,
+    PromptKind.WHOLE_TEXT: 0.2,
+    PromptKind.LOOSE_TEXT: 0.08,
+    PromptKind.UNKNOWN_TEXT: 0.1,
     PromptKind.ABSENT: 0.5,
 }
-"""Those of prompts that ask only for presence."""
+"""Those of prompts that ask only for presence. Without unknown words among them, a network learns that whatever it has
+no word for is absent."""
 
 
 SMALLER = 0.3

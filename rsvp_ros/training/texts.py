@@ -43,6 +43,10 @@ SHADES: dict[str, tuple[str, ...]] = {
 CONFUSABLE = {"gray": ("silver",), "silver": ("gray", "white"), "white": ("silver",)}
 """Colours that cannot be called wrong when used for each other."""
 
+FOREIGN_SHARE = 0.3
+"""Share of the descriptions that are in another language than English, if they can be."""
+CONFUSED_TIMES = 3
+"""How many other kinds and other colours are drawn for each pair in `confused_pairs`."""
 ALIKE_SHARE = 0.5
 """Share of the absent kinds that look like a thing that is there."""
 
@@ -128,14 +132,14 @@ def colors_said(thing: Thing) -> set[str]:
 def confused_pairs(
     rng: np.random.Generator, pairs: Sequence[tuple[str, str]], perhaps: Collection[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
-    """For each pair of kind and colour, the kind in another colour and another kind in the colour.
+    """For each pair of kind and colour, the kind in some other colours and some other kinds in the colour.
 
     None of `pairs`, none that some would say (`perhaps`), and none that training never shows: what is only ever heard
     of as absent would be learnt as absent.
     """
     kinds, shades = list(NOUNS), list(SHADES)
     found: set[tuple[str, str]] = set()
-    for kind, color in pairs:
+    for kind, color in [*pairs] * CONFUSED_TIMES:
         others = lookalikes(kind, kinds) if rng.random() < ALIKE_SHARE else kinds
         other_kind, other_color = others[rng.integers(len(others))], shades[rng.integers(len(shades))]
         found |= {(other_kind, color), (kind, other_color)}
@@ -168,7 +172,7 @@ def description(rng: np.random.Generator, target: Thing, others: Sequence[Thing]
     what is there, or the form itself would tell which of the two it is.
     """
     twins = [t for t in others if t.kind == target.kind and target.color in colors_said(t)]
-    if target.foreign and rng.random() < 0.2:
+    if target.foreign and rng.random() < FOREIGN_SHARE:
         return None if twins else target.foreign[rng.integers(len(target.foreign))]
     if target.description and rng.random() < 0.3:
         return None if twins else target.description
