@@ -119,7 +119,7 @@ def _add_tabletop(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--wider",
         action="store_true",
-        help="ask, where a view allows it, what the usual questions, which stay the same in all versions, leave out: "
+        help="ask, where a view allows it, what the usual questions leave out: "
         "colours on what a place, an order or a size singles out, and kinds beside something that are not there",
     )
     parser.add_argument("--prompts", action="store_true", help="measure only the segmenter, by kind of prompt")

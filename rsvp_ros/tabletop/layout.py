@@ -169,6 +169,11 @@ class Layout:
         half = np.array(self.view.table) / 2
         return float((half - np.abs(self.hulls[thing.id]).max(0)).min())
 
+    def core_edge_distance(self, thing: ObjectView) -> float:
+        """The same for what the thing surely covers (`core`): at least `edge_distance`."""
+        half = np.array(self.view.table) / 2
+        return float((half - np.abs(thing.position[:2]) - self.core(thing)[:2]).min())
+
     def sees_edge(self, thing: ObjectView) -> bool:
         """Whether the point of the table's edge that is nearest to a thing lies in the image."""
         half = np.array(self.view.table) / 2

@@ -287,9 +287,8 @@ class NearestEdge:
         row = sorted(layout.things, key=layout.edge_distance)
         nearest, rest = row[0], row[1:]
         distance = layout.edge_distance(nearest)
-        half = np.array(layout.view.table) / 2
-        at_most = (half - np.abs(nearest.position[:2]) - layout.core(nearest)[:2]).min()
-        if distance > CLOSE_TO_EDGE or at_most > CLOSE_TO_EDGE + EDGE_DOUBT or not layout.sees_edge(nearest):
+        is_near = distance <= CLOSE_TO_EDGE and layout.core_edge_distance(nearest) <= CLOSE_TO_EDGE + EDGE_DOUBT
+        if not is_near or not layout.sees_edge(nearest):
             return doubtful("nothing is clearly near the edge")
         if rest and layout.edge_distance(rest[0]) < max(distance, 0) + EDGE_MARGIN:
             return doubtful("two things are near the edge")

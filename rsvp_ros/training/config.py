@@ -113,9 +113,4 @@ class TrainConfig:
 
         Raises ConfigurationError naming the file and what is wrong in it.
         """
-        try:
-            values = config_files.changed(config_files.read(path) if path else {}, changes)
-            return config_files.build(cls, values | overrides)
-        except ConfigurationError as error:
-            where = f"training configuration {path}: " if path else ""
-            raise ConfigurationError(f"{where}{error}; see docs/training.md for its fields") from error
+        return config_files.load(cls, path, changes, overrides, "docs/training.md")

@@ -54,6 +54,21 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
     return result
 
 
+def load(
+    cls: type[T], path: str | Path | None, changes: Sequence[str], given: Mapping[str, object], described_in: str
+) -> T:
+    """The dataclass from a file (None: its defaults). `changes` ("NAME=VALUE") take precedence over the file, and
+    `given` over both.
+
+    Raises ConfigurationError that names the file, what is wrong in it, and where the fields are `described_in`.
+    """
+    try:
+        return build(cls, changed(read(path) if path else {}, changes) | given)
+    except ConfigurationError as error:
+        where = f"training configuration {path}: " if path else ""
+        raise ConfigurationError(f"{where}{error}; see {described_in} for its fields") from error
+
+
 def check_numbers(
     config: object, at_least_1: Sequence[str] = (), not_negative: Sequence[str] = (), above_0: Sequence[str] = ()
 ) -> None:

@@ -86,6 +86,7 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
     perhaps = {(t.kind, color) for scene, _ in scenes for t in scene.things for color in t.perhaps}
     absent = confused_pairs(rng, pairs, perhaps)
     number = {pair: i for i, pair in enumerate(pairs)}
+    certain = [scene.ids != UNKNOWN for scene, _ in scenes]
     images, grounding = [], []
     for scene, _ in scenes:
         images.append(_scaled(scene.image, size))
@@ -103,19 +104,18 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
     for index, sample in asked:
         scene = scenes[index][0]
         sy, sx = _scale(scene, size)
-        certain = scene.ids != UNKNOWN
         mask = np.isin(scene.ids, sample.targets).astype(np.float32)
         boxes.append(sample.box.scale(sx, sy).as_tuple())
         cells.append(_scaled(mask, (height // CELL, width // CELL)))
         everywhere = sample.box.area == scene.ids.size
-        exhaustive.append(everywhere and bool(sample.text) and sample.judged and bool(certain.all()))
+        exhaustive.append(everywhere and bool(sample.text) and sample.judged and bool(certain[index].all()))
         if sample.has_mask:
             whole = Region(0, 0, scene.ids.shape[1], scene.ids.shape[0])
             region = whole.around(sample.box, max(sx, sy))
             regions.append(region.box().scale(sx, sy).as_tuple())
             pixels.append(region.pixels(scene.image, grid))
             masks.append(region.pixels(mask, grid))
-            known.append(region.pixels(certain.astype(np.float32), grid))
+            known.append(region.pixels(certain[index].astype(np.float32), grid))
     return Batch(
         images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
         boxes=torch.tensor(boxes, dtype=torch.float32),

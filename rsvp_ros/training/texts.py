@@ -82,8 +82,8 @@ def pair_text(rng: np.random.Generator, kind: str, color: str, attributes: tuple
         also = attributes[rng.integers(len(attributes))]
         forms = (f"{name}, {shade}, {also}", f"{shade} {also} {name}", f"the {also} {shade} {name}")
         return forms[rng.integers(len(forms))]
-    red_mug = f"{shade} {name}"
-    forms = (red_mug, f"the {red_mug}", f"{name}, {shade}", with_article(red_mug), f"{name} ({shade})")
+    plain = f"{shade} {name}"
+    forms = (plain, f"the {plain}", f"{name}, {shade}", with_article(plain), f"{name} ({shade})")
     return forms[rng.integers(len(forms))]
 
 

@@ -138,12 +138,7 @@ class MllmTrainConfig:
 
         Raises ConfigurationError naming the file and what is wrong in it.
         """
-        try:
-            values = config_files.changed(config_files.read(path) if path else {}, changes)
-            return config_files.build(cls, values | given)
-        except ConfigurationError as error:
-            where = f"training configuration {path}: " if path else ""
-            raise ConfigurationError(f"{where}{error}; see config/train/mllm_embedded.yaml for its fields") from error
+        return config_files.load(cls, path, changes, given, "config/train/mllm_embedded.yaml")
 
 
 def learning_rate(config: MllmTrainConfig, step: int) -> float:
