@@ -29,6 +29,7 @@ from rsvp_ros.training.texts import (
     CONFUSED_TIMES,
     NOUNS,
     SHADES,
+    UNNAMED_NOUNS,
     colors_said,
     confused_pairs,
     description,
@@ -224,6 +225,11 @@ def test_unknown_words_are_unknown():
     known = {name for names in (*NOUNS.values(), CHINESE_NOUNS.values()) for name in names}
     for _ in range(300):
         assert not known & set(unknown_text(rng, "red").replace(",", "").split())
+    words = {word for names in known for word in names.split()}
+    assert not words & set(UNNAMED_NOUNS) and len(set(UNNAMED_NOUNS)) == len(UNNAMED_NOUNS)
+    for share in (0.0, 0.5, 1.0):
+        texts = [unknown_text(rng, "", unnamed=share).removeprefix("the ") for _ in range(300)]
+        assert sum(text in UNNAMED_NOUNS for text in texts) / 300 == pytest.approx(share, abs=0.1)
 
 
 def test_a_batch_matches_its_scenes(bank):
@@ -280,6 +286,9 @@ def test_leaves_are_prompted_by_their_boxes(bank):
     names = [name for names in (*NOUNS.values(), CHINESE_NOUNS.values()) for name in names if name not in COLORS]
     assert all(s.text and s.judged != any(name in s.text for name in names) for s in texts if "box" not in s.text)
     assert {s.judged for s in texts} == {True, False}
+    asked = leaf_prompts(rng, scene, 1, questions=2)
+    assert [s.has_mask for s in asked] == [True, False, False] and len({s.targets for s in asked}) == 3
+    assert all(s.judged and s.text for s in asked[1:]), "which only unknown words can be right about"
 
 
 def test_what_training_never_shows_is_never_called_absent():

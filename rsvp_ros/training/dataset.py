@@ -232,7 +232,7 @@ class MixedDataset:
                 samples = sample_prompts(rng, scene, self.prompts, questions=self.questions)
             else:
                 scene = dead_leaves(rng, self.bank, height, width, self.cutouts)
-                samples = leaf_prompts(rng, scene, self.prompts)
+                samples = leaf_prompts(rng, scene, self.prompts, questions=self.questions)
             if samples:
                 scenes.append((scene, samples))
         return scenes

@@ -268,20 +268,27 @@ def pair_prompt(rng: np.random.Generator, scene: Scene, target: Thing) -> Sample
     return Sample(PromptKind.WHOLE_TEXT, Box(0, 0, width, height), text, (target.id,))
 
 
-def leaf_prompts(rng: np.random.Generator, scene: Scene, count: int, with_text: float = 0.5) -> list[Sample]:
-    """Up to `count` boxes in dead leaves, where no text can be right, so the box decides.
+def leaf_prompts(
+    rng: np.random.Generator, scene: Scene, count: int, with_text: float = 0.5, questions: int = 0
+) -> list[Sample]:
+    """Up to `count` boxes in dead leaves, where no text can be right, so the box decides, and up to `questions` about
+    the other leaves that ask only for presence.
 
-    A share `with_text` of them has words: half unknown words, half names of kinds. The latter teach that in pictures
-    unlike the household scenes a tight box counts for more than a word; they teach nothing about presence.
+    A share `with_text` of the former has words: half unknown words, half names of kinds. The latter teach that in
+    pictures unlike the household scenes a tight box counts for more than a word; they teach nothing about presence.
+    Questions have unknown words.
     """
     samples = []
-    for index in rng.permutation(len(scene.things))[:count]:
+    for asked, index in enumerate(rng.permutation(len(scene.things))[: count + questions]):
         thing = scene.things[index]
-        text, judged = "", True
-        if rng.random() < with_text:
+        text, judged, is_question = "", True, asked >= count
+        if is_question:
+            text = unknown_text(rng, "")
+        elif rng.random() < with_text:
             judged = rng.random() < 0.5
             kind, color = DRAWN.pair(rng)
             known = NOUNS[kind][0] if rng.random() < 0.5 else pair_text(rng, kind, color)
             text = unknown_text(rng, "") if judged else known
-        samples.append(Sample(PromptKind.LEAF, tight_box(rng, thing.box, scene), text, (thing.id,), judged))
+        box = tight_box(rng, thing.box, scene)
+        samples.append(Sample(PromptKind.LEAF, box, text, (thing.id,), judged, has_mask=not is_question))
     return samples
