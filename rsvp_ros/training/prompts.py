@@ -278,17 +278,17 @@ def leaf_prompts(
     pictures unlike the household scenes a tight box counts for more than a word; they teach nothing about presence.
     Questions have unknown words.
     """
-    samples = []
-    for asked, index in enumerate(rng.permutation(len(scene.things))[: count + questions]):
-        thing = scene.things[index]
-        text, judged, is_question = "", True, asked >= count
-        if is_question:
-            text = unknown_text(rng, "")
-        elif rng.random() < with_text:
+    order, samples = rng.permutation(len(scene.things)), []
+    for thing in (scene.things[index] for index in order[:count]):
+        text, judged = "", True
+        if rng.random() < with_text:
             judged = rng.random() < 0.5
             kind, color = DRAWN.pair(rng)
             known = NOUNS[kind][0] if rng.random() < 0.5 else pair_text(rng, kind, color)
             text = unknown_text(rng, "") if judged else known
+        samples.append(Sample(PromptKind.LEAF, tight_box(rng, thing.box, scene), text, (thing.id,), judged))
+    for thing in (scene.things[index] for index in order[count : count + questions]):
+        text = unknown_text(rng, "")
         box = tight_box(rng, thing.box, scene)
-        samples.append(Sample(PromptKind.LEAF, box, text, (thing.id,), judged, has_mask=not is_question))
+        samples.append(Sample(PromptKind.LEAF, box, text, (thing.id,), has_mask=False))
     return samples

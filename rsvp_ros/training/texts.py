@@ -210,8 +210,8 @@ UNNAMED_NOUNS = (
     "tire", "toilet", "tomato", "tongs", "tower", "tractor", "train", "tree", "truck", "trumpet", "turtle",
     "umbrella", "vase", "violin", "wall", "wallet", "watch", "wheel", "whistle", "window", "wing", "wolf", "zebra",
 )  # fmt: skip
-"""Common nouns for what neither world has. Tests ask for others, to see whether the network goes by the box for those,
-too."""
+"""Common nouns for what neither world has. Not "cat" and "giraffe": with these, tests see whether the network goes by
+the box for any other noun, too."""
 UNNAMED_SHARE = 0.5
 """Share of the unknown words that are one of these; the others are made up."""
 
@@ -219,13 +219,13 @@ _SYLLABLES = ("ba", "der", "il", "mon", "tra", "ush", "ke", "vo", "pli", "ang", 
 _KNOWN = frozenset(word for names in NOUNS.values() for name in names for word in name.split())
 
 
-def unknown_text(rng: np.random.Generator, color: str, always: bool = False, unnamed: float = UNNAMED_SHARE) -> str:
+def unknown_text(rng: np.random.Generator, color: str, always: bool = False, made_up: bool = False) -> str:
     """A description with a noun that names nothing known; it may say the `color`, or does `always`, unless that is
     empty.
 
-    `unnamed`: the share that take a noun that exists; 0 where there may be what it names.
+    `made_up`: never with a noun that exists, for images that may show what it names.
     """
-    if rng.random() < unnamed:
+    if not made_up and rng.random() < UNNAMED_SHARE:
         word = UNNAMED_NOUNS[rng.integers(len(UNNAMED_NOUNS))]
     elif rng.random() < 0.25:
         word = "".join(chr(c) for c in rng.integers(0x4E00, 0x8C00, int(rng.integers(1, 4))))

@@ -209,6 +209,7 @@ PARAPHRASES = {
         "checkerboard",
         "checkerboard-patterned",
     ),
+    "wooden": ("wood",),
     "metal": ("metallic", "all-metal"),
     "ceramic": (
         "earthenware",
@@ -821,7 +822,6 @@ PARAPHRASES = {
         ", just nothing {}",
         ", but please nothing {}",
         ", but definitely nothing {}",
-        ", only nothing {}",
     ),
     ", but not the {}": (
         ", just not the {}",
@@ -839,7 +839,6 @@ PARAPHRASES = {
         ", just no {}",
         ", but please no {}",
         ", but definitely no {}",
-        ", only no {}",
     ),
     "what you can {}": (
         "what one can {}",
@@ -873,7 +872,6 @@ PARAPHRASES = {
         "everything bar {}",
         "everything excluding {}",
         "all the things except {}",
-        "everything, only not {}",
     ),
     "from the {}": (
         "counting from the {}",

@@ -122,7 +122,7 @@ def _present(rng: np.random.Generator, part: Part, image: AnnotatedImage, kind: 
         return None
     text: str | None = ""
     if kind is PromptKind.UNKNOWN_TEXT:
-        text = unknown_text(rng, "", unnamed=0.0)
+        text = unknown_text(rng, "", made_up=True)
     elif kind is not PromptKind.BOX and (kind is not PromptKind.SHIFTED or rng.random() < 0.7):
         # In its own box, it need not be known where else there is such a thing
         sure = kind in (PromptKind.BOX_TEXT, PromptKind.SHIFTED)
