@@ -10,12 +10,13 @@ import pytest
 from clip_tracks import Track, tracks
 
 from rsvp_ros.errors import ConfigurationError
-from rsvp_ros.tabletop.clips import EventKind, _surface, render_clip, sample_clip
+from rsvp_ros.tabletop.clips import EventKind, _surface, render_clip, render_moments, sample_clip
 from rsvp_ros.tabletop.demo_clip import BALL, MUG, demo_clip
 from rsvp_ros.tabletop.motion import CameraPath, Move, Path
 from rsvp_ros.tabletop.rotations import matrix_of_turn
-from rsvp_ros.tabletop.scenes import CameraSpec
+from rsvp_ros.tabletop.scenes import CameraSpec, sample_scene
 from rsvp_ros.tabletop.splits import Split
+from rsvp_ros.tabletop.world import World
 
 # ---- Motion: numbers only
 
@@ -242,6 +243,39 @@ def test_endless_goes_forth_and_back(headless_gl):
         np.testing.assert_array_equal(views[number].ids, views[same].ids)
         np.testing.assert_array_equal(views[number].camera.world_from_optical, views[same].camera.world_from_optical)
     assert not np.array_equal(views[4].image, views[2].image)  # a camera's noise is never the same
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_moments_show_the_hand(headless_gl, seed):
+    """Without its hand, the same moment looks different, and what the hand hid can be seen."""
+    views = render_moments(Split.VAL, seed, SIZE, 6)
+    again = render_moments(Split.VAL, seed, SIZE, 6)
+    assert [view.stamp_ns for view in views] == sorted(view.stamp_ns for view in again)
+    assert len({view.stamp_ns for view in views}) == 6
+    hidden = 0
+    for view, same in zip(views, again, strict=True):
+        np.testing.assert_array_equal(view.image, same.image)
+        alone = np.stack([thing.full_mask for thing in view.objects]).any(0)
+        hidden += np.count_nonzero(alone & (view.ids == 0))  # by nothing but the hand
+    assert hidden > 6 * 20
+
+
+def test_a_hand_in_other_colors(headless_gl):
+    spec = sample_scene(Split.VAL, 0)
+    camera = spec.cameras[0].camera(*SIZE)
+    above = np.diag((1.0, -1.0, -1.0, 1.0))  # fingers down
+    above[2, 3] = 0.15
+    with World(spec, SIZE) as world:
+        world.settle()
+        world.place_gripper(above)
+        gray = world.view(camera, sensor=False)
+        world.paint_gripper(shell=(0.9, 0.1, 0.1), joint=(0.1, 0.1, 0.9))
+        painted = world.view(camera, sensor=False)
+    changed = np.any(gray.image != painted.image, 2)
+    assert np.count_nonzero(changed) > 100 and not np.any(changed & (painted.ids > 0))
+    red, green, blue = (painted.image[changed].astype(int) - gray.image[changed]).T
+    assert np.all(np.minimum(green, np.minimum(red, blue)) < 0)
+    assert np.any(red > green) and np.any(blue > green)
 
 
 def test_lengths_that_cannot_be():

@@ -26,6 +26,7 @@ from rsvp_ros.errors import ConfigurationError, InvalidImageError
 from rsvp_ros.files import write_whole
 from rsvp_ros.geometry import mask_iou
 from rsvp_ros.tabletop import coco, reasonseg, rle
+from rsvp_ros.tabletop.clips import render_moments
 from rsvp_ros.tabletop.export import SceneOptions, export
 from rsvp_ros.tabletop.kinds import KINDS
 from rsvp_ros.tabletop.splits import Split
@@ -325,8 +326,25 @@ def test_scenes_made_otherwise_are_not_mixed(headless_gl, tmp_path):
         export(tmp_path, "coco", replace(OPTIONS, size=(80, 60)), range(1, 2))
     with pytest.raises(ConfigurationError, match="made with views 1, not 2"):
         export(tmp_path, "coco", replace(OPTIONS, views=2), range(1))
+    with pytest.raises(ConfigurationError, match="made with moments False, not True"):
+        export(tmp_path, "coco", replace(OPTIONS, moments=True), range(1))
+    (record,) = (tmp_path / "scenes").iterdir()
+    older = json.loads(record.read_text())
+    del older["made_with"]["moments"]  # written before there were moments
+    record.write_text(json.dumps(older))
+    assert export(tmp_path, "coco", OPTIONS, range(2))[0] == 2
     two_splits = replace(OPTIONS, split=Split.TEST, size=(80, 60))
     assert export(tmp_path, "coco", two_splits, range(1))[0] == 1
+
+
+def test_moments_of_clips(headless_gl, tmp_path):
+    options = replace(OPTIONS, split=Split.TRAIN, views=2, moments=True)
+    assert export(tmp_path, "coco", options, range(2))[0] == 4
+    for seed in range(2):
+        moments = render_moments(Split.TRAIN, seed, (160, 120), 2)
+        for number, moment in enumerate(moments):
+            view, _ = read_view(tmp_path / "scenes" / f"train_{seed:06d}_{number}.json")
+            assert_same_truth(view, moment)
 
 
 @pytest.mark.parametrize("part", ["images", "depth", "ids", "scenes"])

@@ -33,6 +33,9 @@ FOREARM = (0.19, 0.66)
 """Where the forearm begins and ends behind the fingertips, metres; it is round."""
 FOREARM_RADIUS = 0.045
 
+MOMENTS_S = 17.0
+"""Length of a clip that moments are taken from: enough for each kind of event."""
+
 
 class EventKind(enum.Enum):
     """What can happen to a thing."""
@@ -160,13 +163,54 @@ def render_clip(clip: Clip, endless: bool = False, start_ns: int = 0) -> Iterato
         while endless or number < clip.count:
             shown = number % max(2 * clip.count - 2, 1)
             time_s = min(shown, 2 * clip.count - 2 - shown) / clip.rate if endless else number / clip.rate
-            for object_id, path in clip.paths.items():
-                world.place(object_id, path.pose(time_s))
-            hand = next((path for start, end, path in clip.gripper if start <= time_s <= end), None)
-            world.place_gripper(hand.pose(time_s) if hand is not None else None)
+            _place_all(world, clip, time_s)
             stamp_ns = start_ns + round(number * 1e9 / clip.rate)
             yield world.view(clip.camera.camera(time_s, clip.size), full_masks=False, stamp_ns=stamp_ns)
             number += 1
+
+
+def render_moments(split: Split, seed: int, size: tuple[int, int] = (320, 240), count: int = 1) -> list[View]:
+    """Random moments of a clip, `count` of them, at which the robot's hand or arm is in sight if it ever is; in half of
+    the clips it has other colours.
+
+    Raises:
+        ConfigurationError: MuJoCo or a library to draw with is not installed; the seed is out of range.
+    """
+    clip, rng = sample_clip(split, seed, MOMENTS_S, size=size), split.generator(seed, "moments")
+    times = np.arange(0, clip.seconds, 0.05)
+    seen = [t for t in times if _hand_in_sight(clip, t)]
+    chosen = np.sort(rng.choice(seen or times, count, replace=False))
+    with World(clip.scene, size) as world:
+        world.settle()
+        if rng.random() < 0.5:
+            world.paint_gripper(*(rng.uniform(0.03, 0.95) + rng.normal(0, 0.15, (2, 3))).clip(0, 1))
+        views = []
+        for time_s in chosen:
+            _place_all(world, clip, time_s)
+            views.append(world.view(clip.camera.camera(time_s, size), stamp_ns=round(time_s * 1e9)))
+        return views
+
+
+def _place_all(world: World, clip: Clip, time_s: float) -> None:
+    """Put the things and the gripper where they are at this time."""
+    for object_id, path in clip.paths.items():
+        world.place(object_id, path.pose(time_s))
+    world.place_gripper(_hand_at(clip, time_s))
+
+
+def _hand_at(clip: Clip, time_s: float) -> np.ndarray | None:
+    """The gripper's pose; None: it is not there."""
+    return next((path.pose(time_s) for start, end, path in clip.gripper if start <= time_s <= end), None)
+
+
+def _hand_in_sight(clip: Clip, time_s: float) -> bool:
+    """Whether the gripper, or the end of its forearm, is inside the image."""
+    hand = _hand_at(clip, time_s)
+    if hand is None:
+        return False
+    along = hand[:3, 3] - hand[:3, 2] * np.linspace(0, FOREARM[0] + 0.1, 7)[:, None]
+    u, v, depth = clip.camera.camera(time_s, clip.size).project(along).T
+    return bool(np.any((depth > 0.05) & (u > 0) & (u < clip.size[0] - 1) & (v > 0) & (v < clip.size[1] - 1)))
 
 
 # ---- Planning

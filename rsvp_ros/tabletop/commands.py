@@ -17,7 +17,7 @@ from rsvp_ros.arguments import not_negative, positive
 from rsvp_ros.errors import ConfigurationError
 from rsvp_ros.files import disk_errors, write_whole
 from rsvp_ros.progress import Progress
-from rsvp_ros.tabletop.export import FORMATS, SceneOptions, export, instructions_about
+from rsvp_ros.tabletop.export import FORMATS, SceneOptions, export, instructions_about, render_views
 from rsvp_ros.tabletop.instruction import LANGUAGES, Instruction
 from rsvp_ros.tabletop.splits import Split
 from rsvp_ros.tabletop.view import View
@@ -161,7 +161,16 @@ def _add_scene(parser: argparse.ArgumentParser, split: str = "train", instructio
 
 def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--views", type=int, choices=(1, 2, 3), default=1, help="number of cameras per scene (default: %(default)s)"
+        "--views",
+        type=int,
+        choices=(1, 2, 3),
+        default=1,
+        help="number of cameras per scene, or of moments (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--moments",
+        action="store_true",
+        help="not things that lie still: random moments at which a robot's hand carries one, or its arm hides one",
     )
 
 
@@ -192,11 +201,8 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from rsvp_ros.tabletop.world import render_scene
-
     scene = _scene_options(options)
-    views = render_scene(scene.split, options.seed, size=scene.size, views=scene.views)
-    for number, view in enumerate(views):
+    for number, view in enumerate(render_views(scene, options.seed)):
         folder = options.out / f"view_{number}" if scene.views > 1 else options.out
         instructions = instructions_about(view, scene, options.seed, number)
         with disk_errors(folder):
@@ -284,7 +290,12 @@ def _bag(options: argparse.Namespace) -> int:
 
 def _scene_options(options: argparse.Namespace) -> SceneOptions:
     return SceneOptions(
-        Split(options.split), options.size, options.views, options.instructions, tuple(options.languages)
+        Split(options.split),
+        options.size,
+        options.views,
+        options.instructions,
+        tuple(options.languages),
+        options.moments,
     )
 
 

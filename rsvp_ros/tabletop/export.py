@@ -39,10 +39,12 @@ class SceneOptions:
     size: tuple[int, int] = (320, 240)
     """Width and height, pixels."""
     views: int = 1
-    """Number of cameras that look at a scene."""
+    """Number of cameras that look at a scene, or of moments."""
     instructions: int = 6
     """Number of instructions about each view, at most."""
     languages: tuple[str, ...] = LANGUAGES
+    moments: bool = False
+    """Whether the views are moments of a clip in which a robot's hand is at work, not of things that lie still."""
 
     def made_with(self, seed: int, view: int) -> dict:
         """What a view can be made again from, as JSON values."""
@@ -107,12 +109,21 @@ def render_scenes(
 
 def render_scene_files(folder: Path, options: SceneOptions, seed: int) -> None:
     """Write one scene's files. Raises OSError."""
-    from rsvp_ros.tabletop.world import render_scene
-
-    views = render_scene(options.split, seed, size=options.size, views=options.views, full_masks=True)
+    views = render_views(options, seed)
     for number, (name, view) in enumerate(zip(options.names(seed), views, strict=True)):
         instructions = instructions_about(view, options, seed, number)
         write_view(ViewFiles.among(folder, name), view, instructions, options.made_with(seed, number))
+
+
+def render_views(options: SceneOptions, seed: int) -> list[View]:
+    """The images of one scene. Raises ConfigurationError if there is nothing to draw with."""
+    if options.moments:
+        from rsvp_ros.tabletop.clips import render_moments
+
+        return render_moments(options.split, seed, options.size, options.views)
+    from rsvp_ros.tabletop.world import render_scene
+
+    return render_scene(options.split, seed, size=options.size, views=options.views)
 
 
 def instructions_about(
@@ -145,7 +156,7 @@ def _check_options(folder: Path, options: SceneOptions) -> None:
         return
     made_with = read_record(record)["made_with"]
     for option, value in options.made_with(0, 0).items():
-        if option not in ("seed", "view") and made_with.get(option) != value:
+        if option not in ("seed", "view") and made_with.get(option, False) != value:  # older records lack `moments`
             raise ConfigurationError(
                 f"{folder} holds scenes made with {option} {made_with.get(option)}, not {value}: "
                 "choose another folder with --out, or delete this one"

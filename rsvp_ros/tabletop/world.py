@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -128,6 +128,11 @@ class World:
         self._data.mocap_pos[self._gripper] = pose[:3, 3]
         self._mujoco.mju_mat2Quat(self._data.mocap_quat[self._gripper], np.ascontiguousarray(pose[:3, :3]).reshape(-1))
         self._mujoco.mj_kinematics(self._model, self._data)
+
+    def paint_gripper(self, shell: Sequence[float], joint: Sequence[float]) -> None:
+        """Give the robot's hand other colours, RGB from 0 to 1: of arm and palm, and of fingers and wrist."""
+        for name, rgb in (("shell", shell), ("joint", joint)):
+            self._model.material(name).rgba[:3] = rgb
 
     def view(self, camera: Camera, *, full_masks: bool = True, sensor: bool = True, stamp_ns: int = 0) -> View:
         """What a camera sees now.
