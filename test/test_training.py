@@ -24,6 +24,7 @@ from rsvp_ros.training.dataset import Batch, MixedDataset, Shares
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, is_held_out
 from rsvp_ros.training.failures import TrainingDivergedError
 from rsvp_ros.training.losses import compute_losses, soft_iou
+from rsvp_ros.training.namings import NAMES
 from rsvp_ros.training.networks import VlsmLearner
 from rsvp_ros.training.optimizer import MuonAdamW, is_hidden
 from rsvp_ros.training.trainer import Trainer, learning_rate, train
@@ -86,7 +87,9 @@ def test_losses_are_small_for_the_truth_and_large_for_its_opposite(batch):
             similarity=sign * (batch.cells * 2 - 1) * 9,
             quality=torch.full_like(output.quality, 9.0),
         )
-        losses = compute_losses(answer, batch, grounding.scatter(1, label, 9.0 * sign))
+        naming = torch.full((len(batch.named), NAMES), -9.0 * sign)
+        naming[:, 0] *= -1
+        losses = compute_losses(answer, batch, grounding.scatter(1, label, 9.0 * sign), naming)
         for name, value in vars(losses).items():
             assert low <= value.item() <= high, name
 
@@ -105,9 +108,24 @@ def test_what_asks_only_for_presence_has_no_mask_and_changes_none(dataset):
     (more, losses), (output, usual_losses) = learner(batch), learner(usual)
     torch.testing.assert_close(more.masks, output.masks)
     torch.testing.assert_close(more.presence[:count], output.presence)
-    for name in ("cross_entropy", "dice", "quality", "grounding"):
+    for name in ("cross_entropy", "dice", "quality", "grounding", "naming"):
         torch.testing.assert_close(getattr(losses, name), getattr(usual_losses, name))
     assert losses.presence != usual_losses.presence
+
+
+def test_names_are_compared_with_their_own_cells(batch):
+    count = len(batch.named)
+    assert count > 2 and len(batch.names) == NAMES * count
+    torch.manual_seed(0)
+    learner = VlsmLearner(Vlsm(SMALL)).eval()
+    features = learner.model.encode_image(batch.images.float() / 255)
+    text = learner.model.encode_text(batch.names)
+    _, _, naming = learner.answer(batch)
+    for i in (0, count // 2, count - 1):
+        image, row, column = batch.named[i]
+        whole = learner.model.comparison.grounding(features.semantic[image, None], text)[0, :-1, row, column]
+        own = whole[i * NAMES : (i + 1) * NAMES]
+        torch.testing.assert_close(naming[i] - naming[i, 0], own - own[0], atol=1e-3, rtol=1e-3)
 
 
 def test_iou_is_that_of_masks():

@@ -40,6 +40,7 @@ from rsvp_ros.training.datasets.sampling import annotated_prompts
 from rsvp_ros.training.datasets.wording import says_name, says_place, says_side
 from rsvp_ros.training.drawn_scenes import UNKNOWN, Scene, Thing
 from rsvp_ros.training.losses import Losses, compute_losses, soft_iou
+from rsvp_ros.training.namings import NAMES
 from rsvp_ros.training.prompts import PromptKind, Sample
 
 # A picture in which a colour tells what a pixel is -------------------------------------------------------------------
@@ -830,7 +831,8 @@ def test_images_with_nothing_to_ask_for_end(tmp_path, monkeypatch):
 def losses_of(batch: Batch, masks: torch.Tensor) -> Losses:
     zeros = torch.zeros(len(batch.texts))
     grounding = torch.zeros(len(batch.images), len(batch.vocabulary) + 1, *batch.grounding.shape[1:])
-    return compute_losses(VlsmOutput(masks, zeros, zeros, torch.zeros_like(batch.cells)), batch, grounding)
+    output = VlsmOutput(masks, zeros, zeros, torch.zeros_like(batch.cells))
+    return compute_losses(output, batch, grounding, torch.zeros(len(batch.named), NAMES))
 
 
 def test_a_batch_of_each_format(images):

@@ -22,6 +22,7 @@ from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.dataset import Batch, collate
 from rsvp_ros.training.drawn_scenes import Scene, Thing
 from rsvp_ros.training.losses import soft_iou
+from rsvp_ros.training.namings import NAMES
 from rsvp_ros.training.networks import TextSamLearner
 from rsvp_ros.training.optimizer import set_learning_rate
 from rsvp_ros.training.prompts import PromptKind, Sample
@@ -88,11 +89,12 @@ def test_what_is_right_in_its_input_is_right_in_the_region(family, size, backbon
 
     monkeypatch.setattr(learner.model, "decode", perfect)
     with torch.no_grad():
-        output, grounding = learner.answer(batch)
+        output, grounding, naming = learner.answer(batch)
     assert (soft_iou(output.masks.sigmoid(), batch.masks) > 0.93).all()
     assert (output.similarity - batch.cells).abs().mean() < 0.03
     assert (output.similarity - batch.cells.flip(-1)).abs().mean() > 0.1
     assert grounding.shape == (1, len(batch.vocabulary) + 1, size[0] // 8, size[1] // 8)
+    assert naming.shape == (1, NAMES)
     seen = learner.model.transform.resized(size)
     expected = [seen[1] / 192, seen[0] / 128] * 2 * np.array(ball.box.as_tuple())
     assert asked[0][0].tolist() == pytest.approx(list(expected), abs=1e-3)

@@ -179,7 +179,7 @@ def render_moments(split: Split, seed: int, size: tuple[int, int] = (320, 240), 
     clip, rng = sample_clip(split, seed, MOMENTS_S, size=size), split.generator(seed, "moments")
     times = np.arange(0, clip.seconds, 0.05)
     seen = [t for t in times if _hand_in_sight(clip, t)]
-    chosen = np.sort(rng.choice(seen or times, count, replace=False))
+    chosen = np.sort(rng.choice(seen if len(seen) >= count else times, count, replace=False))
     with World(clip.scene, size) as world:
         world.settle()
         if rng.random() < 0.5:

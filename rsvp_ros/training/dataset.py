@@ -20,11 +20,15 @@ from rsvp_ros.textures import TextureBank
 from rsvp_ros.training.datasets.annotated import AnnotatedImage
 from rsvp_ros.training.datasets.sampling import annotated_scenes
 from rsvp_ros.training.drawn_scenes import UNKNOWN, Scene, dead_leaves, household_scene
+from rsvp_ros.training.namings import names_of
 from rsvp_ros.training.prompts import PromptKind, Sample, leaf_prompts, sample_prompts
 from rsvp_ros.training.texts import confused_pairs, pair_text
 
 CELL = 8
 """Width of a cell in the network's comparison of text and image, in pixels of the network's input."""
+
+NAMED = 8
+"""Maximum number of things in an image that are named."""
 
 Prompted = tuple[Scene, list[Sample]]
 """An image with its content, and prompts about it."""
@@ -62,6 +66,10 @@ class Batch:
     """V texts: each pair of kind and colour in the batch, then similar pairs that are not in it."""
     grounding: Tensor
     """B x H/8 x W/8, long: index of the vocabulary text that is right for a cell, V for none, -1 where unknown."""
+    named: Tensor
+    """N x 3, long: image, row and column of N cells, each of them of a thing that has a name."""
+    names: list[str]
+    """NAMES for each of these cells, one cell after the other; the first of them is right."""
 
     def to(self, device: torch.device) -> Batch:
         """Move to a device; from pinned memory, copying is asynchronous."""
@@ -87,8 +95,8 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
     absent = confused_pairs(rng, pairs, perhaps)
     number = {pair: i for i, pair in enumerate(pairs)}
     certain = [scene.ids != UNKNOWN for scene, _ in scenes]
-    images, grounding = [], []
-    for scene, _ in scenes:
+    images, grounding, named, names = [], [], [], []
+    for index, (scene, _) in enumerate(scenes):
         images.append(_scaled(scene.image, size))
         sy, sx = _scale(scene, size)
         label = np.full(256, -1, np.int64)
@@ -96,7 +104,13 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
         for thing in scene.things:
             label[thing.id] = number.get((thing.kind, thing.color), -1)
         middles = [((np.arange(n // CELL) + 0.5) * CELL / s).astype(int) for n, s in ((height, sy), (width, sx))]
-        grounding.append(label[scene.ids[np.ix_(*middles)]])
+        ids = scene.ids[np.ix_(*middles)]
+        grounding.append(label[ids])
+        for thing in (scene.things[i] for i in rng.permutation(len(scene.things))[:NAMED]):
+            of_thing = np.argwhere(ids == thing.id)
+            if len(of_thing) and (texts := names_of(rng, thing)):
+                named.append((index, *of_thing[rng.integers(len(of_thing))]))
+                names += texts
     asked = [(index, sample) for index, (_, samples) in enumerate(scenes) for sample in samples]
     asked.sort(key=lambda one: not one[1].has_mask)
     samples = [sample for _, sample in asked]
@@ -132,6 +146,8 @@ def collate(rng: np.random.Generator, scenes: Sequence[Prompted], size: tuple[in
         exhaustive=torch.tensor(exhaustive),
         vocabulary=[pair_text(rng, *pair) for pair in (*pairs, *absent)],
         grounding=torch.from_numpy(np.stack(grounding)),
+        named=torch.tensor(named, dtype=torch.long).reshape(-1, 3),
+        names=names,
     )
 
 

@@ -34,11 +34,13 @@ class Losses:
     """Of the names of things, compared with the whole image."""
     words: Tensor
     """Of a prompt's own words, compared with the whole image."""
+    naming: Tensor
+    """Of the choice of a thing's name."""
 
     @property
     def total(self) -> Tensor:
         masks = 2 * self.cross_entropy + self.dice
-        return masks + self.presence + 0.5 * self.quality + self.grounding + 0.5 * self.words
+        return masks + self.presence + 0.5 * self.quality + self.grounding + 0.5 * self.words + self.naming
 
 
 def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
@@ -50,8 +52,9 @@ def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) ->
     return intersection / (a | b).flatten(1).sum(1).clamp(min=1)
 
 
-def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losses:
-    """`grounding`: logits of `Comparison.grounding` for the batch's vocabulary.
+def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor, naming: Tensor) -> Losses:
+    """`grounding`: logits of `Comparison.grounding` for the batch's vocabulary; `naming`: logits of the batch's names,
+    N x NAMES.
 
     The mask losses count only prompts with a mask whose target is present, and only known cells.
     """
@@ -83,4 +86,5 @@ def compute_losses(output: VlsmOutput, batch: Batch, grounding: Tensor) -> Losse
         grounding=F.cross_entropy(grounding, batch.grounding, weight_of_label, ignore_index=-1, reduction="sum")
         / weight_of_cell.sum().clamp(min=1),
         words=(of_words.flatten(1).mean(1) * batch.exhaustive).sum() / batch.exhaustive.sum().clamp(min=1),
+        naming=(naming.logsumexp(1) - naming[:, 0]).sum() / max(len(naming), 1),
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsvp_ros.errors import ConfigurationError
+from rsvp_ros.segmentation.modeling.comparison import Comparison
 from rsvp_ros.segmentation.modeling.region import sample_regions, sampling_weights
 from rsvp_ros.segmentation.modeling.text_encoder import TextFeatures
 from rsvp_ros.segmentation.modeling.text_path import Gate
@@ -19,6 +20,7 @@ from rsvp_ros.training.config import TrainConfig
 from rsvp_ros.training.dataset import CELL, Batch
 from rsvp_ros.training.deepening import deepened
 from rsvp_ros.training.losses import Losses, compute_losses
+from rsvp_ros.training.namings import NAMES
 
 if TYPE_CHECKING:
     from rsvp_ros.segmentation.text_sam import TextSam
@@ -54,13 +56,13 @@ class Learner(nn.Module, ABC):
         """Parts that torch.compile can compile as a whole; what surrounds them handles text in plain Python."""
 
     @abstractmethod
-    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor]:
-        """Answers laid out like the truth in `Batch` (masks over its regions, similarity in its cells), and logits of
-        the vocabulary and of "none of it", B x (V + 1) x cells."""
+    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor, Tensor]:
+        """Answers laid out like the truth in `Batch` (masks over its regions, similarity in its cells); logits of the
+        vocabulary and of "none of it", B x (V + 1) x cells; and of the names, N x NAMES."""
 
     def forward(self, batch: Batch) -> tuple[VlsmOutput, Losses]:
-        output, grounding = self.answer(batch)
-        return output, compute_losses(output, batch, grounding)
+        output, grounding, naming = self.answer(batch)
+        return output, compute_losses(output, batch, grounding, naming)
 
 
 def make_learner(config: TrainConfig, device: torch.device) -> Learner:
@@ -128,13 +130,13 @@ class VlsmLearner(Learner):
     def compilable(self) -> tuple[nn.Module, ...]:
         return self.model.image_encoder, *self.model.blocks, self.model.mask_decoder
 
-    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor]:
+    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor, Tensor]:
         model = self.model
         features = model.encode_image(_unit(batch.images).to(memory_format=torch.channels_last))
-        text, vocabulary = _encode_texts(model, batch)
+        text, vocabulary, names = _encode_texts(model, batch)
         pixels = _unit(batch.pixels).to(memory_format=torch.channels_last)
         output = model.decode(features, text, batch.boxes, batch.regions, pixels, batch.image_index)
-        return output, model.comparison.grounding(features.semantic, vocabulary)
+        return output, *_compared(model.comparison, features.semantic, vocabulary, names, batch)
 
 
 class TextSamLearner(Learner):
@@ -160,7 +162,7 @@ class TextSamLearner(Learner):
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.model.sam.vision_encoder,)
 
-    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor]:
+    def answer(self, batch: Batch) -> tuple[VlsmOutput, Tensor, Tensor]:
         model, (height, width) = self.model, batch.images.shape[-2:]
         seen = model.transform.resized((height, width))
         images = _unit(batch.images)
@@ -168,7 +170,7 @@ class TextSamLearner(Learner):
             images = F.interpolate(images, seen, mode="bilinear", align_corners=False, antialias=True)
         scale = batch.boxes.new_tensor((seen[1] / width, seen[0] / height) * 2)
         features = model.encode_image(images)
-        text, vocabulary = _encode_texts(model, batch)
+        text, vocabulary, names = _encode_texts(model, batch)
         output = model.decode(features, text, batch.boxes * scale, batch.image_index)
         # In full precision: half precision would round the interpolated masks.
         with torch.autocast(images.device.type, enabled=False):
@@ -179,7 +181,7 @@ class TextSamLearner(Learner):
             similarity = _in_cells(output.similarity, seen, cells, model.similarity_stride)
             semantic = _in_cells(features.semantic.float(), seen, cells, model.similarity_stride)
         output = dataclasses.replace(output, masks=masks[:, 0], similarity=similarity)
-        return output, model.text_path.comparison.grounding(semantic, vocabulary)
+        return output, *_compared(model.text_path.comparison, semantic, vocabulary, names, batch)
 
 
 def _unit(images: Tensor) -> Tensor:
@@ -187,14 +189,23 @@ def _unit(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def _encode_texts(model: Vlsm | TextSam, batch: Batch) -> tuple[TextFeatures, TextFeatures]:
-    """Features of the prompts' texts and of the vocabulary's."""
-    text = model.encode_text(batch.texts + batch.vocabulary)
-    count = len(batch.texts)
-    prompts, vocabulary = (
-        {name: t[part] for name, t in vars(text).items()} for part in (slice(count), slice(count, None))
-    )
-    return TextFeatures(**prompts), TextFeatures(**vocabulary)
+def _encode_texts(model: Vlsm | TextSam, batch: Batch) -> tuple[TextFeatures, TextFeatures, TextFeatures]:
+    """Features of the prompts' texts, of the vocabulary's and of the names."""
+    text = model.encode_text(batch.texts + batch.vocabulary + batch.names)
+    counts = [len(batch.texts), len(batch.vocabulary), len(batch.names)]
+    parts = {name: t.split(counts) for name, t in vars(text).items()}
+    prompts, vocabulary, names = (TextFeatures(**{name: t[i] for name, t in parts.items()}) for i in range(3))
+    return prompts, vocabulary, names
+
+
+def _compared(
+    comparison: Comparison, semantic: Tensor, vocabulary: TextFeatures, names: TextFeatures, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """Logits of the vocabulary in every cell, and of the names in the cells that have some."""
+    index, row, column = batch.named.T
+    cells = semantic[index, :, row, column].repeat_interleave(NAMES, 0)
+    naming = comparison.similarity(cells[..., None, None], names)
+    return comparison.grounding(semantic, vocabulary), naming.reshape(-1, NAMES)
 
 
 def _in_cells(maps: Tensor, extent: tuple[int, int], cells: tuple[int, int], stride: int) -> Tensor:
