@@ -27,7 +27,7 @@ from rsvp_ros.training.texts import confused_pairs, pair_text
 CELL = 8
 """Width of a cell in the network's comparison of text and image, in pixels of the network's input."""
 
-NAMED = 8
+NAMED = 10
 """Maximum number of things in an image that are named."""
 
 Prompted = tuple[Scene, list[Sample]]

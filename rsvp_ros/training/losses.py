@@ -40,7 +40,7 @@ class Losses:
     @property
     def total(self) -> Tensor:
         masks = 2 * self.cross_entropy + self.dice
-        return masks + self.presence + 0.5 * self.quality + self.grounding + 0.5 * self.words + self.naming
+        return masks + self.presence + 0.5 * self.quality + self.grounding + 0.5 * self.words + 2 * self.naming
 
 
 def soft_iou(probability: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:

@@ -31,9 +31,9 @@ from rsvp_ros.training.texts import (
 
 NAMES = 10
 """Names that are chosen from."""
-KIND_ALONE_SHARE, COLOR_SHARE = 0.3, 0.3
+KIND_ALONE_SHARE, COLOR_SHARE = 0.35, 0.15
 """Shares of the choices among kinds without a colour, and among colours of the same kind; the others are among kinds in
-the same colour."""
+the same colour. Colours are soon known; kinds are what takes long to tell apart."""
 FOREIGN_SHARE = 0.5
 """Share of the choices that are in another language than English, if there is a colour."""
 
