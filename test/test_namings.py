@@ -63,6 +63,10 @@ def test_a_color_that_some_would_say_is_no_rival():
         colors = {color for name in names[1:] for word, color in shades.items() if word in name}
         if colors - {"orange"}:
             assert not colors & (colors_said(of) - {"orange"})
+        foreign = {
+            foreign_name(language, "cup", color) for language in ("es", "de", "zh") for color in ("red", "yellow")
+        }
+        assert not foreign & set(names[1:])
 
 
 def test_what_could_have_any_color_has_no_rival():

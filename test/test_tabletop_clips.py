@@ -247,7 +247,7 @@ def test_endless_goes_forth_and_back(headless_gl):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_moments_show_the_hand(headless_gl, seed):
-    """Without its hand, the same moment looks different, and what the hand hid can be seen."""
+    """It hides something of what would be seen without it; and the same seed shows the same."""
     views = render_moments(Split.VAL, seed, SIZE, 6)
     again = render_moments(Split.VAL, seed, SIZE, 6)
     assert [view.stamp_ns for view in views] == sorted(view.stamp_ns for view in again)
@@ -258,6 +258,16 @@ def test_moments_show_the_hand(headless_gl, seed):
         alone = np.stack([thing.full_mask for thing in view.objects]).any(0)
         hidden += np.count_nonzero(alone & (view.ids == 0))  # by nothing but the hand
     assert hidden > 6 * 20
+
+
+def test_half_of_the_hands_have_other_colors(headless_gl, monkeypatch):
+    painted = []
+    paint = World.paint_gripper
+    monkeypatch.setattr(World, "paint_gripper", lambda *given: painted.append(given[1:]) or paint(*given))
+    for seed in range(8):
+        render_moments(Split.VAL, seed, (64, 48))
+    assert 1 <= len(painted) <= 7
+    assert all(0 <= value <= 1 for colors in painted for color in colors for value in color)
 
 
 def test_a_hand_in_other_colors(headless_gl):

@@ -12,16 +12,15 @@ from collections.abc import Collection
 
 import numpy as np
 
-from rsvp_ros.geometry import Box
 from rsvp_ros.tabletop.instruction import LANGUAGES
 from rsvp_ros.tabletop.kinds import COLORS, KINDS
 from rsvp_ros.tabletop.language import GRAMMARS
-from rsvp_ros.tabletop.view import ObjectView
 from rsvp_ros.training.drawn_scenes import Thing
 from rsvp_ros.training.texts import (
     NOUNS,
     SHADES,
     colors_said,
+    imagined_view,
     is_never_shown,
     kind_text,
     lookalikes,
@@ -75,10 +74,6 @@ def _shuffled(rng: np.random.Generator, names: Collection[str]) -> list[str]:
 @functools.cache
 def foreign_name(language: str, kind: str, color: str) -> str | None:
     """A plain thing's kind and colour, as instructions name it; None if the tabletop world has no such thing."""
-    kind = simulated(kind)
-    if kind not in KINDS or color not in COLORS:
+    if simulated(kind) not in KINDS or color not in COLORS:
         return None
-    seen = ObjectView(
-        0, kind, color, "plain", KINDS[kind].materials[0], (0.1,) * 3, np.eye(4), True, Box(0, 0, 1, 1), 0, 1.0, 1.0
-    )
-    return GRAMMARS[language](None, True).name(seen)
+    return GRAMMARS[language](None, True).name(imagined_view(kind, color))

@@ -23,7 +23,7 @@ from rsvp_ros.training.places import Ground
 from rsvp_ros.training.prompts import PromptKind, Sample, Vocabulary, sample_prompts
 from rsvp_ros.training.repainting import is_repaintable, other_color, repaint
 from rsvp_ros.training.resurfacing import resurface
-from rsvp_ros.training.texts import simulated
+from rsvp_ros.training.texts import imagined_view, simulated
 
 READABLE = (
     InstructionKind.ATTRIBUTE,
@@ -62,14 +62,9 @@ def _thing(seen: ObjectView, box: Box, area: int) -> Thing:
 
 def _imagine(rng: np.random.Generator, kind: str, color: str) -> Thing:
     """A thing as it could lie there, perhaps with a pattern."""
-    kind = simulated(kind)
-    patterns = KINDS[kind].patterns if kind != "ball" else ("plain",)  # one with seams may be called patterned
-    pattern = patterns[rng.integers(len(patterns))]
-    anywhere = Box(0, 0, 1, 1)
-    seen = ObjectView(
-        0, kind, color, pattern, KINDS[kind].materials[0], (0.1, 0.1, 0.1), np.eye(4), True, anywhere, 0, 1.0, 1.0
-    )
-    return _thing(seen, anywhere, 0)
+    patterns = KINDS[simulated(kind)].patterns if kind != "ball" else ("plain",)  # with seams, it may seem patterned
+    seen = imagined_view(kind, color, patterns[rng.integers(len(patterns))])
+    return _thing(seen, seen.box, 0)
 
 
 TABLETOP = Vocabulary(

@@ -9,9 +9,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from rsvp_ros.geometry import Box
 from rsvp_ros.tabletop import kinds as tabletop
 from rsvp_ros.tabletop.descriptions import TELLING_COLORS, confusable, could_be
 from rsvp_ros.tabletop.language.en import with_article
+from rsvp_ros.tabletop.view import ObjectView
 from rsvp_ros.training.drawn_scenes import COLORS, KINDS, Thing, is_held_out
 
 NOUNS: dict[str, tuple[str, ...]] = {
@@ -108,6 +110,13 @@ def attribute_text(rng: np.random.Generator, kind: str, attribute: str) -> str:
 def simulated(kind: str) -> str:
     """The name of a kind in the tabletop world, which has no lamps."""
     return "cube" if kind == "block" else kind
+
+
+def imagined_view(kind: str, color: str, pattern: str = "plain") -> ObjectView:
+    """A thing of the tabletop world as it could lie there, for what is said of its looks alone."""
+    kind = simulated(kind)
+    material, anywhere = tabletop.KINDS[kind].materials[0], Box(0, 0, 1, 1)
+    return ObjectView(0, kind, color, pattern, material, (0.1, 0.1, 0.1), np.eye(4), True, anywhere, 0, 1.0, 1.0)
 
 
 def lookalikes(kind: str, among: Collection[str]) -> list[str]:
